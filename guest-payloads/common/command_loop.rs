@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The command loop: takes a command out of the mailbox, executes it, puts the result back.
+
+use core::mem::offset_of;
+
+use super::abi::{COPY_BUFFER, MAILBOX, Mailbox, operation, status};
+use super::pattern;
+
+/// The few things that a platform does in its own way. `Stop` is what ends a command in the middle: nothing can in a
+/// guest, where the hardware re-executes the access; in the model it is the exit to the host, after which the command is
+/// executed again from its start.
+pub trait Cpu {
+    /// Why an access did not complete.
+    type Stop;
+    /// Reads the word at the guest virtual address `address`, a multiple of 8.
+    fn read(&mut self, address: u64) -> Result<u64, Self::Stop>;
+    /// Writes the word at the guest virtual address `address`, a multiple of 8.
+    fn write(&mut self, address: u64, word: u64) -> Result<(), Self::Stop>;
+    /// Lets a little time pass.
+    fn relax(&mut self) -> Result<(), Self::Stop>;
+}
+
+const PAGE: u64 = pattern::WORDS_PER_PAGE * 8;
+
+/// Where the comparison of a range first failed.
+struct Mismatch {
+    offset: u64,
+    expected: u64,
+    found: u64,
+}
+
+/// Executes the command that is in the mailbox. Afterwards the caller rings the doorbell.
+pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
+    let sequence = cpu.read(MAILBOX + offset_of!(Mailbox, sequence) as u64)?;
+    let operation = cpu.read(MAILBOX + offset_of!(Mailbox, operation) as u64)?;
+    let address = cpu.read(MAILBOX + offset_of!(Mailbox, address) as u64)?;
+    let length = cpu.read(MAILBOX + offset_of!(Mailbox, length) as u64)?;
+    let tag = cpu.read(MAILBOX + offset_of!(Mailbox, pattern) as u64)?;
+    let first_page = cpu.read(MAILBOX + offset_of!(Mailbox, first_page) as u64)?;
+
+    let mut outcome = status::OK;
+    let mut detail = Mismatch {
+        offset: 0,
+        expected: 0,
+        found: 0,
+    };
+    match operation {
+        operation::FILL => fill(cpu, address, length, tag, first_page)?,
+        operation::CHECK => {
+            if let Some(mismatch) = check(cpu, address, length, tag, first_page)? {
+                outcome = status::MISMATCH;
+                detail = mismatch;
+            }
+        }
+        operation::READ => detail.found = cpu.read(address)?,
+        operation::WRITE => cpu.write(address, tag)?,
+        operation::COPY_OUT => copy_out(cpu, address)?,
+        operation::TOUCH => touch(cpu, address, length)?,
+        operation::SPIN => loop {
+            cpu.relax()?;
+        },
+        _ => outcome = status::UNKNOWN_OPERATION,
+    }
+
+    cpu.write(MAILBOX + offset_of!(Mailbox, status) as u64, outcome)?;
+    cpu.write(MAILBOX + offset_of!(Mailbox, offset) as u64, detail.offset)?;
+    cpu.write(
+        MAILBOX + offset_of!(Mailbox, expected) as u64,
+        detail.expected,
+    )?;
+    cpu.write(MAILBOX + offset_of!(Mailbox, found) as u64, detail.found)?;
+    // Last, so that an answer means a complete result.
+    cpu.write(MAILBOX + offset_of!(Mailbox, answer) as u64, !sequence)
+}
+
+/// The word that the pattern has `offset` bytes into a range that starts with page `first_page`.
+fn expected_at(tag: u64, first_page: u64, offset: u64) -> u64 {
+    pattern::word(tag, first_page + offset / PAGE, offset % PAGE / 8)
+}
+
+fn fill<C: Cpu>(c: &mut C, address: u64, length: u64, tag: u64, page: u64) -> Result<(), C::Stop> {
+    let mut offset = 0;
+    while offset < length {
+        c.write(address + offset, expected_at(tag, page, offset))?;
+        offset += 8;
+    }
+    Ok(())
+}
+
+fn check<C: Cpu>(
+    cpu: &mut C,
+    address: u64,
+    length: u64,
+    tag: u64,
+    first_page: u64,
+) -> Result<Option<Mismatch>, C::Stop> {
+    let mut offset = 0;
+    while offset < length {
+        let expected = expected_at(tag, first_page, offset);
+        let found = cpu.read(address + offset)?;
+        if found != expected {
+            return Ok(Some(Mismatch {
+                offset,
+                expected,
+                found,
+            }));
+        }
+        offset += 8;
+    }
+    Ok(None)
+}
+
+fn copy_out<C: Cpu>(cpu: &mut C, address: u64) -> Result<(), C::Stop> {
+    let mut offset = 0;
+    while offset < PAGE {
+        let word = cpu.read(address + offset)?;
+        cpu.write(COPY_BUFFER + offset, word)?;
+        offset += 8;
+    }
+    Ok(())
+}
+
+fn touch<C: Cpu>(cpu: &mut C, address: u64, length: u64) -> Result<(), C::Stop> {
+    let mut offset = 0;
+    while offset < length {
+        cpu.read(address + offset)?;
+        offset += PAGE;
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! gmem-conform: a conformance suite for in-place conversion of guest_memfd memory between shared and private.
+//!
+//! The layers, from the top; data flows one way:
+//!
+//! * [`cli`]: the command line.
+//! * [`plan`]: which cases on which platforms, and which of them cannot run here.
+//! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
+//! * [`report`]: results as text, TAP and JSON.
+//! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
+//! * [`platform`]: the launch sequence of each VM type.
+//! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
+
+#[path = "../guest-payloads/common/mod.rs"]
+pub mod payload;
+
+pub mod case;
+pub mod cli;
+pub mod dialect;
+pub mod errno;
+pub mod exec;
+pub mod machine;
+pub mod oracle;
+pub mod plan;
+pub mod platform;
+pub mod report;
+pub mod results;
+pub mod run;
+pub mod uapi;

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What answers the KVM calls: one method per call, no policy.
+//!
+//! Two machines stand behind these traits: [`host`] is /dev/kvm, [`model`] is a KVM in this process. Everything above is
+//! the same code for both. Methods take and return what the call takes and returns; where a call reads or writes memory
+//! that the caller names by address, the method is `unsafe` and says who keeps which promise.
+
+pub mod host;
+pub mod model;
+mod traits;
+
+pub use traits::*;

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a run found, as data: the one vocabulary that workers, the runner and every report share.
+//!
+//! A results file is JSON Lines: one [`Record`] a line, in the order `run`, `case` ..., `summary`, after
+//! `results-schema.json`, which a test compares with these types. A reader must expect a file that ends anywhere after
+//! the first line: the runner may have been killed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::Dialect;
+
+/// Version of the format, raised whenever a field is added or changed.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One line of a results file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Record {
+    /// The first line: what is going to run, and where.
+    Run(RunRecord),
+    /// One case has ended.
+    Case(Box<CaseRecord>),
+    /// The last line: the counts. Missing when the runner was killed.
+    Summary(Summary),
+}
+
+/// What is going to run, and where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RunRecord {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema: u32,
+    /// Name and version of the program, with its commit where it is known.
+    pub suite: String,
+    /// Number of cases that will be reported.
+    pub planned: usize,
+    /// The command line, without the program's name.
+    pub arguments: Vec<String>,
+    /// Where the run takes place.
+    pub environment: Environment,
+}
+
+/// Where a run takes place: enough to tell why two runs differ.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Environment {
+    /// `host` or `model`. Nothing that ran on the model says anything about a kernel.
+    pub machine: String,
+    /// The dialect that cases were judged by; absent when the machine could not be asked.
+    pub dialect: Option<Dialect>,
+    /// Whether the dialect was given on the command line instead of found by asking.
+    pub dialect_forced: bool,
+    /// `uname -r` of the kernel below, also when the machine is the model.
+    pub kernel_release: String,
+    /// `uname -v`.
+    pub kernel_version: String,
+    /// `/proc/cmdline`, where it may be read.
+    pub kernel_command_line: String,
+    /// CPU vendor and model.
+    pub cpu: String,
+    /// `bare-metal`, or `nested` when the CPU says that a hypervisor is present.
+    pub virtualization: String,
+    /// The parameters of the kvm modules, `module.parameter` to value.
+    pub kvm_parameters: BTreeMap<String, String>,
+    /// What KVM_CHECK_EXTENSION answered on the system, by name.
+    pub capabilities: BTreeMap<String, i64>,
+    /// The planted bug of the model, if any.
+    pub planted_fault: Option<String>,
+    /// Every platform that the suite knows, and why it cannot run here if it cannot.
+    pub platforms: Vec<PlatformState>,
+    /// Remarks about the environment that a reader must know, such as a forced dialect that the machine contradicts.
+    pub remarks: Vec<String>,
+}
+
+/// Whether a platform can run here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PlatformState {
+    /// The platform's name.
+    pub name: String,
+    /// Why it cannot run; empty when it can.
+    pub missing: Vec<Need>,
+}
+
+/// Something that a case needs and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Need {
+    /// Short and fixed, in `[a-z0-9_.-]`: what TAP's SKIP directive carries.
+    pub slug: String,
+    /// A sentence that says what is missing and, where there is one, the way out.
+    pub prose: String,
+}
+
+impl Need {
+    /// A need that is not met.
+    pub fn new(slug: impl Into<String>, prose: impl Into<String>) -> Need {
+        Need {
+            slug: slug.into(),
+            prose: prose.into(),
+        }
+    }
+}
+
+/// How a case ended. Exhaustive on purpose: a new verdict must be given a meaning in every report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every step did what the clauses say.
+    Pass,
+    /// The kernel broke a clause.
+    Fail,
+    /// The suite could not decide: a crash, an unexpected signal, a setup that failed.
+    Error,
+    /// A deadline passed.
+    Timeout,
+    /// The case could not run here; its unmet needs say why.
+    Skip,
+}
+
+impl Verdict {
+    /// Whether the verdict makes the run a failure.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Verdict::Fail | Verdict::Error | Verdict::Timeout => true,
+            Verdict::Pass | Verdict::Skip => false,
+        }
+    }
+}
+
+/// How one case ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CaseRecord {
+    /// `platform.topic.name[.variant]`, with `model.` in front when the machine was the model.
+    pub id: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The clauses that the case tests.
+    pub clauses: Vec<String>,
+    /// Wall time of the case in microseconds; 0 for a skip.
+    pub duration_us: u64,
+    /// Every unmet need, for a skip.
+    pub needs: Vec<Need>,
+    /// What went wrong, for a failure, an error or a timeout.
+    pub failure: Option<Failure>,
+    /// What was seen where nothing is promised.
+    pub observations: Vec<Observation>,
+    /// New lines of the kernel log that are a warning or worse.
+    pub kernel_log: Vec<String>,
+    /// What the case's worker wrote to its standard output and error, which a case never does by itself.
+    pub stray_output: String,
+}
+
+/// Who is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Blame {
+    /// The kernel under test broke a clause.
+    Kernel,
+    /// The guest's payload misbehaved.
+    Payload,
+    /// This program is wrong or could not go on.
+    Suite,
+    /// The machine: no memory, no permission, a device that does not answer.
+    Machine,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Failure {
+    /// One line: what was expected and what happened instead.
+    pub summary: String,
+    /// Id of the clause that was broken.
+    pub clause: Option<String>,
+    /// The clause in words.
+    pub clause_text: Option<String>,
+    /// Where the clause comes from.
+    pub clause_source: Option<String>,
+    /// Line of the statement in the case's canonical text, counted from 1.
+    pub line: Option<usize>,
+    /// The statement.
+    pub statement: Option<String>,
+    /// Who looked: `host`, `guest`, `child`.
+    pub view: Option<String>,
+    /// Page of the guest_memfd.
+    pub page: Option<u64>,
+    /// Byte offset in that page.
+    pub offset: Option<u64>,
+    /// What was expected, in words or error names.
+    pub expected: Option<String>,
+    /// What was found, in words or error names.
+    pub found: Option<String>,
+    /// A hex diff, or further detail, line by line.
+    pub detail: Vec<String>,
+    /// First page that the two maps show.
+    pub map_first_page: u64,
+    /// Attribute and backing of the pages before the step as the oracle has them, a letter a page.
+    pub map_before: Option<String>,
+    /// The same, as they must be after the step.
+    pub map_after: Option<String>,
+    /// Who is to blame.
+    pub blame: Option<Blame>,
+    /// The command that runs just this case.
+    pub command: Option<String>,
+    /// The case in canonical text, to be pasted and run again.
+    pub case_text: Option<String>,
+}
+
+/// What was seen where nothing is promised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Observation {
+    /// Line of the statement in the case's canonical text, counted from 1.
+    pub line: usize,
+    /// What was observed, such as `contents-after-unspecified` or `transient-eagain`.
+    pub what: String,
+    /// What was seen, such as `kept`, `zero`, `other`, or a count.
+    pub seen: String,
+}
+
+/// The counts of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Summary {
+    /// Cases that were to run, skips included.
+    pub planned: usize,
+    /// Verdict `pass`.
+    pub passed: usize,
+    /// Verdict `fail`.
+    pub failed: usize,
+    /// Verdict `error`.
+    pub errors: usize,
+    /// Verdict `timeout`.
+    pub timeouts: usize,
+    /// Verdict `skip`.
+    pub skipped: usize,
+    /// Planned, but without a verdict when the run ended.
+    pub not_run: usize,
+    /// Wall time of the run in milliseconds.
+    pub elapsed_ms: u64,
+    /// The program's exit status.
+    pub exit_status: u8,
+}
+
+impl Summary {
+    /// Counts one more verdict.
+    pub fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Pass => self.passed += 1,
+            Verdict::Fail => self.failed += 1,
+            Verdict::Error => self.errors += 1,
+            Verdict::Timeout => self.timeouts += 1,
+            Verdict::Skip => self.skipped += 1,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the runner and its workers say to each other: JSON Lines, one [`Job`] down the worker's standard input, one
+//! [`Reply`] up the descriptor [`REPLY_FD`].
+//!
+//! The worker's standard output and error are pipes that nobody parses, so that nothing a case writes there can be taken
+//! for a result. Which statement is being executed goes into the file at [`PROGRESS_FD`], a memfd, so that the runner
+//! still knows it when the worker has died.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::Dialect;
+use crate::results::{Environment, Failure, Observation, Verdict};
+
+/// Descriptor on which a worker replies.
+pub const REPLY_FD: i32 = 3;
+/// Descriptor of the memfd whose first 8 bytes are the line of the statement being executed, native byte order, 0 before
+/// the first.
+pub const PROGRESS_FD: i32 = 4;
+
+/// Which machine a worker drives, and how. The same for all jobs of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// `host` or `model`.
+    pub kind: MachineKind,
+    /// The dialect given on the command line, or the one that the probe found; `None` before the probe.
+    pub dialect: Option<Dialect>,
+    /// Name of the model's planted bug.
+    pub fault: Option<String>,
+    /// Numbers read from a kernel tree's headers.
+    pub capability_numbers: Option<CapabilityNumbers>,
+}
+
+/// The two machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineKind {
+    /// /dev/kvm.
+    Host,
+    /// The KVM that is built into this program; says nothing about any kernel.
+    Model,
+}
+
+/// Capability numbers of the unmerged series, from `--kernel-headers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityNumbers {
+    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
+    pub guest_memfd_memory_attributes: Option<u32>,
+    /// `KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS`.
+    pub memory_attributes2_flags: Option<u32>,
+}
+
+/// What the runner asks of a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "kebab-case")]
+pub enum Job {
+    /// First: which machine.
+    Configure(MachineConfig),
+    /// Find out what the machine offers. Answered by [`Reply::Probed`].
+    Probe,
+    /// Run a case. Answered by [`Reply::Done`].
+    Case {
+        /// The full id.
+        id: String,
+        /// The platform's name.
+        platform: String,
+        /// The case in canonical text.
+        text: String,
+        /// Seconds that the runner will wait before it kills the worker.
+        timeout_s: u64,
+    },
+}
+
+/// What a worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// What the machine offers.
+    Probed(Box<Environment>),
+    /// A case has ended.
+    Done(Box<Outcome>),
+}
+
+/// How a case ended, as its worker saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The id that was asked for.
+    pub id: String,
+    /// Pass, fail, error or timeout; never skip, which the plan decides.
+    pub verdict: Verdict,
+    /// For all but a pass.
+    pub failure: Option<Failure>,
+    /// What was seen where nothing is promised.
+    pub observations: Vec<Observation>,
+}
