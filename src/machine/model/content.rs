@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a conversion does to the contents of folios.
+
+use std::ops::Range;
+
+use super::fault::Fault;
+use super::inode::{Inode, State};
+use crate::machine::Result;
+use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+
+/// Words of a folio.
+const WORDS: u64 = PAGE_SIZE / 8;
+
+/// Ranges up to this many pages are short enough for what looks at every page, hole or not.
+const SHORT: u64 = 1024;
+
+impl Inode {
+    /// `kvm_gmem_content_mode_supported()`.
+    pub(super) fn content_mode_supported(&self, mode: u64, to_private: bool) -> bool {
+        if !self.config.dialect.has_content_modes() {
+            return true;
+        }
+        if mode == 0 {
+            return !self.planted(Fault::UnspecifiedRejected);
+        }
+        if self.planted(Fault::DefaultModesAccepted) && self.vm_type.advertised_modes == 0 {
+            return true;
+        }
+        if to_private {
+            let accepted = self.planted(Fault::ZeroToPrivateAccepted) && mode == MODE_ZERO;
+            accepted || self.vm_type.modes_to_private & mode != 0
+        } else {
+            self.vm_type.modes_to_shared & mode != 0
+        }
+    }
+
+    /// `kvm_gmem_apply_content_mode()`, before the attributes are stored. It covers the whole range, also the pages that
+    /// are in the wanted state already, and never a hole.
+    pub(super) fn apply_content_mode(
+        &self,
+        state: &mut State,
+        pages: Range<u64>,
+        attributes: u64,
+        mode: u64,
+        to_private: bool,
+    ) -> Result<()> {
+        let mut folios = Vec::new();
+        for run in self.folios(pages.clone()) {
+            folios.extend(run);
+        }
+        if self.planted(Fault::ModeSkipsSettledPages) {
+            folios.retain(|page| state.attributes.get(*page) != Some(attributes));
+        }
+        if !self.config.dialect.has_content_modes() {
+            if self.planted(Fault::UpstreamScrambles) {
+                self.for_each(&folios, |page| self.scramble(page))?;
+            } else if self.planted(Fault::TeardownHookOnConversion) && !to_private {
+                self.for_each(&folios, |page| self.clear_folio(page))?;
+            }
+        } else if mode == MODE_ZERO {
+            self.zero(&folios)?;
+        } else if mode == MODE_PRESERVE {
+            self.preserve(state, &folios, &pages, attributes, to_private)?;
+        } else if self.vm_type.scrambles {
+            self.unspecified(state, &folios, &pages, attributes, to_private)?;
+        }
+        if self.planted(Fault::HolesAllocated) && pages.end - pages.start <= SHORT {
+            for page in pages {
+                self.touch(page)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn for_each(&self, folios: &[u64], f: impl Fn(u64) -> Result<()>) -> Result<()> {
+        folios.iter().copied().try_for_each(f)
+    }
+
+    /// ZERO: whoever may look next sees zeros.
+    fn zero(&self, folios: &[u64]) -> Result<()> {
+        let words = if self.planted(Fault::ZeroHalfFolio) {
+            0..WORDS / 2
+        } else if self.planted(Fault::ZeroMissing) {
+            0..0
+        } else {
+            0..WORDS
+        };
+        let folios = if self.planted(Fault::ZeroFirstFolioOnly) {
+            folios.get(..1).unwrap_or_default()
+        } else {
+            folios
+        };
+        self.for_each(folios, |page| self.clear(page, words.clone()))
+    }
+
+    /// PRESERVE: nothing to do for memory that is not encrypted.
+    fn preserve(
+        &self,
+        state: &State,
+        folios: &[u64],
+        pages: &Range<u64>,
+        attributes: u64,
+        to_private: bool,
+    ) -> Result<()> {
+        if self.planted(Fault::PreserveLosesLongRanges) && pages.end - pages.start > 1
+            || self.planted(Fault::PreserveScrambles) && !to_private
+        {
+            self.for_each(folios, |page| self.scramble(page))?;
+        }
+        if self.planted(Fault::PreserveLosesLastWord) && to_private {
+            self.for_each(folios, |page| self.clear(page, WORDS - 1..WORDS))?;
+        }
+        if self.planted(Fault::PreserveSwapsFolios)
+            && !to_private
+            && let [first, second, ..] = folios
+        {
+            self.exchange(*first, *second)?;
+        }
+        if self.planted(Fault::MixedRangeScrubsPrivate) && to_private {
+            let settled = |page: &&u64| state.attributes.get(**page) == Some(attributes);
+            let mixed = folios.iter().filter(settled).count() < folios.len();
+            if mixed {
+                for page in folios.iter().filter(settled) {
+                    self.scramble(*page)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No mode: nothing was promised, and random bytes make sure that nobody comes to rely on what was there.
+    fn unspecified(
+        &self,
+        state: &mut State,
+        folios: &[u64],
+        pages: &Range<u64>,
+        attributes: u64,
+        to_private: bool,
+    ) -> Result<()> {
+        if self.planted(Fault::ScrambleFillsHoles) && pages.end - pages.start <= SHORT {
+            for page in pages.clone() {
+                let hole = state.allocated.get(page) != Some(true) && !self.is_up_to_date(page);
+                if hole {
+                    self.scramble(page)?;
+                }
+            }
+        }
+        if self.planted(Fault::AllocatedScrambled) {
+            for (run, allocated) in state.allocated.runs(pages.clone()) {
+                for page in run.take_while(|_| allocated) {
+                    self.scramble(page)?;
+                }
+            }
+        }
+        if self.planted(Fault::ScrambleNeighbour)
+            && pages.end < self.pages()
+            && self.is_up_to_date(pages.end)
+        {
+            self.scramble(pages.end)?;
+        }
+        if self.planted(Fault::UnspecifiedKeeps)
+            || self.planted(Fault::UnspecifiedOneWay) && !to_private
+        {
+            return Ok(());
+        }
+        if self.planted(Fault::UnspecifiedUnstable) {
+            state.scramble_later.extend(folios);
+            return Ok(());
+        }
+        for page in folios.iter().copied() {
+            let settled = state.attributes.get(page) == Some(attributes);
+            let untouched = state.allocated.get(page) == Some(true);
+            if self.planted(Fault::UnspecifiedChangedOnly) && settled
+                || self.planted(Fault::AllocateClears) && untouched
+            {
+                continue;
+            }
+            if self.planted(Fault::UnspecifiedZeroes) {
+                self.clear_folio(page)?;
+            } else if self.planted(Fault::UnspecifiedFirstWord) {
+                self.clear(page, 0..1)?;
+            } else {
+                self.scramble(page)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What can be planted in the model: bugs, each of which breaks a promise, and liberties, which break none.
+
+use crate::dialect::Dialect;
+
+/// Every dialect in which the call exists.
+const ANY: &[Dialect] = &Dialect::ALL;
+/// The dialects with content modes.
+const MODES: &[Dialect] = &[Dialect::RfcV4, Dialect::RfcV5];
+/// Only where error_offset must be 0 on input.
+const V4: &[Dialect] = &[Dialect::RfcV4];
+/// Where error_offset is ignored on input.
+const AFTER_V4: &[Dialect] = &[Dialect::RfcV5, Dialect::Upstream];
+/// Only where there are no content modes.
+const UPSTREAM: &[Dialect] = &[Dialect::Upstream];
+
+/// Declares the enum and its tables from one list: variant, name, clause, dialects, description.
+macro_rules! faults {
+    (
+        bugs { $($bug:ident $bug_name:literal $bug_clause:literal $bug_in:ident $bug_doc:literal;)* }
+        liberties { $($lib:ident $lib_name:literal $lib_clause:literal $lib_in:ident $lib_doc:literal;)* }
+    ) => {
+        /// One thing planted in the model, exactly where a kernel's author would get it wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Fault {
+            $(#[doc = $bug_doc] $bug,)*
+            $(#[doc = $lib_doc] $lib,)*
+        }
+
+        impl Fault {
+            /// Every bug: each breaks [`Fault::clause`].
+            pub const ALL: &'static [Fault] = &[$(Fault::$bug,)*];
+
+            /// Every liberty: correct behaviour that differs from the model's own, of which nobody may complain.
+            pub const BENIGN: &'static [Fault] = &[$(Fault::$lib,)*];
+
+            /// The name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$bug => $bug_name,)* $(Fault::$lib => $lib_name,)* }
+            }
+
+            /// One line that says what the machine does.
+            pub fn doc(self) -> &'static str {
+                match self { $(Fault::$bug => $bug_doc,)* $(Fault::$lib => $lib_doc,)* }
+            }
+
+            /// The clause that a bug breaks, or that leaves a liberty open.
+            pub fn clause(self) -> &'static str {
+                match self { $(Fault::$bug => $bug_clause,)* $(Fault::$lib => $lib_clause,)* }
+            }
+
+            /// The dialects in which it makes a difference.
+            pub fn dialects(self) -> &'static [Dialect] {
+                match self { $(Fault::$bug => $bug_in,)* $(Fault::$lib => $lib_in,)* }
+            }
+        }
+    };
+}
+
+impl Fault {
+    /// Whether it breaks no promise.
+    pub fn is_benign(self) -> bool {
+        Fault::BENIGN.contains(&self)
+    }
+
+    /// The bug or liberty with this name.
+    pub fn from_name(name: &str) -> Option<Fault> {
+        let all = Fault::ALL.iter().chain(Fault::BENIGN);
+        all.copied().find(|fault| fault.name() == name)
+    }
+}
+
+faults! {
+    bugs {
+        // What a fresh guest_memfd is.
+        MissingEntryIsShared "missing-entry-is-shared" "fresh.attribute" ANY
+            "a page without an entry in the attribute store counts as shared, and a fresh file has no entries";
+        InitSharedIgnored "init-shared-ignored" "fresh.attribute" ANY
+            "INIT_SHARED is accepted, but every page starts private";
+        FreshNotZeroed "fresh-not-zeroed" "fresh.zero" ANY
+            "a folio that a guest access allocates is not cleared";
+        HostFaultsPrivate "host-faults-private" "host.fault-private" ANY
+            "the host's page fault does not look at the attribute";
+        OnlyFirstMappingZapped "only-first-mapping-zapped" "host.fault-private" ANY
+            "a conversion to private unmaps only the first of the host's mappings";
+        SharedNotMapped "shared-not-mapped" "host.access-shared" ANY
+            "after a conversion to shared the host still gets SIGBUS";
+        ChildNotZapped "child-not-zapped" "fork.view" ANY
+            "a conversion to private does not unmap the pages from forked children";
+        GuestPrivateRefused "guest-private-refused" "guest.access" ANY
+            "a software-protected guest's access to a private page ends in KVM_EXIT_MEMORY_FAULT";
+        SplitMemory "split-memory" "memory.same" ANY
+            "private and shared halves of a page are different memory, as before in-place conversion";
+
+        // Which pages are converted.
+        OnePageTooMany "one-page-too-many" "convert.precise" ANY
+            "the page after the range is converted too";
+        OnePageTooEarly "one-page-too-early" "convert.precise" ANY
+            "the page before the range is converted too";
+        MergeUnderflow "merge-underflow" "convert.precise" ANY
+            "converting page 0 looks at index -1 when it merges ranges, and converts the last page too";
+        ScrambleNeighbour "scramble-neighbour" "convert.precise" MODES
+            "mode unspecified also scrambles the folio after the range";
+        LastPageMissed "last-page-missed" "convert.range" ANY
+            "the last page of a range of several pages is not converted";
+        OnlyFirstEntryChecked "only-first-entry-checked" "convert.range" ANY
+            "a range counts as already converted if its first page is";
+        ScrambleFillsHoles "scramble-fills-holes" "convert.holes" MODES
+            "mode unspecified allocates holes and fills them with random bytes";
+        SuccessWritesErrorOffset "success-writes-error-offset" "convert.success-untouched" ANY
+            "error_offset is written back on success too";
+        RequiresMmap "requires-mmap" "convert.accepted" ANY
+            "the call is refused with EINVAL on a guest_memfd without GUEST_MEMFD_FLAG_MMAP";
+        EndOfFileRefused "end-of-file-refused" "convert.accepted" ANY
+            "a range that ends with the file is refused with EINVAL";
+        NoopRefused "noop-refused" "convert.accepted" ANY
+            "a range that is already in the wanted state is refused with EINVAL";
+        InUseOffByOne "in-use-off-by-one" "convert.accepted" ANY
+            "a page in use just after the range makes a conversion to private fail";
+
+        // Arguments.
+        BothModesAccepted "both-modes-accepted" "arguments.flags" MODES
+            "ZERO and PRESERVE together are accepted and mean PRESERVE";
+        UnknownFlagIgnored "unknown-flag-ignored" "arguments.flags" MODES
+            "flag bits that mean nothing are ignored";
+        ErrorOffsetNotChecked "error-offset-not-checked" "arguments.error-offset" V4
+            "error_offset is not checked on input";
+        ErrorOffsetMustBeZero "error-offset-must-be-zero" "arguments.error-offset" AFTER_V4
+            "error_offset is refused on input if it is not 0, as it was in RFC v4";
+        ReservedNotChecked "reserved-not-checked" "arguments.reserved" ANY
+            "the reserved words are not checked";
+        LastReservedNotChecked "last-reserved-not-checked" "arguments.reserved" ANY
+            "the last of the reserved words is not checked";
+        AttributeBitsIgnored "attribute-bits-ignored" "arguments.attributes" ANY
+            "attribute bits other than PRIVATE are ignored";
+        SizeZeroAccepted "size-zero-accepted" "arguments.range" ANY
+            "a size of 0 is accepted and converts nothing";
+        WrapAccepted "wrap-accepted" "arguments.range" ANY
+            "a range whose end wraps around 64 bits is accepted and converts nothing";
+        OffsetAtEndAccepted "offset-at-end-accepted" "arguments.range" ANY
+            "an offset equal to the file's size is accepted: > instead of >=";
+        RangePastEndClamped "range-past-end-clamped" "arguments.range" ANY
+            "a range that reaches past the end of the file is cut off there";
+        UnalignedRounded "unaligned-rounded" "arguments.alignment" ANY
+            "unaligned arguments are rounded instead of refused";
+        SizeAlignmentUnchecked "size-alignment-unchecked" "arguments.alignment" ANY
+            "the alignment of offset is checked twice, that of size never";
+        BadPointerIsEinval "bad-pointer-is-einval" "arguments.pointer" ANY
+            "an argument that cannot be read gives EINVAL";
+        WriteBackFaultIgnored "write-back-fault-ignored" "arguments.pointer" ANY
+            "that error_offset cannot be written back is ignored";
+        FlagsCheckedTooLate "flags-checked-too-late" "arguments.no-effect" ANY
+            "flags are checked after the attributes are stored";
+        AcceptedOnVm "accepted-on-vm" "descriptor.vm" ANY
+            "the call is accepted on the VM's descriptor, and does nothing";
+
+        // Content modes that are not offered.
+        RefusedWithEinval "refused-with-einval" "mode.refused" MODES
+            "a content mode that is not offered gives EINVAL";
+        RefusedOffsetZero "refused-offset-zero" "mode.refused" MODES
+            "error_offset is 0 instead of the range's start on EOPNOTSUPP";
+        RefusedOffsetUninitialised "refused-offset-uninitialised" "mode.refused" MODES
+            "error_offset is whatever was on the stack on EOPNOTSUPP";
+        NoopModeNotChecked "noop-mode-not-checked" "mode.refused" MODES
+            "a content mode that is not offered succeeds when the range is already in the wanted state";
+        RefusedConvertsAnyway "refused-converts-anyway" "mode.refused-no-effect" MODES
+            "the attributes change although EOPNOTSUPP is returned";
+        RefusedZeroesAnyway "refused-zeroes-anyway" "mode.refused-no-effect" MODES
+            "ZERO to private clears the folios although EOPNOTSUPP is returned";
+        DefaultModesAccepted "default-modes-accepted" "default.refused" MODES
+            "content modes are accepted on a VM type that has none";
+        DefaultPrivateAccepted "default-private-accepted" "default.refused" ANY
+            "pages of a VM without private memory can be made private";
+        DefaultSharedAccepted "default-shared-accepted" "default.refused" UPSTREAM
+            "the call is not refused on a VM without private memory";
+
+        // ZERO.
+        ZeroFirstFolioOnly "zero-first-folio-only" "zero.to-shared" MODES
+            "ZERO clears only the first allocated page of the range";
+        ZeroHalfFolio "zero-half-folio" "zero.to-shared" MODES
+            "ZERO clears only the first half of each folio";
+        ZeroMissing "zero-missing" "zero.to-shared" MODES
+            "ZERO leaves the contents";
+        ModeSkippedOnNoop "mode-skipped-on-noop" "zero.whole-range" MODES
+            "a content mode is skipped when the whole range is already in the wanted state";
+        ModeSkipsSettledPages "mode-skips-settled-pages" "zero.whole-range" MODES
+            "a content mode skips pages of the range that are already in the wanted state";
+        ZeroToPrivateAccepted "zero-to-private-accepted" "zero.to-private-refused" MODES
+            "ZERO to private is accepted";
+
+        // PRESERVE.
+        PreserveLosesLongRanges "preserve-loses-long-ranges" "preserve.to-private" MODES
+            "PRESERVE loses the contents of ranges of more than one page";
+        PreserveLosesLastWord "preserve-loses-last-word" "preserve.to-private" MODES
+            "PRESERVE to private clears the last word of each folio";
+        PreserveScrambles "preserve-scrambles" "preserve.to-shared" MODES
+            "PRESERVE to shared scrambles";
+        PreserveSwapsFolios "preserve-swaps-folios" "preserve.to-shared" MODES
+            "PRESERVE to shared exchanges the first two folios of the range";
+        MixedRangeScrubsPrivate "mixed-range-scrubs-private" "preserve.whole-range" MODES
+            "converting a mixed range to private invalidates the private pages in it, too, which loses their contents";
+
+        // Mode unspecified.
+        UnspecifiedRejected "unspecified-rejected" "unspecified.accepted" MODES
+            "a conversion without a content mode is refused with EOPNOTSUPP";
+        UnspecifiedUnstable "unspecified-unstable" "unspecified.stable" MODES
+            "the scrambling is put off until the guest's next access to the page";
+
+        // Upstream.
+        UpstreamModesIgnored "upstream-modes-ignored" "upstream.no-modes" UPSTREAM
+            "flags are ignored instead of refused";
+        UpstreamScrambles "upstream-scrambles" "upstream.contents-kept" UPSTREAM
+            "a conversion fills the folios with random bytes, as in the RFCs";
+        TeardownHookOnConversion "teardown-hook-on-conversion" "upstream.contents-kept" UPSTREAM
+            "a conversion to shared calls the hook that clears memory when it is freed";
+
+        // Pages in use.
+        InUseConverted "in-use-converted" "in-use.refused" ANY
+            "pages in use are converted to private all the same";
+        InUseFirstFolioOnly "in-use-first-folio-only" "in-use.refused" ANY
+            "only the first page of the range is checked for users";
+        InUseOffsetIsStart "in-use-offset-is-start" "in-use.error-offset" ANY
+            "error_offset names the range's start instead of the page in use";
+        InUseOffsetHighest "in-use-offset-highest" "in-use.error-offset" ANY
+            "error_offset names the highest page in use instead of the lowest";
+        InUseOffsetRelative "in-use-offset-relative" "in-use.error-offset" ANY
+            "error_offset counts from the start of the range instead of the file";
+        InUseOffsetIsIndex "in-use-offset-is-index" "in-use.error-offset" ANY
+            "error_offset is a page number instead of a byte offset";
+        InUseOffsetTruncated "in-use-offset-truncated" "in-use.error-offset" ANY
+            "error_offset is shifted in 32 bits, and wrong from 4 GiB on";
+        InUseOffsetOfLargeFolio "in-use-offset-of-large-folio" "in-use.error-offset" ANY
+            "error_offset names the first page of the 2 MiB around the page in use, which may be before the range";
+        InUseOffsetNotWritten "in-use-offset-not-written" "in-use.error-offset" ANY
+            "EAGAIN is returned without error_offset";
+        InUsePartlyConverted "in-use-partly-converted" "in-use.no-effect" ANY
+            "the pages before the one in use are converted before EAGAIN is returned";
+        InUseContentsLost "in-use-contents-lost" "in-use.no-effect" MODES
+            "the content mode is applied before pages are checked for users";
+        InUseForever "in-use-forever" "in-use.retry" ANY
+            "a page that was once found in use stays so: the check leaks a reference";
+        LruBatchNotDrained "lru-batch-not-drained" "in-use.retry" ANY
+            "per-CPU batches hold references on allocated folios and are never drained, so that they count as in use";
+        InUseToShared "in-use-to-shared" "in-use.to-shared" ANY
+            "a conversion to shared fails, too, when a page is in use";
+
+        // Holes.
+        PunchKeepsContents "punch-keeps-contents" "punch.zero" ANY
+            "punching a hole frees nothing";
+        PunchFirstFolioOnly "punch-first-folio-only" "punch.zero" ANY
+            "punching a hole frees only the first page of the range";
+        PunchSkipsShared "punch-skips-shared" "punch.zero" ANY
+            "punching a hole frees only private pages";
+        PunchSkipsPrivate "punch-skips-private" "punch.zero" ANY
+            "punching a hole frees only shared pages";
+        PunchResetsAttribute "punch-resets-attribute" "punch.attribute" ANY
+            "punching a hole resets the attribute to what the file started with";
+        PunchMakesShared "punch-makes-shared" "punch.attribute" ANY
+            "punching a hole erases the entries in the attribute store, so that the pages count as shared";
+        AllocatedScrambled "allocated-scrambled" "allocate.zero" MODES
+            "scrambling a folio that fallocate allocated marks it up to date, so that nobody clears it any more";
+
+        // Memslots.
+        OffsetIsGuestAddress "offset-is-guest-address" "memslot.file-offset" ANY
+            "offset counts from where the memslot starts, not from where the file starts";
+        GuestIgnoresFileOffset "guest-ignores-file-offset" "memslot.file-offset" ANY
+            "guest faults ignore the memslot's offset into the file";
+        BindOverflowAccepted "bind-overflow-accepted" "memslot.file-offset" ANY
+            "a memslot may reach past the end of the file: the sum is compared as a signed number";
+        RecreatedResetsAttributes "recreated-resets-attributes" "memslot.recreated" ANY
+            "deleting a memslot resets the attributes of its pages";
+        DeletedStaysBound "deleted-stays-bound" "memslot.recreated" ANY
+            "deleting a memslot leaves its binding behind, so that recreating it gives EEXIST";
+
+        // Capabilities.
+        CapabilityAttributesMissing "capability-attributes-missing" "capability.agrees" ANY
+            "the capability for per-page attributes reads 0 although the call works";
+        CapabilityModesMissing "capability-modes-missing" "capability.agrees" MODES
+            "the capability for content modes does not report PRESERVE";
+        CapabilityModesOnDefault "capability-modes-on-default" "capability.agrees" MODES
+            "the capability for content modes ignores the VM's type";
+    }
+    liberties {
+        UnspecifiedKeeps "unspecified-keeps" "unspecified.stable" MODES
+            "mode unspecified leaves the contents";
+        UnspecifiedZeroes "unspecified-zeroes" "unspecified.stable" MODES
+            "mode unspecified clears the folios";
+        UnspecifiedChangedOnly "unspecified-changed-only" "unspecified.stable" MODES
+            "mode unspecified scrambles only the pages whose attribute changes";
+        UnspecifiedOneWay "unspecified-one-way" "unspecified.stable" MODES
+            "mode unspecified scrambles only on the way to private";
+        UnspecifiedFirstWord "unspecified-first-word" "unspecified.stable" MODES
+            "mode unspecified scrambles only the first word of each folio";
+        HolesAllocated "holes-allocated" "convert.holes" ANY
+            "a conversion allocates the holes of a short range, cleared";
+        SpuriousEagain "spurious-eagain" "in-use.retry" ANY
+            "the first conversion to private of each file is refused once, as if a page were in flight";
+        ChecksReordered "checks-reordered" "arguments.no-effect" ANY
+            "the argument checks that give EINVAL are made in the opposite order";
+        EverythingZapped "everything-zapped" "host.access-shared" ANY
+            "a conversion unmaps all of the file from the host, which faults it in again";
+        AllocateClears "allocate-clears" "allocate.zero" ANY
+            "fallocate clears the folios at once, and mode unspecified leaves them alone";
+        WrittenBackOnEinval "written-back-on-einval" "arguments.no-effect" ANY
+            "the argument is written back unchanged on EINVAL";
+        DrainedLate "drained-late" "in-use.retry" ANY
+            "a folio that was never checked before counts as in use once, until the per-CPU batches are drained";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names are unique kebab-case words and lead back to their fault; bugs and liberties do not overlap.
+    #[test]
+    fn names_identify() {
+        for fault in Fault::ALL.iter().chain(Fault::BENIGN) {
+            assert_eq!(Fault::from_name(fault.name()), Some(*fault));
+            let kebab = |c: char| c.is_ascii_lowercase() || c == '-';
+            assert!(fault.name().chars().all(kebab), "{}", fault.name());
+            assert!(!fault.doc().contains('\n') && !fault.clause().is_empty());
+        }
+        assert!(Fault::ALL.iter().all(|fault| !fault.is_benign()));
+        assert_eq!(Fault::from_name("no-such-fault"), None);
+    }
+}

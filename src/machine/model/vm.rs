@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! VM and guest_memfd descriptors.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+
+use kvm_bindings::KVM_CAP_EXIT_HYPERCALL;
+
+use super::fault::Fault;
+use super::inode::Inode;
+use super::memslot::Memslots;
+use super::range_map::RangeMap;
+use super::system::{Config, HYPERCALL_EXITS, check_extension, guest_memfd_flags};
+use super::vcpu::ModelVcpu;
+use super::vm_type::VmType;
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::machine::{GuestMemfd, HostView, Result, Vcpu, Vm};
+use crate::uapi::{
+    ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
+    kvm_userspace_memory_region2,
+};
+
+/// `KVM_MAX_VCPU_IDS` on x86.
+const MAX_VCPU_IDS: u64 = 4096;
+/// Guest frame numbers are below this: 52 bits of physical address.
+const GFN_END: u64 = 1 << 40;
+
+/// A VM, shared by its descriptor and its vCPUs.
+pub(super) struct VmState {
+    pub(super) config: Config,
+    pub(super) vm_type: &'static VmType,
+    slots: RwLock<Memslots>,
+    /// The guest_memfds of this VM by descriptor; entries of closed ones are dead.
+    files: Mutex<Vec<(RawFd, Weak<Inode>)>>,
+    vcpu_ids: Mutex<BTreeSet<u64>>,
+    /// The attributes per VM, for when in-place conversion is off.
+    attributes: Mutex<RangeMap<u64>>,
+}
+
+/// Takes a lock. A thread that died holding it does not take the machine with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl VmState {
+    pub(super) fn new(config: Config, vm_type: &'static VmType) -> VmState {
+        VmState {
+            config,
+            vm_type,
+            slots: RwLock::default(),
+            files: Mutex::default(),
+            vcpu_ids: Mutex::default(),
+            attributes: Mutex::new(RangeMap::new(GFN_END, 0)),
+        }
+    }
+
+    /// Whether `fault` is planted.
+    pub(super) fn planted(&self, fault: Fault) -> bool {
+        self.config.fault == Some(fault)
+    }
+
+    pub(super) fn slots(&self) -> RwLockReadGuard<'_, Memslots> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn slots_mut(&self) -> RwLockWriteGuard<'_, Memslots> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `fget()` and the check whose file it is: EBADF if `fd` is closed, EINVAL if it is no guest_memfd of this VM.
+    pub(super) fn file(&self, fd: RawFd) -> Result<Arc<Inode>> {
+        // SAFETY: F_GETFD involves no memory and changes nothing, whatever the number is.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(Errno::EBADF);
+        }
+        let files = lock(&self.files);
+        let known = files.iter().find(|(number, _)| *number == fd);
+        known
+            .and_then(|(_, inode)| inode.upgrade())
+            .ok_or(Errno::EINVAL)
+    }
+
+    /// Whether the VM's own attributes make `gfn` private. With in-place conversion they do not exist.
+    pub(super) fn gfn_is_private(&self, gfn: u64) -> bool {
+        self.config.dialect == Dialect::None
+            && self.vm_type.has_private_memory
+            && lock(&self.attributes).get(gfn).is_some_and(|a| a != 0)
+    }
+}
+
+/// A VM's descriptor.
+pub(super) struct ModelVm(pub(super) Arc<VmState>);
+
+impl Vm for ModelVm {
+    fn check_extension(&self, capability: u32) -> Result<i32> {
+        Ok(check_extension(
+            &self.0.config,
+            Some(self.0.vm_type),
+            capability,
+        ))
+    }
+
+    fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
+        if capability == KVM_CAP_EXIT_HYPERCALL && args[0] & !HYPERCALL_EXITS == 0 {
+            // The payload makes no hypercalls, so there is nothing to switch on.
+            return Ok(());
+        }
+        Err(Errno::EINVAL)
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
+        let vm = &self.0;
+        if flags & !guest_memfd_flags(&vm.config, Some(vm.vm_type)) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let negative = i64::try_from(size).is_err();
+        if size == 0 || negative || !size.is_multiple_of(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        let inode = Arc::new(Inode::new(size, flags, vm.config, vm.vm_type)?);
+        let fd = inode
+            .backing
+            .try_clone()
+            .map_err(|e| Errno(e.raw_os_error().unwrap_or(libc::EMFILE)))?;
+        let mut files = lock(&vm.files);
+        // A number that was closed is used again; only its newest owner counts.
+        files.retain(|(number, _)| *number != fd.as_raw_fd());
+        files.push((fd.as_raw_fd(), Arc::downgrade(&inode)));
+        Ok(Box::new(ModelGuestMemfd { fd, inode }))
+    }
+
+    unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
+        self.0.set_memory_region(region)
+    }
+
+    fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()> {
+        let vm = &self.0;
+        if vm.config.dialect != Dialect::None {
+            return Err(Errno::ENOTTY);
+        }
+        let supported = if vm.vm_type.has_private_memory {
+            ATTRIBUTE_PRIVATE
+        } else {
+            0
+        };
+        let end = attributes.address.checked_add(attributes.size);
+        let aligned = (attributes.address | attributes.size).is_multiple_of(PAGE_SIZE);
+        let good = attributes.flags == 0 && attributes.attributes & !supported == 0;
+        let Some(end) = end.filter(|_| good && aligned && attributes.size != 0) else {
+            return Err(Errno::EINVAL);
+        };
+        let gfns = attributes.address / PAGE_SIZE..end / PAGE_SIZE;
+        lock(&vm.attributes).set(gfns, attributes.attributes);
+        Ok(())
+    }
+
+    unsafe fn set_memory_attributes2(&self, _argument: *mut MemoryAttributes2) -> Result<()> {
+        if self.0.planted(Fault::AcceptedOnVm) {
+            return Ok(());
+        }
+        Err(Errno::ENOTTY)
+    }
+
+    fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>> {
+        if id >= MAX_VCPU_IDS {
+            return Err(Errno::EINVAL);
+        }
+        if !lock(&self.0.vcpu_ids).insert(id) {
+            return Err(Errno::EEXIST);
+        }
+        Ok(Box::new(ModelVcpu::new(Arc::clone(&self.0))))
+    }
+}
+
+/// A guest_memfd's descriptor.
+struct ModelGuestMemfd {
+    fd: OwnedFd,
+    inode: Arc<Inode>,
+}
+
+impl GuestMemfd for ModelGuestMemfd {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
+        // SAFETY: the caller keeps the same promise.
+        unsafe { self.inode.set_memory_attributes2(argument) }
+    }
+
+    fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {
+        self.inode.fallocate(mode, offset, length)
+    }
+
+    fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>> {
+        Ok(Box::new(self.inode.mmap(offset, length)?))
+    }
+}
