@@ -270,8 +270,8 @@ impl Inode {
         let mut state = self.lock();
 
         let settled = self.range_has_attributes(&state, &pages, attributes);
-        let supported = self.content_mode_supported(mode, to_private);
-        if !supported && !(settled && self.planted(Fault::NoopModeNotChecked)) {
+        let unchecked = settled && self.planted(Fault::NoopModeNotChecked);
+        if !unchecked && !self.content_mode_supported(mode, to_private) {
             return Err(self.refuse_mode(&mut state, &pages, attributes));
         }
         if settled {
@@ -377,7 +377,7 @@ impl Inode {
             Some(Fault::InUseOffsetIsStart) => pages.start * PAGE_SIZE,
             Some(Fault::InUseOffsetRelative) => page.saturating_sub(pages.start) * PAGE_SIZE,
             Some(Fault::InUseOffsetIsIndex) => page,
-            Some(Fault::InUseOffsetTruncated) => page * PAGE_SIZE & 0xffff_ffff,
+            Some(Fault::InUseOffsetTruncated) => (page * PAGE_SIZE) & 0xffff_ffff,
             Some(Fault::InUseOffsetOfLargeFolio) => (page & !511) * PAGE_SIZE,
             // Folios are one page, so the page is never before the range; from v7 on the kernel makes sure of it.
             _ if self.config.dialect == Dialect::Upstream => page.max(pages.start) * PAGE_SIZE,
