@@ -66,7 +66,10 @@ impl Inode {
         }
         if self.planted(Fault::HolesAllocated) && pages.end - pages.start <= SHORT {
             for page in pages {
-                self.touch(page)?;
+                if !self.is_up_to_date(page) {
+                    self.touch(page)?;
+                    state.allocated.set(page..page + 1, true);
+                }
             }
         }
         Ok(())
@@ -167,11 +170,14 @@ impl Inode {
             state.scramble_later.extend(folios);
             return Ok(());
         }
+        // With these liberties a folio can be up to date before its first user has come.
+        let allocates_early =
+            self.planted(Fault::AllocateClears) || self.planted(Fault::HolesAllocated);
         for page in folios.iter().copied() {
             let settled = state.attributes.get(page) == Some(attributes);
             let untouched = state.allocated.get(page) == Some(true);
             if self.planted(Fault::UnspecifiedChangedOnly) && settled
-                || self.planted(Fault::AllocateClears) && untouched
+                || allocates_early && untouched
             {
                 continue;
             }

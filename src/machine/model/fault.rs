@@ -169,7 +169,7 @@ faults! {
             "ZERO to private clears the folios although EOPNOTSUPP is returned";
         DefaultModesAccepted "default-modes-accepted" "default.refused" MODES
             "content modes are accepted on a VM type that has none";
-        DefaultPrivateAccepted "default-private-accepted" "default.refused" ANY
+        DefaultPrivateAccepted "default-private-accepted" "default.refused" MODES
             "pages of a VM without private memory can be made private";
         DefaultSharedAccepted "default-shared-accepted" "default.refused" UPSTREAM
             "the call is not refused on a VM without private memory";
