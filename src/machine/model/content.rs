@@ -4,15 +4,10 @@
 use std::ops::Range;
 
 use super::fault::Fault;
+use super::folio::{SHORT, WORDS};
 use super::inode::{Inode, State};
 use crate::machine::Result;
-use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
-
-/// Words of a folio.
-const WORDS: u64 = PAGE_SIZE / 8;
-
-/// Ranges up to this many pages are short enough for what looks at every page, hole or not.
-const SHORT: u64 = 1024;
+use crate::uapi::{MODE_PRESERVE, MODE_ZERO};
 
 impl Inode {
     /// `kvm_gmem_content_mode_supported()`.
@@ -150,7 +145,7 @@ impl Inode {
         }
         if self.planted(Fault::AllocatedScrambled) {
             for (run, allocated) in state.allocated.runs(pages.clone()) {
-                for page in run.take_while(|_| allocated) {
+                for page in run.take(SHORT as usize).take_while(|_| allocated) {
                     self.scramble(page)?;
                 }
             }

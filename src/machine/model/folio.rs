@@ -18,7 +18,10 @@ use crate::machine::{Pin, Result};
 use crate::uapi::{ATTRIBUTE_PRIVATE, PAGE_SIZE};
 
 /// Words of a folio.
-const WORDS: u64 = PAGE_SIZE / 8;
+pub(super) const WORDS: u64 = PAGE_SIZE / 8;
+
+/// Ranges up to this many pages are short enough for a fault that looks at every page, hole or not.
+pub(super) const SHORT: u64 = 1024;
 
 /// A folio that somebody has had a reference on: the page cache holds one reference, each [`Pinned`] another.
 #[derive(Debug)]
@@ -217,7 +220,7 @@ impl Inode {
             start = run.end;
         }
         state.allocated.set(start..pages.end, true);
-        if self.planted(Fault::AllocateClears) {
+        if self.planted(Fault::AllocateClears) && pages.end - pages.start <= SHORT {
             for page in pages {
                 self.touch(page)?;
             }

@@ -24,6 +24,9 @@ const LOOP: u64 = IMAGE + 0x10;
 /// Size of every access of the command loop, in bytes.
 const ACCESS: u32 = 8;
 
+/// After so many accesses a command looks at the clock, so that a long one ends with its deadline, too.
+const ACCESSES_PER_LOOK: u32 = 1 << 16;
+
 /// Vectors of the exceptions that an access can raise.
 const ALIGNMENT_CHECK: u64 = 17;
 const PAGE_FAULT: u64 = 14;
@@ -139,6 +142,7 @@ impl Vcpu for ModelVcpu {
             vm: &self.vm,
             completed: &mut registers.completed,
             deadline,
+            accesses: 0,
         };
         match command_loop::execute(&mut core) {
             Ok(()) => {
@@ -167,6 +171,7 @@ struct Core<'a> {
     vm: &'a VmState,
     completed: &'a mut BTreeSet<(u64, bool)>,
     deadline: Instant,
+    accesses: u32,
 }
 
 impl Core<'_> {
@@ -189,9 +194,22 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Ends the run once the deadline has passed.
+    fn look_at_clock(&self) -> std::result::Result<(), Stop> {
+        if Instant::now() >= self.deadline {
+            return Err(Stop::Exit(Exit::Interrupted));
+        }
+        Ok(())
+    }
+
     /// One access: reads the word, or writes `word` and returns it.
     fn access(&mut self, address: u64, word: Option<u64>) -> std::result::Result<u64, Stop> {
         let write = word.is_some();
+        self.accesses += 1;
+        if self.accesses.is_multiple_of(ACCESSES_PER_LOOK) {
+            self.accesses = 0;
+            self.look_at_clock()?;
+        }
         if address >= MAPPED_END {
             return Err(Stop::Exception {
                 vector: PAGE_FAULT,
@@ -264,9 +282,7 @@ impl Cpu for Core<'_> {
     }
 
     fn relax(&mut self) -> std::result::Result<(), Stop> {
-        if Instant::now() >= self.deadline {
-            return Err(Stop::Exit(Exit::Interrupted));
-        }
+        self.look_at_clock()?;
         std::thread::yield_now();
         Ok(())
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The vCPU, through the mailbox.
 
+use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::support::*;
-use crate::dialect::Dialect::{RfcV4, Upstream};
+use crate::dialect::Dialect::{self, RfcV4, Upstream};
 use crate::machine::Exit;
-use crate::payload::abi::{IMAGE, TEST_MEMORY, doorbell, operation, status};
+use crate::payload::abi::{IMAGE, PAYLOAD_SIZE, TEST_MEMORY, doorbell, operation, status};
 use crate::payload::pattern;
 use crate::uapi::*;
 
@@ -121,4 +122,58 @@ fn closed_file() {
     };
     assert_eq!(guest.run(), expected);
     drop(vm);
+}
+
+/// A command of many accesses ends with its deadline as well.
+#[test]
+fn long_command() {
+    let (_bench, mut guest) = bench();
+    for _ in 0..2 {
+        // All of the image's room: more words than are written between two looks at the clock.
+        guest.command(
+            operation::FILL,
+            IMAGE,
+            PAYLOAD_SIZE - IMAGE,
+            pattern::ZERO,
+            0,
+        );
+        let now = Instant::now();
+        assert_eq!(guest.vcpu.run(now), Ok(Exit::Interrupted));
+    }
+}
+
+/// Where in-place conversion is off, private and shared pages are different memory, by the VM's attributes.
+#[test]
+fn split_memory() {
+    let bench = Bench::with(Dialect::None, None, KVM_X86_SW_PROTECTED_VM, 2, 0);
+    let mut memory = vec![0u64; 3 * 512];
+    let region = kvm_userspace_memory_region2 {
+        slot: 1,
+        flags: KVM_MEM_GUEST_MEMFD,
+        guest_phys_addr: TEST_MEMORY,
+        memory_size: 2 * PAGE_SIZE,
+        userspace_addr: (memory.as_mut_ptr().expose_provenance() as u64)
+            .next_multiple_of(PAGE_SIZE),
+        guest_memfd: bench.file.fd().as_raw_fd() as u32,
+        ..Default::default()
+    };
+    // SAFETY: `memory` outlives the guest, and nobody else looks at it.
+    unsafe { bench.vm.set_user_memory_region2(&region) }.expect("slot");
+    let mut guest = Guest::new(&*bench.vm);
+    guest.execute(operation::WRITE, 1, 1, 5);
+    let mut attributes = kvm_memory_attributes {
+        address: TEST_MEMORY + PAGE_SIZE,
+        size: PAGE_SIZE,
+        attributes: ATTRIBUTE_PRIVATE,
+        flags: 0,
+    };
+    assert_eq!(bench.vm.set_memory_attributes(&attributes), Ok(()));
+    assert_eq!(guest.execute(operation::READ, 1, 1, 0).found, 0);
+    guest.execute(operation::WRITE, 1, 1, 6);
+    attributes.attributes = 0;
+    assert_eq!(bench.vm.set_memory_attributes(&attributes), Ok(()));
+    assert_eq!(guest.execute(operation::READ, 1, 1, 0).found, 5);
+    attributes.flags = 1;
+    let refused = bench.vm.set_memory_attributes(&attributes);
+    assert_eq!(refused, Err(crate::errno::Errno::EINVAL));
 }
