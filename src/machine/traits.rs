@@ -101,7 +101,8 @@ pub trait Vcpu {
     /// `KVM_SET_REGS`.
     fn set_regs(&self, regs: &kvm_regs) -> Result<()>;
     /// `KVM_RUN` until the guest exits to the host, or until `deadline`, then [`Exit::Interrupted`]. A signal before the
-    /// deadline does not end the run.
+    /// deadline does not end the run. With a deadline that has passed the guest does not run; only what the last exit left
+    /// open, such as the result of an MMIO read, is completed, so that registers can be set afterwards.
     fn run(&mut self, deadline: Instant) -> Result<Exit>;
 }
 

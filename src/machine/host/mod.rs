@@ -1,2 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! (being written)
+//! /dev/kvm.
+
+mod memory;
+mod system;
+mod vcpu;
+mod vm;
+mod watchdog;
+
+pub use system::Host;

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! vCPU file descriptors.
+
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::watchdog;
+use crate::errno::Errno;
+use crate::machine::{Exit, Result, Vcpu};
+
+/// A vCPU of /dev/kvm.
+pub(super) struct HostVcpu {
+    vcpu: VcpuFd,
+    /// `kvm_run::immediate_exit`, mapped for as long as `vcpu` lives.
+    immediate_exit: NonNull<u8>,
+    /// The thread that created it, the only one to run it.
+    thread: libc::pid_t,
+}
+
+impl HostVcpu {
+    pub(super) fn new(mut vcpu: VcpuFd) -> Result<HostVcpu> {
+        let immediate_exit = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
+        watchdog::let_signal_in()?;
+        // SAFETY: the call has no arguments and cannot fail.
+        let thread = unsafe { libc::gettid() };
+        Ok(HostVcpu {
+            vcpu,
+            immediate_exit,
+            thread,
+        })
+    }
+}
+
+impl Vcpu for HostVcpu {
+    fn set_cpuid2(&self, entries: &[kvm_cpuid_entry2]) -> Result<()> {
+        let cpuid = CpuId::from_entries(entries).map_err(|_| Errno::E2BIG)?;
+        Ok(self.vcpu.set_cpuid2(&cpuid)?)
+    }
+
+    fn get_sregs(&self) -> Result<kvm_sregs> {
+        Ok(self.vcpu.get_sregs()?)
+    }
+
+    fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()> {
+        Ok(self.vcpu.set_sregs(sregs)?)
+    }
+
+    fn get_regs(&self) -> Result<kvm_regs> {
+        Ok(self.vcpu.get_regs()?)
+    }
+
+    fn set_regs(&self, regs: &kvm_regs) -> Result<()> {
+        Ok(self.vcpu.set_regs(regs)?)
+    }
+
+    fn run(&mut self, deadline: Instant) -> Result<Exit> {
+        // SAFETY: the byte stays mapped while `self.vcpu` lives, which is longer than `_watched`. The watchdog and KVM
+        // access it atomically; kvm-ioctls does not access it in `run`.
+        let _watched = unsafe { watchdog::watch(self.thread, deadline, self.immediate_exit) }?;
+        loop {
+            match self.vcpu.run() {
+                Ok(exit) => return Ok(translate(exit)),
+                Err(e) if e.errno() == libc::EINTR => {
+                    if Instant::now() >= deadline {
+                        return Ok(Exit::Interrupted);
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// The exits that callers tell apart; a description of the others.
+fn translate(exit: VcpuExit<'_>) -> Exit {
+    match exit {
+        // A string instruction may write several at once; nobody here uses one.
+        VcpuExit::IoOut(port, &[a]) => Exit::IoOut {
+            port,
+            data: u32::from(a),
+        },
+        VcpuExit::IoOut(port, &[a, b]) => Exit::IoOut {
+            port,
+            data: u32::from(u16::from_le_bytes([a, b])),
+        },
+        VcpuExit::IoOut(port, &[a, b, c, d]) => Exit::IoOut {
+            port,
+            data: u32::from_le_bytes([a, b, c, d]),
+        },
+        VcpuExit::MmioRead(gpa, data) => {
+            data.fill(0);
+            Exit::Mmio {
+                gpa,
+                length: data.len() as u32,
+                write: false,
+            }
+        }
+        VcpuExit::MmioWrite(gpa, data) => Exit::Mmio {
+            gpa,
+            length: data.len() as u32,
+            write: true,
+        },
+        VcpuExit::MemoryFault { flags, gpa, size } => Exit::MemoryFault { flags, gpa, size },
+        VcpuExit::Hlt => Exit::Hlt,
+        VcpuExit::Shutdown => Exit::Shutdown,
+        VcpuExit::FailEntry(reason, _cpu) => Exit::FailEntry { reason },
+        VcpuExit::InternalError => Exit::InternalError,
+        VcpuExit::Unsupported(reason) => Exit::Other(format!("exit reason {reason}")),
+        other => Exit::Other(format!("{other:?}")),
+    }
+}

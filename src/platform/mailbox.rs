@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The host's half of the mailbox.
+
+use std::mem::offset_of;
+
+use super::memory::PayloadMemory;
+use crate::payload::abi::{MAILBOX, Mailbox, operation, status};
+
+/// What a guest can be told to do. Addresses are guest virtual, which are guest physical, and like lengths multiples of 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Write the pattern `tag` into `length` bytes at `address`, as from page `first_page` of the guest_memfd on.
+    Fill {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// [`crate::payload::pattern::tag`].
+        tag: u64,
+        /// Page of the guest_memfd that is at `address`.
+        first_page: u64,
+    },
+    /// Compare with the same pattern; [`Answer::mismatch`] is the first difference.
+    Check {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// [`crate::payload::pattern::tag`].
+        tag: u64,
+        /// Page of the guest_memfd that is at `address`.
+        first_page: u64,
+    },
+    /// Read a word into [`Answer::found`].
+    Read {
+        /// The word's address.
+        address: u64,
+    },
+    /// Write a word.
+    Write {
+        /// The word's address.
+        address: u64,
+        /// The word.
+        word: u64,
+    },
+    /// Copy the page at `address` to where [`super::Guest::copy_buffer`] finds it.
+    CopyOut {
+        /// First byte of the page.
+        address: u64,
+    },
+    /// Read the first word of each page.
+    Touch {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Never answer: for tests of deadlines.
+    Spin,
+}
+
+impl Command {
+    /// Operation, address, length, pattern and first page as the mailbox has them.
+    fn words(self) -> [u64; 5] {
+        match self {
+            Command::Fill {
+                address,
+                length,
+                tag,
+                first_page,
+            } => [operation::FILL, address, length, tag, first_page],
+            Command::Check {
+                address,
+                length,
+                tag,
+                first_page,
+            } => [operation::CHECK, address, length, tag, first_page],
+            Command::Read { address } => [operation::READ, address, 0, 0, 0],
+            Command::Write { address, word } => [operation::WRITE, address, 0, word, 0],
+            Command::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
+            Command::Touch { address, length } => [operation::TOUCH, address, length, 0, 0],
+            Command::Spin => [operation::SPIN, 0, 0, 0, 0],
+        }
+    }
+}
+
+/// What a guest says about a command that it has executed: an allegation. That there is one means that the guest ran
+/// through the command's end after the host had put this command there. It does not mean that the guest's memory holds
+/// what it says, which is for the host's own view to confirm where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// For [`Command::Check`]: the first difference.
+    pub mismatch: Option<Mismatch>,
+    /// For [`Command::Read`]: the word.
+    pub found: u64,
+    /// How often the vCPU had to be run again after `KVM_EXIT_MEMORY_FAULT`.
+    pub retries: u32,
+}
+
+/// Where memory differed from a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Byte offset of the word from the command's address.
+    pub offset: u64,
+    /// The pattern's word.
+    pub expected: u64,
+    /// The word that was there.
+    pub found: u64,
+}
+
+/// Puts `command` into the mailbox under the number `sequence`, and takes away the last answer.
+pub(super) fn put(memory: &mut PayloadMemory, sequence: u64, command: Command) {
+    let [operation, address, length, pattern, first_page] = command.words();
+    for (offset, word) in [
+        (offset_of!(Mailbox, sequence), sequence),
+        (offset_of!(Mailbox, operation), operation),
+        (offset_of!(Mailbox, address), address),
+        (offset_of!(Mailbox, length), length),
+        (offset_of!(Mailbox, pattern), pattern),
+        (offset_of!(Mailbox, first_page), first_page),
+        (offset_of!(Mailbox, answer), 0),
+    ] {
+        memory.write(MAILBOX + offset as u64, word);
+    }
+}
+
+/// Takes the answer to command `sequence` out of the mailbox; what is wrong with it if it is none.
+pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Result<Answer, String> {
+    let answer = get(memory, offset_of!(Mailbox, answer));
+    if answer != !sequence {
+        return Err(format!(
+            "the guest answered command {sequence} with {answer:#x} instead of {:#x}",
+            !sequence
+        ));
+    }
+    let found = get(memory, offset_of!(Mailbox, found));
+    let mismatch = match get(memory, offset_of!(Mailbox, status)) {
+        status::OK => None,
+        status::MISMATCH => Some(Mismatch {
+            offset: get(memory, offset_of!(Mailbox, offset)),
+            expected: get(memory, offset_of!(Mailbox, expected)),
+            found,
+        }),
+        status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
+        other => return Err(format!("the guest answered with status {other:#x}")),
+    };
+    Ok(Answer {
+        mismatch,
+        found,
+        retries,
+    })
+}
+
+/// Vector, error code, RIP and CR2 of the exception that the guest has reported.
+pub(super) fn exception(memory: &PayloadMemory) -> [u64; 4] {
+    [
+        get(memory, offset_of!(Mailbox, vector)),
+        get(memory, offset_of!(Mailbox, error_code)),
+        get(memory, offset_of!(Mailbox, rip)),
+        get(memory, offset_of!(Mailbox, cr2)),
+    ]
+}
+
+fn get(memory: &PayloadMemory, offset: usize) -> u64 {
+    memory.read(MAILBOX + offset as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    use crate::payload::command_loop::{Cpu, execute};
+
+    /// A guest whose memory is the payload's.
+    struct Native<'a>(&'a mut PayloadMemory);
+
+    impl Cpu for Native<'_> {
+        type Stop = Infallible;
+        fn read(&mut self, address: u64) -> Result<u64, Infallible> {
+            Ok(self.0.read(address))
+        }
+        fn write(&mut self, address: u64, word: u64) -> Result<(), Infallible> {
+            self.0.write(address, word);
+            Ok(())
+        }
+        fn relax(&mut self) -> Result<(), Infallible> {
+            unreachable!("no command of these tests waits")
+        }
+    }
+
+    /// A command goes through the mailbox and its answer comes back, numbers and all; nothing else is taken for it.
+    #[test]
+    fn only_the_answer_is_taken() {
+        let mut memory = PayloadMemory::new().unwrap();
+        let address = 0x10_0000;
+        memory.write(address, 0x1234);
+
+        put(&mut memory, 7, Command::Read { address });
+        assert!(take(&memory, 7, 0).is_err(), "there is no answer yet");
+        let Ok(()) = execute(&mut Native(&mut memory));
+        let answer = take(&memory, 7, 3).unwrap();
+        assert_eq!(
+            (answer.found, answer.mismatch, answer.retries),
+            (0x1234, None, 3)
+        );
+        assert!(
+            take(&memory, 8, 0).is_err(),
+            "that was the answer to command 7"
+        );
+
+        memory.write(MAILBOX + offset_of!(Mailbox, operation) as u64, 99);
+        let Ok(()) = execute(&mut Native(&mut memory));
+        let error = take(&memory, 7, 0).unwrap_err();
+        assert_eq!(error, "the guest does not know the command");
+    }
+}

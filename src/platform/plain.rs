@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The launch sequence of guests that nothing encrypts: `default` and `sw-protected`.
+//!
+//! The payload's memory is anonymous memory in a slot without a guest_memfd, so that no conversion can reach it. The
+//! vCPU starts in 64-bit mode: KVM's instruction emulator, which real mode may need, cannot reach private memory.
+
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment};
+
+use super::guest::{Created, LaunchError, call};
+use super::kind::Platform;
+use super::memory::PayloadMemory;
+use crate::machine::{Machine, Vcpu};
+use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
+use crate::uapi::kvm_userspace_memory_region2;
+
+/// The payload, to be loaded and entered at [`IMAGE`].
+pub(super) static PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plain.bin"));
+const _: () = assert!(PAYLOAD.len() as u64 <= PAYLOAD_SIZE - IMAGE);
+
+/// `KVM_CPUID_FEATURES`: the leaf in which KVM offers a guest its paravirtual features, in EAX.
+const KVM_CPUID_FEATURES: u32 = 0x4000_0001;
+
+// CR0: protected mode, coprocessor present and monitored, native FPU errors, write protection, paging.
+const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
+// CR4: PAE, OSFXSR, OSXMMEXCPT. The last two so that an instruction of SSE in a payload would not fault.
+const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+// EFER: LME, LMA.
+const EFER: u64 = 1 << 8 | 1 << 10;
+
+/// Creates the VM with `memory` in slot `slot`, and its vCPU.
+///
+/// # Safety
+///
+/// `memory` is kept as long as the VM.
+pub(super) unsafe fn create(
+    machine: &dyn Machine,
+    platform: Platform,
+    slot: u32,
+    memory: &PayloadMemory,
+) -> Result<Created, LaunchError> {
+    let vm = call(
+        "create the VM with KVM_CREATE_VM",
+        machine.create_vm(platform.vm_type()),
+    )?;
+    let region = kvm_userspace_memory_region2 {
+        slot,
+        guest_phys_addr: 0,
+        memory_size: PAYLOAD_SIZE,
+        userspace_addr: memory.address(),
+        ..Default::default()
+    };
+    // SAFETY: the caller keeps `memory`, which is accessed through raw pointers only.
+    let added = unsafe { vm.set_user_memory_region2(&region) };
+    call(
+        "add the payload's memslot with KVM_SET_USER_MEMORY_REGION2",
+        added,
+    )?;
+
+    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
+    let mut cpuid = call(
+        "ask for CPU features with KVM_GET_SUPPORTED_CPUID",
+        machine.get_supported_cpuid(),
+    )?;
+    hide_paravirtual_features(&mut cpuid);
+    call(
+        "set CPU features with KVM_SET_CPUID2",
+        vcpu.set_cpuid2(&cpuid),
+    )?;
+    Ok(Created { vm, vcpu })
+}
+
+/// The paravirtual features make KVM itself write to guest memory; payloads do without.
+fn hide_paravirtual_features(cpuid: &mut [kvm_cpuid_entry2]) {
+    for entry in cpuid {
+        if entry.function == KVM_CPUID_FEATURES {
+            entry.eax = 0;
+            entry.edx = 0;
+        }
+    }
+}
+
+/// Puts the vCPU at the payload's entry point.
+pub(super) fn set_registers(vcpu: &dyn Vcpu) -> Result<(), LaunchError> {
+    // The segments that the payload's GDT describes.
+    let data = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: 0x10,
+        type_: 3,
+        present: 1,
+        s: 1,
+        db: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let code = kvm_segment {
+        selector: 8,
+        type_: 11,
+        db: 0,
+        l: 1,
+        ..data
+    };
+    let mut sregs = call("read registers with KVM_GET_SREGS", vcpu.get_sregs())?;
+    sregs.cs = code;
+    sregs.ds = data;
+    sregs.es = data;
+    sregs.fs = data;
+    sregs.gs = data;
+    sregs.ss = data;
+    sregs.cr0 = CR0;
+    sregs.cr2 = 0;
+    sregs.cr3 = PAGE_TABLES;
+    sregs.cr4 = CR4;
+    sregs.efer = EFER;
+    sregs.interrupt_bitmap = Default::default();
+    call("set registers with KVM_SET_SREGS", vcpu.set_sregs(&sregs))?;
+    let regs = kvm_regs {
+        rip: IMAGE,
+        // Bit 1 is always set; interrupts are off.
+        rflags: 1 << 1,
+        ..Default::default()
+    };
+    call("set registers with KVM_SET_REGS", vcpu.set_regs(&regs))
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Guests of the `default` platform on /dev/kvm: the payload, the launch sequence and the host machine together.
+//!
+//! Without a usable /dev/kvm these tests say so and check nothing; on the model the same is checked everywhere.
+
+use std::time::{Duration, Instant};
+
+use gmem_conform::machine::host::Host;
+use gmem_conform::machine::{Exit, GuestMemfd, HostView, Machine};
+use gmem_conform::payload::abi::{IMAGE, TEST_MEMORY};
+use gmem_conform::payload::pattern::{self, tag};
+use gmem_conform::platform::{Command, Guest, GuestStop, Mismatch, Platform};
+use gmem_conform::uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD_FLAGS,
+    KVM_MEM_GUEST_MEMFD, KVM_X86_DEFAULT_VM, PAGE_SIZE, kvm_userspace_memory_region2,
+};
+
+const PAGES: u64 = 4;
+const SIZE: u64 = PAGES * PAGE_SIZE;
+/// Generous: what is measured against it takes microseconds.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn soon() -> Instant {
+    Instant::now() + TIMEOUT
+}
+
+/// A guest with a mappable guest_memfd of [`PAGES`] at [`TEST_MEMORY`].
+struct Setup {
+    guest: Guest,
+    view: Box<dyn HostView>,
+    _gmem: Box<dyn GuestMemfd>,
+}
+
+/// `None`, with a line that says why, where KVM or a mappable guest_memfd is missing.
+fn machine() -> Option<Host> {
+    let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    let host = match Host::open("/dev/kvm") {
+        Ok(host) => host,
+        Err(e) => {
+            eprintln!("SKIP: /dev/kvm cannot be opened: {e}");
+            return None;
+        }
+    };
+    let offered = host.check_extension(KVM_CAP_GUEST_MEMFD_FLAGS).unwrap() as u64;
+    if offered & flags != flags {
+        eprintln!("SKIP: KVM offers guest_memfd flags {offered:#x}, not {flags:#x}");
+        return None;
+    }
+    Some(host)
+}
+
+fn set_up() -> Option<Setup> {
+    let host = machine()?;
+    let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
+    let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    let gmem = guest.vm().create_guest_memfd(SIZE, flags).unwrap();
+    let view = gmem.mmap(0, SIZE).unwrap();
+    let region = kvm_userspace_memory_region2 {
+        slot: 0,
+        flags: KVM_MEM_GUEST_MEMFD,
+        guest_phys_addr: TEST_MEMORY,
+        memory_size: SIZE,
+        userspace_addr: view.address() as u64,
+        guest_memfd: std::os::fd::AsRawFd::as_raw_fd(&gmem.fd()) as u32,
+        ..Default::default()
+    };
+    // SAFETY: `view` is dropped after `guest` and is accessed through raw pointers only.
+    unsafe { guest.vm().set_user_memory_region2(&region) }.unwrap();
+    guest.map(TEST_MEMORY, SIZE).unwrap();
+    Some(Setup {
+        guest,
+        view,
+        _gmem: gmem,
+    })
+}
+
+impl Setup {
+    fn word(&self, page: u64, index: u64) -> *mut u64 {
+        assert!(page < PAGES && index < pattern::WORDS_PER_PAGE);
+        // SAFETY: inside the view, by the assertion.
+        unsafe {
+            self.view
+                .address()
+                .add((page * PAGE_SIZE + index * 8) as usize)
+        }
+        .cast()
+    }
+
+    fn read(&self, page: u64, index: u64) -> u64 {
+        // SAFETY: mapped and shared; volatile, as the guest writes there.
+        unsafe { self.word(page, index).read_volatile() }
+    }
+
+    fn write(&self, page: u64, index: u64, word: u64) {
+        // SAFETY: as in `read`.
+        unsafe { self.word(page, index).write_volatile(word) }
+    }
+}
+
+fn fill(tag: u64, first_page: u64, pages: u64) -> Command {
+    Command::Fill {
+        address: TEST_MEMORY + first_page * PAGE_SIZE,
+        length: pages * PAGE_SIZE,
+        tag,
+        first_page,
+    }
+}
+
+fn check(tag: u64, first_page: u64, pages: u64) -> Command {
+    Command::Check {
+        address: TEST_MEMORY + first_page * PAGE_SIZE,
+        length: pages * PAGE_SIZE,
+        tag,
+        first_page,
+    }
+}
+
+/// What the guest writes the host reads, word for word, and nothing beside it.
+#[test]
+fn host_sees_what_the_guest_fills() {
+    let Some(mut s) = set_up() else { return };
+    let a = tag(b'A', 1);
+    let answer = s.guest.command(fill(a, 1, 2), soon()).unwrap();
+    assert_eq!(answer.mismatch, None);
+    for page in 0..PAGES {
+        let tag = if (1..3).contains(&page) {
+            a
+        } else {
+            pattern::ZERO
+        };
+        for index in 0..pattern::WORDS_PER_PAGE {
+            let expected = pattern::word(tag, page, index);
+            assert_eq!(s.read(page, index), expected, "page {page}, word {index}");
+        }
+    }
+}
+
+/// What the host writes the guest reads; a single wrong word is reported with its place and both values.
+#[test]
+fn guest_checks_what_the_host_writes() {
+    let Some(mut s) = set_up() else { return };
+    let b = tag(b'B', 2);
+    for page in 0..PAGES {
+        for index in 0..pattern::WORDS_PER_PAGE {
+            s.write(page, index, pattern::word(b, page, index));
+        }
+    }
+    assert_eq!(
+        s.guest
+            .command(check(b, 0, PAGES), soon())
+            .unwrap()
+            .mismatch,
+        None
+    );
+
+    s.write(2, 77, 0xbad);
+    let answer = s.guest.command(check(b, 1, 3), soon()).unwrap();
+    let expected = Mismatch {
+        offset: PAGE_SIZE + 77 * 8,
+        expected: pattern::word(b, 2, 77),
+        found: 0xbad,
+    };
+    assert_eq!(answer.mismatch, Some(expected));
+}
+
+/// The commands for single words and pages do what they say.
+#[test]
+fn words_and_pages() {
+    let Some(mut s) = set_up() else { return };
+    let address = TEST_MEMORY + PAGE_SIZE + 24;
+    let write = Command::Write { address, word: 42 };
+    s.guest.command(write, soon()).unwrap();
+    assert_eq!(s.read(1, 3), 42);
+    let answer = s.guest.command(Command::Read { address }, soon()).unwrap();
+    assert_eq!(answer.found, 42);
+
+    let touch = Command::Touch {
+        address: TEST_MEMORY,
+        length: SIZE,
+    };
+    s.guest.command(touch, soon()).unwrap();
+
+    s.guest.command(fill(tag(b'C', 3), 2, 1), soon()).unwrap();
+    let copy = Command::CopyOut {
+        address: TEST_MEMORY + 2 * PAGE_SIZE,
+    };
+    s.guest.command(copy, soon()).unwrap();
+    let mut page = [0; 4096];
+    s.guest.copy_buffer(&mut page);
+    for (index, word) in page.chunks(8).enumerate() {
+        let expected = pattern::word(tag(b'C', 3), 2, index as u64);
+        assert_eq!(word, expected.to_le_bytes(), "word {index}");
+    }
+}
+
+/// An exception is reported with what the CPU said about it, and the guest works again after a reset.
+#[test]
+fn exceptions_are_reported() {
+    let Some(mut s) = set_up() else { return };
+    let address = 1 << 46;
+    let stop = s
+        .guest
+        .command(Command::Read { address }, soon())
+        .unwrap_err();
+    let GuestStop::Exception {
+        vector,
+        error_code,
+        rip,
+        cr2,
+    } = stop
+    else {
+        panic!("{stop}");
+    };
+    // A read of a page that is not present, in supervisor mode.
+    assert_eq!((vector, error_code, cr2), (14, 0, address));
+    assert!((IMAGE..IMAGE + 0x1000).contains(&rip), "RIP {rip:#x}");
+
+    let touch = Command::Touch {
+        address: TEST_MEMORY,
+        length: SIZE,
+    };
+    let refused = s.guest.command(touch, soon()).unwrap_err();
+    assert!(matches!(refused, GuestStop::Unexpected(_)), "{refused}");
+    s.guest.reset(soon()).unwrap();
+    s.guest.command(touch, soon()).unwrap();
+}
+
+/// An access that no memslot backs is an exit with its address. After a reset the next access is the next command's: the
+/// unfinished one is not completed into it.
+#[test]
+fn unbacked_addresses_exit() {
+    let Some(mut s) = set_up() else { return };
+    let address = TEST_MEMORY + SIZE;
+    for (command, write) in [
+        (Command::Read { address }, false),
+        (Command::Write { address, word: 1 }, true),
+    ] {
+        let stop = s.guest.command(command, soon()).unwrap_err();
+        assert_eq!(
+            stop,
+            GuestStop::Mmio {
+                gpa: address,
+                write
+            }
+        );
+        s.guest.reset(soon()).unwrap();
+        s.guest
+            .command(fill(tag(b'D', 4), 0, PAGES), soon())
+            .unwrap();
+        let answer = s
+            .guest
+            .command(check(tag(b'D', 4), 0, PAGES), soon())
+            .unwrap();
+        assert_eq!(answer.mismatch, None);
+    }
+}
+
+/// A guest that spins is stopped at the deadline, not before, again and again, and works after a reset.
+#[test]
+fn deadlines_end_a_spin() {
+    let Some(mut s) = set_up() else { return };
+    for milliseconds in [0, 1, 30, 5] {
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        let stop = s.guest.command(Command::Spin, deadline).unwrap_err();
+        assert!(matches!(stop, GuestStop::Hang { rip: Some(_) }), "{stop}");
+        assert!(Instant::now() >= deadline, "stopped before the deadline");
+        s.guest.reset(soon()).unwrap();
+        s.guest.command(fill(tag(b'E', 5), 0, 1), soon()).unwrap();
+    }
+}
+
+/// The watchdog keeps several vCPUs apart: the earlier deadline ends its own run, not the other thread's.
+#[test]
+fn deadlines_of_several_threads() {
+    if machine().is_none() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for milliseconds in [40, 10, 20] {
+            scope.spawn(move || {
+                let host = Host::open("/dev/kvm").unwrap();
+                let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
+                let deadline = Instant::now() + Duration::from_millis(milliseconds);
+                let stop = guest.command(Command::Spin, deadline).unwrap_err();
+                assert!(matches!(stop, GuestStop::Hang { .. }), "{stop}");
+                assert!(
+                    Instant::now() >= deadline,
+                    "another's deadline ended the run"
+                );
+            });
+        }
+    });
+}
+
+/// A vCPU that must not run does not, and says so, even before it has registers that make sense.
+#[test]
+fn a_past_deadline_does_not_run() {
+    let Some(host) = machine() else { return };
+    let vm = host.create_vm(u64::from(KVM_X86_DEFAULT_VM)).unwrap();
+    let mut vcpu = vm.create_vcpu(0).unwrap();
+    assert_eq!(vcpu.run(Instant::now()), Ok(Exit::Interrupted));
+}
+
+/// A pinned page can be pinned for as long as its pipe lives; outside of the view there is nothing to pin.
+#[test]
+fn pages_can_be_pinned() {
+    let Some(s) = set_up() else { return };
+    let pin = s.view.pin(PAGE_SIZE).unwrap();
+    s.write(1, 0, 7);
+    drop(pin);
+    assert_eq!(s.read(1, 0), 7);
+    assert!(s.view.pin(SIZE).is_err());
+}
