@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Guests of the `default` platform on /dev/kvm: the payload, the launch sequence and the host machine together.
+//! Guests on /dev/kvm: the payload, the launch sequence and the host machine together.
 //!
 //! Without a usable /dev/kvm these tests say so and check nothing; on the model the same is checked everywhere.
 
 use std::time::{Duration, Instant};
 
+use gmem_conform::errno::Errno;
 use gmem_conform::machine::host::Host;
 use gmem_conform::machine::{Exit, GuestMemfd, HostView, Machine};
 use gmem_conform::payload::abi::{IMAGE, TEST_MEMORY};
 use gmem_conform::payload::pattern::{self, tag};
 use gmem_conform::platform::{Command, Guest, GuestStop, Mismatch, Platform};
 use gmem_conform::uapi::{
-    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD_FLAGS,
-    KVM_MEM_GUEST_MEMFD, KVM_X86_DEFAULT_VM, PAGE_SIZE, kvm_userspace_memory_region2,
+    ATTRIBUTE_PRIVATE, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP,
+    KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_VM_TYPES, KVM_MEM_GUEST_MEMFD, KVM_X86_DEFAULT_VM,
+    MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
 };
 
 const PAGES: u64 = 4;
@@ -28,7 +30,7 @@ fn soon() -> Instant {
 struct Setup {
     guest: Guest,
     view: Box<dyn HostView>,
-    _gmem: Box<dyn GuestMemfd>,
+    gmem: Box<dyn GuestMemfd>,
 }
 
 /// `None`, with a line that says why, where KVM or a mappable guest_memfd is missing.
@@ -51,7 +53,11 @@ fn machine() -> Option<Host> {
 
 fn set_up() -> Option<Setup> {
     let host = machine()?;
-    let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
+    Some(set_up_on(&host, Platform::Default))
+}
+
+fn set_up_on(host: &Host, platform: Platform) -> Setup {
+    let mut guest = Guest::launch(host, platform, TIMEOUT).unwrap();
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
     let gmem = guest.vm().create_guest_memfd(SIZE, flags).unwrap();
     let view = gmem.mmap(0, SIZE).unwrap();
@@ -67,11 +73,7 @@ fn set_up() -> Option<Setup> {
     // SAFETY: `view` is dropped after `guest` and is accessed through raw pointers only.
     unsafe { guest.vm().set_user_memory_region2(&region) }.unwrap();
     guest.map(TEST_MEMORY, SIZE).unwrap();
-    Some(Setup {
-        guest,
-        view,
-        _gmem: gmem,
-    })
+    Setup { guest, view, gmem }
 }
 
 impl Setup {
@@ -310,4 +312,57 @@ fn pages_can_be_pinned() {
     drop(pin);
     assert_eq!(s.read(1, 0), 7);
     assert!(s.view.pin(SIZE).is_err());
+}
+
+/// The same payload runs in a software-protected VM, and what it writes to a page that is private by then is there when
+/// the page is shared again.
+#[test]
+fn sw_protected_guests_use_private_pages() {
+    let Some(host) = machine() else { return };
+    let platform = Platform::SwProtected;
+    let types = host.check_extension(KVM_CAP_VM_TYPES).unwrap() as u64;
+    if types & 1 << platform.vm_type() == 0 {
+        eprintln!("SKIP: KVM offers VM types {types:#x}, no software-protected VMs");
+        return;
+    }
+    let probe = host.create_vm(platform.vm_type()).unwrap();
+    let flags = probe.check_extension(KVM_CAP_GUEST_MEMFD_FLAGS).unwrap() as u64;
+    if flags & GUEST_MEMFD_FLAG_INIT_SHARED == 0 {
+        eprintln!("SKIP: KVM has no in-place conversion for software-protected VMs");
+        return;
+    }
+    drop(probe);
+
+    let mut s = set_up_on(&host, platform);
+    let (a, b) = (tag(b'A', 6), tag(b'B', 6));
+    s.guest.command(fill(a, 0, PAGES), soon()).unwrap();
+    let convert = |gmem: &dyn GuestMemfd, attributes| {
+        let mut argument = MemoryAttributes2 {
+            offset: PAGE_SIZE,
+            size: PAGE_SIZE,
+            attributes,
+            flags: MODE_PRESERVE,
+            ..Default::default()
+        };
+        // SAFETY: the argument is ours; the memory is accessed through raw pointers only.
+        unsafe { gmem.set_memory_attributes2(&raw mut argument) }
+    };
+    convert(&*s.gmem, ATTRIBUTE_PRIVATE).unwrap();
+    assert_eq!(
+        s.view.pin(PAGE_SIZE).err(),
+        Some(Errno::EFAULT),
+        "the page is private"
+    );
+    assert_eq!(
+        s.guest
+            .command(check(a, 0, PAGES), soon())
+            .unwrap()
+            .mismatch,
+        None
+    );
+    s.guest.command(fill(b, 1, 1), soon()).unwrap();
+    convert(&*s.gmem, 0).unwrap();
+    assert_eq!(s.read(0, 5), pattern::word(a, 0, 5));
+    assert_eq!(s.read(1, 5), pattern::word(b, 1, 5));
+    assert_eq!(s.read(2, 5), pattern::word(a, 2, 5));
 }
