@@ -54,6 +54,11 @@ fn payload(name: &str, out: &Path) -> Result<()> {
     };
 
     let mut compile = Command::new(&rustc);
+    // The linker that cargo was told to use for the host's target, if it was.
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    if let Some(linker) = env::var("RUSTC_LINKER").ok().filter(|_| !bare) {
+        compile.arg(format!("-Clinker={linker}"));
+    }
     compile
         // What the user wants for the host, such as target-cpu=native, must not reach a guest.
         .env_remove("RUSTFLAGS")

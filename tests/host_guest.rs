@@ -294,6 +294,17 @@ fn deadlines_of_several_threads() {
     });
 }
 
+/// A deadline ends a run also in a process that was started with all signals blocked.
+#[test]
+fn blocked_signals_do_not_matter() {
+    let Some(host) = machine() else { return };
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let stop = guest.command(Command::Spin, deadline).unwrap_err();
+    assert!(matches!(stop, GuestStop::Hang { .. }), "{stop}");
+}
+
 /// A vCPU that must not run does not, and says so, even before it has registers that make sense.
 #[test]
 fn a_past_deadline_does_not_run() {

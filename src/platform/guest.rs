@@ -9,16 +9,13 @@ use super::mailbox::{self, Answer, Command};
 use super::memory::PayloadMemory;
 use super::page_tables::PageTables;
 use super::plain;
+use super::stop::{GuestStop, run_until};
 use crate::errno::Errno;
 use crate::machine::{Exit, Machine, Vcpu, Vm};
-use crate::payload::abi::{COPY_BUFFER, DOORBELL_PORT, IMAGE, PAYLOAD_SIZE, doorbell};
+use crate::payload::abi::{COPY_BUFFER, IMAGE, PAYLOAD_SIZE, doorbell};
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
 pub const PAYLOAD_SLOT: u32 = 9;
-
-/// How often a vCPU that exits with `KVM_EXIT_MEMORY_FAULT` is run again. A guest access that races with a conversion may
-/// exit so although nothing is wrong, because KVM looks at the attribute twice. Arbitrary: such a race does not repeat.
-const MEMORY_FAULT_RETRIES: u32 = 16;
 
 /// How often [`Guest::reset`] lets KVM complete what an exit left open. One is enough for every exit of a payload; an MMIO
 /// access across a page boundary would take two.
@@ -96,7 +93,7 @@ impl Guest {
         self.sequence += 1;
         mailbox::put(&mut self.memory, self.sequence, command);
         self.ready = false;
-        let retries = self.run_until(doorbell::DONE, deadline)?;
+        let retries = run_until(&mut *self.vcpu, &self.memory, doorbell::DONE, deadline)?;
         let answer = mailbox::take(&self.memory, self.sequence, retries);
         let answer = answer.map_err(GuestStop::BadAnswer)?;
         self.ready = true;
@@ -128,133 +125,12 @@ impl Guest {
     fn start(&mut self, deadline: Instant) -> Result<(), LaunchError> {
         self.memory.load(IMAGE, plain::PAYLOAD);
         plain::set_registers(&*self.vcpu)?;
-        self.run_until(doorbell::READY, deadline)
+        run_until(&mut *self.vcpu, &self.memory, doorbell::READY, deadline)
             .map_err(LaunchError::Stopped)?;
         self.ready = true;
         Ok(())
     }
-
-    /// Runs the vCPU until it rings the doorbell with `message`; how often that took another try.
-    fn run_until(&mut self, message: u32, deadline: Instant) -> Result<u32, GuestStop> {
-        let mut retries = 0;
-        loop {
-            let exit = self.vcpu.run(deadline);
-            return Err(match exit.map_err(|e| GuestStop::Failed("KVM_RUN", e))? {
-                Exit::IoOut {
-                    port: DOORBELL_PORT,
-                    data,
-                } if data == message => return Ok(retries),
-                Exit::IoOut {
-                    port: DOORBELL_PORT,
-                    data: doorbell::EXCEPTION,
-                } => {
-                    let [vector, error_code, rip, cr2] = mailbox::exception(&self.memory);
-                    GuestStop::Exception {
-                        vector,
-                        error_code,
-                        rip,
-                        cr2,
-                    }
-                }
-                Exit::MemoryFault { .. } if retries < MEMORY_FAULT_RETRIES => {
-                    retries += 1;
-                    continue;
-                }
-                Exit::MemoryFault { flags, gpa, size } => {
-                    GuestStop::MemoryFault { flags, gpa, size }
-                }
-                Exit::Mmio { gpa, write, .. } => GuestStop::Mmio { gpa, write },
-                Exit::Shutdown => GuestStop::Shutdown,
-                Exit::Interrupted => GuestStop::Hang {
-                    rip: self.vcpu.get_regs().ok().map(|regs| regs.rip),
-                },
-                other => GuestStop::Unexpected(format!("{other:?}")),
-            });
-        }
-    }
 }
-
-/// What happened instead of the guest's answer. Displayed as a noun: "failed to have the guest read page 3: ...".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GuestStop {
-    /// `KVM_EXIT_MMIO`: an access to an address that no memslot backs.
-    Mmio {
-        /// Guest physical address.
-        gpa: u64,
-        /// Whether it was a write.
-        write: bool,
-    },
-    /// `KVM_EXIT_MEMORY_FAULT`, again and again.
-    MemoryFault {
-        /// `KVM_MEMORY_EXIT_FLAG_*`.
-        flags: u64,
-        /// Guest physical address.
-        gpa: u64,
-        /// Size in bytes.
-        size: u64,
-    },
-    /// The guest took an exception. Like an answer, this is what the guest says.
-    Exception {
-        /// Vector.
-        vector: u64,
-        /// Error code, 0 where the vector has none.
-        error_code: u64,
-        /// The instruction that faulted.
-        rip: u64,
-        /// CR2, the address for a page fault.
-        cr2: u64,
-    },
-    /// `KVM_EXIT_SHUTDOWN`: a triple fault.
-    Shutdown,
-    /// The deadline passed.
-    Hang {
-        /// Where the guest was, if the registers can be read.
-        rip: Option<u64>,
-    },
-    /// An exit that nothing here asked for, described.
-    Unexpected(String),
-    /// A call failed: its name, and why.
-    Failed(&'static str, Errno),
-    /// The guest rang the doorbell without having answered; what is wrong.
-    BadAnswer(String),
-}
-
-impl fmt::Display for GuestStop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GuestStop::Mmio { gpa, write } => {
-                let access = if *write { "write" } else { "read" };
-                write!(
-                    f,
-                    "KVM_EXIT_MMIO for a {access} at guest physical address {gpa:#x}"
-                )
-            }
-            GuestStop::MemoryFault { flags, gpa, size } => write!(
-                f,
-                "KVM_EXIT_MEMORY_FAULT at guest physical address {gpa:#x}, {size:#x} bytes, flags {flags:#x}"
-            ),
-            GuestStop::Exception {
-                vector,
-                error_code,
-                rip,
-                cr2,
-            } => write!(
-                f,
-                "exception {vector} in the guest, error code {error_code:#x}, RIP {rip:#x}, CR2 {cr2:#x}"
-            ),
-            GuestStop::Shutdown => f.write_str("KVM_EXIT_SHUTDOWN, a triple fault"),
-            GuestStop::Hang { rip: Some(rip) } => {
-                write!(f, "no answer before the deadline, RIP {rip:#x}")
-            }
-            GuestStop::Hang { rip: None } => f.write_str("no answer before the deadline"),
-            GuestStop::Unexpected(exit) => write!(f, "unexpected exit: {exit}"),
-            GuestStop::Failed(call, errno) => write!(f, "{call}: {errno}"),
-            GuestStop::BadAnswer(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for GuestStop {}
 
 /// Why a guest could not be launched. Displayed to be read after "failed to".
 #[derive(Clone, Debug, PartialEq, Eq)]

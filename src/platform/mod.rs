@@ -10,7 +10,9 @@ mod mailbox;
 mod memory;
 mod page_tables;
 mod plain;
+mod stop;
 
-pub use guest::{Guest, GuestStop, LaunchError, PAYLOAD_SLOT};
+pub use guest::{Guest, LaunchError, PAYLOAD_SLOT};
 pub use kind::Platform;
 pub use mailbox::{Answer, Command, Mismatch};
+pub use stop::GuestStop;

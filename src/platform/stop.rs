@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Running a vCPU to its next doorbell, and what may happen instead.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::mailbox;
+use super::memory::PayloadMemory;
+use crate::errno::Errno;
+use crate::machine::{Exit, Vcpu};
+use crate::payload::abi::{DOORBELL_PORT, doorbell};
+
+/// How often a vCPU that exits with `KVM_EXIT_MEMORY_FAULT` is run again. A guest access that races with a conversion may
+/// exit so although nothing is wrong, because KVM looks at the attribute twice. Arbitrary: such a race does not repeat.
+const MEMORY_FAULT_RETRIES: u32 = 16;
+
+/// Runs `vcpu`, whose payload is in `memory`, until it rings the doorbell with `message`; how often it had to be run again
+/// after `KVM_EXIT_MEMORY_FAULT`.
+pub(super) fn run_until(
+    vcpu: &mut dyn Vcpu,
+    memory: &PayloadMemory,
+    message: u32,
+    deadline: Instant,
+) -> Result<u32, GuestStop> {
+    let mut retries = 0;
+    loop {
+        let exit = vcpu.run(deadline);
+        return Err(match exit.map_err(|e| GuestStop::Failed("KVM_RUN", e))? {
+            Exit::IoOut {
+                port: DOORBELL_PORT,
+                data,
+            } if data == message => return Ok(retries),
+            Exit::IoOut {
+                port: DOORBELL_PORT,
+                data: doorbell::EXCEPTION,
+            } => {
+                let [vector, error_code, rip, cr2] = mailbox::exception(memory);
+                GuestStop::Exception {
+                    vector,
+                    error_code,
+                    rip,
+                    cr2,
+                }
+            }
+            Exit::MemoryFault { .. } if retries < MEMORY_FAULT_RETRIES => {
+                retries += 1;
+                continue;
+            }
+            Exit::MemoryFault { flags, gpa, size } => GuestStop::MemoryFault { flags, gpa, size },
+            Exit::Mmio { gpa, write, .. } => GuestStop::Mmio { gpa, write },
+            Exit::Shutdown => GuestStop::Shutdown,
+            Exit::Interrupted => GuestStop::Hang {
+                rip: vcpu.get_regs().ok().map(|regs| regs.rip),
+            },
+            other => GuestStop::Unexpected(format!("{other:?}")),
+        });
+    }
+}
+
+/// What happened instead of the guest's answer. Displayed as a noun: "failed to have the guest read page 3: ...".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestStop {
+    /// `KVM_EXIT_MMIO`: an access to an address that no memslot backs.
+    Mmio {
+        /// Guest physical address.
+        gpa: u64,
+        /// Whether it was a write.
+        write: bool,
+    },
+    /// `KVM_EXIT_MEMORY_FAULT`, again and again.
+    MemoryFault {
+        /// `KVM_MEMORY_EXIT_FLAG_*`.
+        flags: u64,
+        /// Guest physical address.
+        gpa: u64,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// The guest took an exception. Like an answer, this is what the guest says.
+    Exception {
+        /// Vector.
+        vector: u64,
+        /// Error code, 0 where the vector has none.
+        error_code: u64,
+        /// The instruction that faulted.
+        rip: u64,
+        /// CR2, the address for a page fault.
+        cr2: u64,
+    },
+    /// `KVM_EXIT_SHUTDOWN`: a triple fault.
+    Shutdown,
+    /// The deadline passed.
+    Hang {
+        /// Where the guest was, if the registers can be read.
+        rip: Option<u64>,
+    },
+    /// An exit that nothing here asked for, described.
+    Unexpected(String),
+    /// A call failed: its name, and why.
+    Failed(&'static str, Errno),
+    /// The guest rang the doorbell without having answered; what is wrong.
+    BadAnswer(String),
+}
+
+impl fmt::Display for GuestStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GuestStop::Mmio { gpa, write } => {
+                let access = if *write { "write" } else { "read" };
+                write!(
+                    f,
+                    "KVM_EXIT_MMIO for a {access} at guest physical address {gpa:#x}"
+                )
+            }
+            GuestStop::MemoryFault { flags, gpa, size } => write!(
+                f,
+                "KVM_EXIT_MEMORY_FAULT at guest physical address {gpa:#x}, {size:#x} bytes, flags {flags:#x}"
+            ),
+            GuestStop::Exception {
+                vector,
+                error_code,
+                rip,
+                cr2,
+            } => write!(
+                f,
+                "exception {vector} in the guest, error code {error_code:#x}, RIP {rip:#x}, CR2 {cr2:#x}"
+            ),
+            GuestStop::Shutdown => f.write_str("KVM_EXIT_SHUTDOWN, a triple fault"),
+            GuestStop::Hang { rip: Some(rip) } => {
+                write!(f, "no answer before the deadline, RIP {rip:#x}")
+            }
+            GuestStop::Hang { rip: None } => f.write_str("no answer before the deadline"),
+            GuestStop::Unexpected(exit) => write!(f, "unexpected exit: {exit}"),
+            GuestStop::Failed(call, errno) => write!(f, "{call}: {errno}"),
+            GuestStop::BadAnswer(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for GuestStop {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine;
+    use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+
+    /// A vCPU that exits as it is told, and whose registers cannot be read.
+    struct Scripted(std::vec::IntoIter<machine::Result<Exit>>);
+
+    impl Vcpu for Scripted {
+        fn set_cpuid2(&self, _: &[kvm_cpuid_entry2]) -> machine::Result<()> {
+            Err(Errno::EINVAL)
+        }
+        fn get_sregs(&self) -> machine::Result<kvm_sregs> {
+            Err(Errno::EINVAL)
+        }
+        fn set_sregs(&self, _: &kvm_sregs) -> machine::Result<()> {
+            Err(Errno::EINVAL)
+        }
+        fn get_regs(&self) -> machine::Result<kvm_regs> {
+            Err(Errno::EINVAL)
+        }
+        fn set_regs(&self, _: &kvm_regs) -> machine::Result<()> {
+            Err(Errno::EINVAL)
+        }
+        fn run(&mut self, _: Instant) -> machine::Result<Exit> {
+            self.0.next().unwrap_or(Err(Errno::EIO))
+        }
+    }
+
+    fn run(exits: Vec<machine::Result<Exit>>) -> Result<u32, GuestStop> {
+        let memory = PayloadMemory::new().unwrap();
+        let mut vcpu = Scripted(exits.into_iter());
+        run_until(&mut vcpu, &memory, doorbell::DONE, Instant::now())
+    }
+
+    fn out(port: u16, data: u32) -> machine::Result<Exit> {
+        Ok(Exit::IoOut { port, data })
+    }
+
+    const FAULT: Exit = Exit::MemoryFault {
+        flags: 8,
+        gpa: 0x1000,
+        size: 0x1000,
+    };
+
+    /// A memory fault that goes away is a race and is counted; one that stays is reported with its numbers.
+    #[test]
+    fn memory_faults_are_retried_so_often() {
+        let limit = MEMORY_FAULT_RETRIES as usize;
+        let mut exits = vec![Ok(FAULT); limit];
+        exits.push(out(DOORBELL_PORT, doorbell::DONE));
+        assert_eq!(run(exits), Ok(MEMORY_FAULT_RETRIES));
+
+        let mut exits = vec![Ok(FAULT); limit + 1];
+        exits.push(out(DOORBELL_PORT, doorbell::DONE));
+        let fault = GuestStop::MemoryFault {
+            flags: 8,
+            gpa: 0x1000,
+            size: 0x1000,
+        };
+        assert_eq!(run(exits), Err(fault));
+    }
+
+    /// Only the doorbell that is waited for ends a run well: no other message, no other port.
+    #[test]
+    fn other_exits_are_not_the_doorbell() {
+        assert_eq!(run(vec![out(DOORBELL_PORT, doorbell::DONE)]), Ok(0));
+        for exit in [
+            out(DOORBELL_PORT, doorbell::READY),
+            out(DOORBELL_PORT + 1, doorbell::DONE),
+            Ok(Exit::Hlt),
+            Ok(Exit::Other("exit reason 99".to_string())),
+        ] {
+            let stop = run(vec![exit, out(DOORBELL_PORT, doorbell::DONE)]);
+            assert!(matches!(stop, Err(GuestStop::Unexpected(_))), "{stop:?}");
+        }
+        let failed = GuestStop::Failed("KVM_RUN", Errno::EINVAL);
+        assert_eq!(run(vec![Err(Errno::EINVAL)]), Err(failed));
+        let hang = GuestStop::Hang { rip: None };
+        assert_eq!(run(vec![Ok(Exit::Interrupted)]), Err(hang));
+    }
+}
