@@ -37,12 +37,7 @@ fn payload(name: &str, out: &Path) -> Result<()> {
     // The bare-metal target has no SSE to begin with. Where its core library is not installed, the host's target serves:
     // nothing in a payload moves 16 bytes at once, and tests/payload_image.rs watches over that.
     let bare = Command::new(&rustc)
-        .args([
-            "--print",
-            "target-libdir",
-            "--target",
-            "x86_64-unknown-none",
-        ])
+        .args(["--print=target-libdir", "--target=x86_64-unknown-none"])
         .output()
         .is_ok_and(|o| Path::new(String::from_utf8_lossy(&o.stdout).trim_end()).is_dir());
     // The bare-metal target calls the linker itself, the host's calls it through the C compiler.
@@ -63,30 +58,12 @@ fn payload(name: &str, out: &Path) -> Result<()> {
         // What the user wants for the host, such as target-cpu=native, must not reach a guest.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args([
-            "--edition",
-            "2024",
-            "--crate-type",
-            "bin",
-            "--crate-name",
-            name,
-        ])
+        .args(["--edition=2024", "--crate-type=bin", "--crate-name", name])
         .args(["--target", target])
-        .args([
-            "-C",
-            "opt-level=s",
-            "-C",
-            "panic=abort",
-            "-C",
-            "overflow-checks=off",
-        ])
-        .args(["-C", "relocation-model=static", "-C", "code-model=small"])
-        .args(["-C", "no-vectorize-loops", "-C", "no-vectorize-slp"])
-        .args(
-            driver
-                .iter()
-                .map(|argument| format!("-Clink-arg={argument}")),
-        )
+        .args(["-Copt-level=s", "-Cpanic=abort", "-Coverflow-checks=off"])
+        .args(["-Crelocation-model=static", "-Ccode-model=small"])
+        .args(["-Cno-vectorize-loops", "-Cno-vectorize-slp"])
+        .args(driver.iter().map(|a| format!("-Clink-arg={a}")))
         .arg(format!("-Clink-arg={to_linker}--build-id=none"))
         .arg(format!(
             "-Clink-arg={to_linker}--defsym=IMAGE={:#x}",
