@@ -1,4 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Running a plan: workers, deadlines, the kernel log.
 
+mod child;
+mod event;
+mod headers;
+mod kernel_log;
+mod kernel_watch;
+mod pool;
+mod probe;
 pub mod protocol;
+mod signals;
+mod spawn;
+mod verdict;
+pub mod worker;
+
+pub use event::{Event, Sink};
+pub use headers::capability_numbers;
+pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, Options, run};
+pub use probe::probe;
+pub use signals::interrupts;

@@ -57,7 +57,7 @@ pub enum Job {
     Configure(MachineConfig),
     /// Find out what the machine offers. Answered by [`Reply::Probed`].
     Probe,
-    /// Run a case. Answered by [`Reply::Done`].
+    /// Run a case. Answered by [`Reply::Accepted`] and then [`Reply::Done`].
     Case {
         /// The full id.
         id: String,
@@ -74,6 +74,9 @@ pub enum Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
+    /// A case has been read and is about to begin. A worker that dies before it says so has not run the case, which then
+    /// goes to another worker.
+    Accepted,
     /// What the machine offers.
     Probed(Box<Environment>),
     /// A case has ended.

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What happens during a run, in the order in which it happens. Reports know nothing else.
+
+use std::ops::ControlFlow;
+
+use crate::results::{CaseRecord, RunRecord, Summary};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The first event.
+    Started(Box<RunRecord>),
+    /// A worker has been given a case.
+    CaseStarted {
+        /// The case.
+        id: String,
+        /// Process id of the worker, to attach a debugger to.
+        pid: u32,
+    },
+    /// A case has a verdict.
+    Finished {
+        /// How many cases have ended, this one included: 1, 2, ... up to `total`.
+        number: usize,
+        /// How many cases were planned.
+        total: usize,
+        /// How it ended.
+        record: Box<CaseRecord>,
+    },
+    /// Something that a reader of the results must know and that belongs to no case.
+    Note(String),
+    /// The run ends before its plan does, and why.
+    Aborted(String),
+    /// The last event.
+    Ended(Summary),
+}
+
+/// Where events go.
+pub trait Sink {
+    /// Takes an event. `Break` asks for the end of the run, because nobody reads on.
+    fn event(&mut self, event: &Event) -> ControlFlow<()>;
+    /// Whether something that should have been written was not.
+    fn failed(&self) -> bool;
+}

@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The run: cases are handed to workers one by one, and every case gets a verdict whatever its worker does.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::plan::PlannedCase;
+use crate::results::{CaseRecord, Environment, RunRecord, SCHEMA_VERSION, Summary};
+
+use super::child::{self, Death, End, Worker};
+use super::event::{Event, Sink};
+use super::kernel_watch::{Damage, KernelWatch};
+use super::protocol::{Job, MachineConfig, MachineKind, Outcome, Reply};
+use super::{signals, verdict};
+
+/// Workers that may die in a row before one of them takes a job.
+const STRIKES: usize = 3;
+
+/// Exit status: all that ran passed, and something ran.
+pub const EXIT_PASSED: u8 = 0;
+/// Exit status: a failure, bad usage, a run that did not end, or something that could not be written.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit status: nothing ran, everything was skipped. (2 and 3 mean XFAIL and XPASS to a kselftest runner.)
+pub const EXIT_SKIPPED: u8 = 4;
+
+/// How to run.
+pub struct Options {
+    /// Number of workers that run at the same time; 0 is taken as 1.
+    pub jobs: usize,
+    /// How long one case may take, in full seconds.
+    pub timeout: Duration,
+    /// The command that starts a worker.
+    pub worker: Vec<OsString>,
+    /// Readable when the run is to end, with the number of the signal that asked for it; see [`super::interrupts`].
+    pub interrupt: Option<OwnedFd>,
+    /// Where the kernel's files are found: `/`, but in tests.
+    pub root: PathBuf,
+    /// The command line without the program's name, for the record.
+    pub arguments: Vec<String>,
+    /// The command that runs just one case again.
+    pub rerun: Box<dyn Fn(&PlannedCase) -> String>,
+}
+
+impl Options {
+    /// One worker of this program at a time.
+    pub fn new(timeout: Duration) -> Options {
+        Options {
+            jobs: 1,
+            timeout,
+            worker: vec!["/proc/self/exe".into(), "worker".into()],
+            interrupt: None,
+            root: "/".into(),
+            arguments: Vec::new(),
+            rerun: Box::new(|case| format!("gmem-conform --exact {}", case.id)),
+        }
+    }
+}
+
+/// A case that a worker has been given.
+struct Running {
+    case: PlannedCase,
+    since: Instant,
+    deadline: Instant,
+    accepted: bool,
+    damage: Damage,
+}
+
+/// A worker and what it does.
+struct Seat {
+    worker: Worker,
+    running: Option<Running>,
+    /// The last case that it ended.
+    before: Option<String>,
+}
+
+impl Seat {
+    /// When the runner must look at it even if it stays silent.
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = self.running.as_ref().map(|running| running.deadline);
+        match (deadline, self.worker.closing) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// Why a run stops before its plan ends.
+enum Stop {
+    /// Nobody reads on.
+    Quietly,
+    /// For this reason.
+    Because(String),
+}
+
+struct Runner<'a> {
+    config: &'a MachineConfig,
+    options: &'a Options,
+    sink: &'a mut dyn Sink,
+    queue: VecDeque<PlannedCase>,
+    seats: Vec<Seat>,
+    summary: Summary,
+    number: usize,
+    strikes: usize,
+    watch: Option<KernelWatch>,
+    stop: Option<Stop>,
+    broken: bool,
+}
+
+/// Runs `plan` and tells `sink` of everything that happens. The summary is that of the last event.
+pub fn run(
+    plan: Vec<PlannedCase>,
+    config: &MachineConfig,
+    options: &Options,
+    mut environment: Environment,
+    sink: &mut dyn Sink,
+) -> Summary {
+    let since = Instant::now();
+    let watch = (config.kind == MachineKind::Host).then(|| KernelWatch::start(&options.root));
+    if let Some(watch) = &watch {
+        environment.remarks.extend(watch.remarks());
+    }
+    let mut runner = Runner {
+        config,
+        options,
+        sink,
+        summary: Summary {
+            planned: plan.len(),
+            ..Summary::default()
+        },
+        queue: plan.into(),
+        seats: Vec::new(),
+        number: 0,
+        strikes: 0,
+        watch,
+        stop: None,
+        broken: false,
+    };
+    runner.emit(Event::Started(Box::new(RunRecord {
+        schema: SCHEMA_VERSION,
+        suite: suite(),
+        planned: runner.summary.planned,
+        arguments: options.arguments.clone(),
+        environment,
+    })));
+    runner.work();
+    runner.end(since)
+}
+
+/// Name and version of the program, with its commit where the build knew it.
+fn suite() -> String {
+    let version = concat!("gmem-conform ", env!("CARGO_PKG_VERSION"));
+    match option_env!("GMEM_CONFORM_COMMIT") {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version.to_string(),
+    }
+}
+
+impl Runner<'_> {
+    fn emit(&mut self, event: Event) {
+        if self.sink.event(&event).is_break() && self.stop.is_none() {
+            self.stop = Some(Stop::Quietly);
+        }
+    }
+
+    fn abort(&mut self, reason: String) {
+        if self.stop.is_none() {
+            self.stop = Some(Stop::Because(reason));
+        }
+    }
+
+    /// Runs until every case has a verdict or the run is to stop.
+    fn work(&mut self) {
+        loop {
+            self.hand_out();
+            if self.stop.is_some() || self.seats.iter().all(|seat| seat.running.is_none()) {
+                return;
+            }
+            let until = self.seats.iter().filter_map(Seat::deadline).min();
+            let interrupt = self.options.interrupt.as_ref();
+            let mut workers: Vec<&mut Worker> =
+                self.seats.iter_mut().map(|seat| &mut seat.worker).collect();
+            match child::wait(&mut workers, interrupt.map(AsFd::as_fd), until) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let signal = interrupt.map_or_else(String::new, signals::caught);
+                    self.abort(format!("interrupted by {signal}"));
+                    return;
+                }
+                Err(error) => {
+                    self.abort(format!("poll: {error}"));
+                    return;
+                }
+            }
+            let mut index = 0;
+            while index < self.seats.len() {
+                // The others stay in their seats: they may share the blame for what the kernel did.
+                let seat = self.seats.remove(index);
+                if let Some(seat) = self.look_at(seat) {
+                    self.seats.insert(index, seat);
+                    index += 1;
+                }
+            }
+        }
+    }
+
+    /// Gives every idle worker a case, and starts workers as long as there are cases for them.
+    fn hand_out(&mut self) {
+        for index in 0.. {
+            if self.stop.is_some() {
+                return;
+            }
+            if index < self.seats.len() {
+                if self.seats[index].running.is_some() {
+                    continue;
+                }
+            } else if index >= self.options.jobs.max(1) {
+                return;
+            }
+            let Some(case) = self.next_case() else { return };
+            if index == self.seats.len() {
+                match self.start_worker() {
+                    Ok(worker) => self.seats.push(Seat {
+                        worker,
+                        running: None,
+                        before: None,
+                    }),
+                    Err(why) => {
+                        self.queue.push_front(case);
+                        return self.abort(why);
+                    }
+                }
+            }
+            self.give(index, case);
+        }
+    }
+
+    /// The next case that is to run; those that are skipped get their verdict on the way.
+    fn next_case(&mut self) -> Option<PlannedCase> {
+        while self.stop.is_none() {
+            let case = self.queue.pop_front()?;
+            if case.unmet.is_empty() {
+                return Some(case);
+            }
+            self.finish(verdict::skipped(&case));
+        }
+        None
+    }
+
+    fn start_worker(&self) -> Result<Worker, String> {
+        let command = &self.options.worker;
+        Worker::start(command)
+            .and_then(|mut worker| {
+                worker.send(&Job::Configure(self.config.clone()))?;
+                Ok(worker)
+            })
+            .map_err(|error| child::cannot_start(command, &error))
+    }
+
+    fn give(&mut self, index: usize, case: PlannedCase) {
+        let seat = &mut self.seats[index];
+        seat.worker.begin_case();
+        let job = Job::Case {
+            id: case.id.clone(),
+            platform: case.platform.clone(),
+            text: case.text.clone(),
+            timeout_s: self.options.timeout.as_secs(),
+        };
+        let event = Event::CaseStarted {
+            id: case.id.clone(),
+            pid: seat.worker.pid(),
+        };
+        let since = Instant::now();
+        let sent = seat.worker.send(&job);
+        seat.running = Some(Running {
+            case,
+            since,
+            deadline: since + self.options.timeout,
+            accepted: false,
+            damage: Damage::default(),
+        });
+        if let Err(error) = sent {
+            // Only serialisation can fail here.
+            self.abort(format!("cannot write a job: {error}"));
+        }
+        self.emit(event);
+    }
+
+    /// Takes what a worker has said and done. Returns its seat if it can go on.
+    fn look_at(&mut self, mut seat: Seat) -> Option<Seat> {
+        while let Some(reply) = seat.worker.said.pop_front() {
+            let unexpected = match (reply, &mut seat.running) {
+                (Reply::Accepted, Some(running)) if !running.accepted => {
+                    running.accepted = true;
+                    self.strikes = 0;
+                    continue;
+                }
+                (Reply::Done(outcome), Some(running))
+                    if running.accepted && outcome.id == running.case.id =>
+                {
+                    self.replied(&mut seat, *outcome);
+                    continue;
+                }
+                (Reply::Accepted, _) => "\"accepted\" out of turn".to_string(),
+                (Reply::Done(outcome), _) => format!("a result of {} out of turn", outcome.id),
+                (Reply::Probed(_), _) => "\"probed\" to a case".to_string(),
+            };
+            seat.worker.end = Some(End::Garbage(unexpected));
+            break;
+        }
+        let now = Instant::now();
+        seat.worker.check_closing(now);
+        if let Some(end) = seat.worker.end.take() {
+            self.worker_ended(seat, Some(end));
+            return None;
+        }
+        if seat
+            .running
+            .as_ref()
+            .is_some_and(|running| running.deadline <= now)
+        {
+            self.worker_ended(seat, None);
+            return None;
+        }
+        Some(seat)
+    }
+
+    fn replied(&mut self, seat: &mut Seat, outcome: Outcome) {
+        let Some(running) = seat.running.take() else {
+            return;
+        };
+        let record = verdict::replied(&running.case, outcome);
+        seat.before = Some(running.case.id.clone());
+        self.complete(seat, running, record);
+    }
+
+    /// A worker is of no more use: `end` says why, or else a deadline has passed.
+    fn worker_ended(&mut self, mut seat: Seat, end: Option<End>) {
+        let line = seat.worker.line();
+        let death = seat.worker.kill();
+        let what = match &end {
+            Some(end) => format!("worker {}", verdict::misdeed(end, &death)),
+            None => "worker hangs".to_string(),
+        };
+        let Some(running) = seat.running.take() else {
+            let after = seat.before.as_deref().unwrap_or("its start");
+            self.emit(Event::Note(format!("{what} after {after}")));
+            return;
+        };
+        if !running.accepted {
+            self.strikes += 1;
+            if self.strikes >= STRIKES {
+                let said = seat.worker.stray_output();
+                let said = match said.trim() {
+                    "" => String::new(),
+                    text => format!("; it wrote: {}", text.replace('\n', " | ")),
+                };
+                self.abort(format!(
+                    "{STRIKES} workers in a row ended before they took a case, the last one: {what}{said}"
+                ));
+            } else {
+                let before = match &seat.before {
+                    Some(id) => format!(" after {id}"),
+                    None => String::new(),
+                };
+                self.emit(Event::Note(format!(
+                    "{what}{before} before it took {}, which another one will run",
+                    running.case.id
+                )));
+            }
+            self.queue.push_front(running.case);
+            return;
+        }
+        let record = match &end {
+            Some(end) => verdict::worker_ended(&running.case, line, end, &death),
+            None => {
+                let seconds = self.options.timeout.as_secs();
+                verdict::timed_out(&running.case, line, seconds, &death)
+            }
+        };
+        self.complete(&mut seat, running, record);
+    }
+
+    /// Adds to a record what the runner knows, and reports it.
+    fn complete(&mut self, seat: &mut Seat, mut running: Running, mut record: CaseRecord) {
+        record.duration_us = u64::try_from(running.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        record.stray_output = seat.worker.stray_output();
+        if let Some(watch) = &mut self.watch {
+            let damage = watch.look();
+            // Any of the cases that are running may be the cause.
+            running.damage.merge(&damage);
+            for other in &mut self.seats {
+                if let Some(running) = &mut other.running {
+                    running.damage.merge(&damage);
+                }
+            }
+            let others: Vec<String> = self
+                .seats
+                .iter()
+                .filter_map(|seat| seat.running.as_ref())
+                .map(|running| running.case.id.clone())
+                .collect();
+            verdict::add_damage(&mut record, &running.damage, &others);
+        }
+        if let Some(failure) = &mut record.failure {
+            failure.command = Some((self.options.rerun)(&running.case));
+            failure.case_text = Some(running.case.text.clone());
+        }
+        self.finish(record);
+    }
+
+    fn finish(&mut self, record: CaseRecord) {
+        self.summary.count(record.verdict);
+        self.number += 1;
+        self.emit(Event::Finished {
+            number: self.number,
+            total: self.summary.planned,
+            record: Box::new(record),
+        });
+    }
+
+    /// Ends the workers, counts what is left, and says so.
+    fn end(&mut self, since: Instant) -> Summary {
+        for seat in std::mem::take(&mut self.seats) {
+            if seat.running.is_none() {
+                if let Some(what) = seat.worker.dismiss() {
+                    let after = seat.before.as_deref().unwrap_or("its start");
+                    self.emit(Event::Note(format!("worker {what} after {after}")));
+                }
+                continue;
+            }
+            let mut worker = seat.worker;
+            if let Death::Stuck(place) = worker.kill() {
+                self.emit(Event::Note(format!(
+                    "worker {} cannot be killed: it is stuck in the kernel at {place}",
+                    worker.pid()
+                )));
+            }
+        }
+        // Dead workers took their VMs with them, and a kernel may complain only then.
+        if let Some(damage) = self.watch.as_mut().map(KernelWatch::look)
+            && !damage.is_empty()
+        {
+            self.broken = true;
+            let mut lines = damage.counters;
+            lines.extend(damage.log);
+            self.emit(Event::Note(format!(
+                "after the last case, the kernel reported: {}",
+                lines.join("\n")
+            )));
+        }
+        match self.stop.take() {
+            Some(Stop::Because(reason)) => {
+                self.broken = true;
+                self.emit(Event::Aborted(reason));
+            }
+            Some(Stop::Quietly) => self.broken = true,
+            None => {}
+        }
+        self.summary.not_run = self.summary.planned - self.number;
+        self.summary.elapsed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.summary.exit_status = self.exit_status();
+        self.emit(Event::Ended(self.summary));
+        self.summary
+    }
+
+    fn exit_status(&self) -> u8 {
+        let Summary {
+            passed,
+            failed,
+            errors,
+            timeouts,
+            skipped,
+            not_run,
+            ..
+        } = self.summary;
+        let unwell = self.broken || self.sink.failed() || not_run > 0;
+        if unwell || failed + errors + timeouts > 0 {
+            EXIT_FAILED
+        } else if passed > 0 {
+            EXIT_PASSED
+        } else if skipped > 0 {
+            EXIT_SKIPPED
+        } else {
+            EXIT_FAILED
+        }
+    }
+}

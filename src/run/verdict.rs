@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The record of a case, from what its worker said or from how the worker ended.
+
+use crate::plan::PlannedCase;
+use crate::results::{Blame, CaseRecord, Failure, Verdict};
+
+use super::child::{Death, End, describe_status};
+use super::kernel_watch::Damage;
+use super::protocol::Outcome;
+
+/// A record with nothing in it yet.
+pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
+    CaseRecord {
+        id: case.id.clone(),
+        verdict,
+        clauses: case.clauses.clone(),
+        duration_us: 0,
+        needs: Vec::new(),
+        failure: None,
+        observations: Vec::new(),
+        kernel_log: Vec::new(),
+        stray_output: String::new(),
+    }
+}
+
+/// The record of a case that cannot run here.
+pub(super) fn skipped(case: &PlannedCase) -> CaseRecord {
+    CaseRecord {
+        needs: case.unmet.clone(),
+        ..empty(case, Verdict::Skip)
+    }
+}
+
+/// The record of a case whose worker has replied.
+pub(super) fn replied(case: &PlannedCase, outcome: Outcome) -> CaseRecord {
+    let mut record = CaseRecord {
+        failure: outcome.failure,
+        observations: outcome.observations,
+        ..empty(case, outcome.verdict)
+    };
+    if record.verdict == Verdict::Skip {
+        record.verdict = Verdict::Error;
+        record.failure = Some(suite_failure("the worker skipped a case that was to run"));
+    }
+    if record.verdict.is_failure() && record.failure.is_none() {
+        record.failure = Some(suite_failure("the worker gave no reason for its verdict"));
+    }
+    record
+}
+
+fn suite_failure(summary: &str) -> Failure {
+    Failure {
+        summary: summary.to_string(),
+        blame: Some(Blame::Suite),
+        ..Failure::default()
+    }
+}
+
+/// What a worker did that it must not, in words that follow "worker".
+pub(super) fn misdeed(end: &End, death: &Death) -> String {
+    let what = match (end, death) {
+        (End::Died, Death::Reaped(status)) => return describe_status(*status),
+        (End::Died, Death::Stuck(_)) => "died".to_string(),
+        (End::ClosedReplies, _) => "closed its reply pipe".to_string(),
+        (End::ClosedJobs, _) => "takes no more jobs".to_string(),
+        (End::Garbage(text), _) => format!("replied {text}, which is no reply"),
+    };
+    match death {
+        Death::Reaped(_) => what,
+        Death::Stuck(place) => {
+            format!("{what}, and cannot be killed: it is stuck in the kernel at {place}")
+        }
+    }
+}
+
+/// The record of a case whose worker ended before it replied.
+pub(super) fn worker_ended(
+    case: &PlannedCase,
+    line: Option<usize>,
+    end: &End,
+    death: &Death,
+) -> CaseRecord {
+    let failure = suite_failure(&format!("worker {}", misdeed(end, death)));
+    with_statement(empty(case, Verdict::Error), case, line, failure)
+}
+
+/// The record of a case whose deadline has passed.
+pub(super) fn timed_out(
+    case: &PlannedCase,
+    line: Option<usize>,
+    seconds: u64,
+    death: &Death,
+) -> CaseRecord {
+    let mut failure = Failure {
+        summary: format!("no result within {seconds} seconds"),
+        ..Failure::default()
+    };
+    if let Death::Stuck(place) = death {
+        failure.detail.push(format!(
+            "the worker cannot be killed: it is stuck in the kernel at {place}"
+        ));
+        failure.blame = Some(Blame::Kernel);
+    }
+    with_statement(empty(case, Verdict::Timeout), case, line, failure)
+}
+
+fn with_statement(
+    record: CaseRecord,
+    case: &PlannedCase,
+    line: Option<usize>,
+    mut failure: Failure,
+) -> CaseRecord {
+    failure.line = line;
+    failure.statement = line
+        .and_then(|line| case.text.lines().nth(line - 1))
+        .map(|statement| statement.trim().to_string());
+    CaseRecord {
+        failure: Some(failure),
+        ..record
+    }
+}
+
+/// Adds what went wrong in the kernel during a case, which fails a case that would have passed. `others` are the cases
+/// that ran at the same time, any of which may be the cause.
+pub(super) fn add_damage(record: &mut CaseRecord, damage: &Damage, others: &[String]) {
+    if damage.is_empty() {
+        return;
+    }
+    record.kernel_log = damage.log.clone();
+    let by_worker = record.failure.is_some();
+    let failure = record.failure.get_or_insert_default();
+    if !by_worker {
+        failure.summary = match damage.log.first() {
+            Some(line) => format!("the kernel reported: {line}"),
+            None => format!("{} (nothing in the log)", damage.counters.join("; ")),
+        };
+        failure.expected = Some("no warning, BUG or oops of the kernel".to_string());
+    }
+    failure.detail.extend_from_slice(&damage.counters);
+    failure.detail.extend_from_slice(&damage.log);
+    if !others.is_empty() {
+        failure.detail.push(format!(
+            "at the same time ran: {}; run with --jobs 1 to tell which it was",
+            others.join(" ")
+        ));
+    }
+    match record.verdict {
+        Verdict::Pass => {
+            record.verdict = Verdict::Fail;
+            failure.blame = Some(Blame::Kernel);
+        }
+        // A worker that dies while its kernel goes down is no fault of the suite.
+        Verdict::Error | Verdict::Timeout if failure.blame != Some(Blame::Machine) => {
+            failure.blame = Some(Blame::Kernel);
+        }
+        Verdict::Fail | Verdict::Error | Verdict::Timeout | Verdict::Skip => {}
+    }
+}

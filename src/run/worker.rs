@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The worker's side: jobs in, replies out. See [`super::protocol`].
+
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::fs::FileExt;
+
+use crate::exec;
+
+use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
+
+/// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
+pub fn serve() -> Result<(), String> {
+    let (mut replies, progress) = descriptors()?;
+    let mut config: Option<MachineConfig> = None;
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| format!("reading jobs: {error}"))?;
+        let job: Job = serde_json::from_str(&line).map_err(|error| format!("bad job: {error}"))?;
+        match (job, &config) {
+            (Job::Configure(given), _) => config = Some(given),
+            (Job::Probe, Some(config)) => {
+                let environment = exec::probe(config);
+                reply(&mut replies, &Reply::Probed(Box::new(environment)))?;
+            }
+            (
+                Job::Case {
+                    id,
+                    platform,
+                    text,
+                    timeout_s,
+                },
+                Some(config),
+            ) => {
+                reply(&mut replies, &Reply::Accepted)?;
+                let mut tell = |line: usize| {
+                    // Without it a report of this worker's death lacks the statement; nothing else depends on it.
+                    let _ = progress.write_all_at(&(line as u64).to_ne_bytes(), 0);
+                };
+                let outcome = exec::run_case(config, &id, &platform, &text, timeout_s, &mut tell);
+                reply(&mut replies, &Reply::Done(Box::new(outcome)))?;
+            }
+            (Job::Probe | Job::Case { .. }, None) => {
+                return Err("a job came before the machine was named".to_string());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The descriptors that the runner has put at fixed numbers: for replies and for progress.
+fn descriptors() -> Result<(File, File), String> {
+    let take = |number: RawFd| -> Result<File, String> {
+        // SAFETY: F_SETFD takes integers only. Should the number be open for another purpose, because a person started
+        // this, then it merely becomes close-on-exec.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err("a worker is started by gmem-conform itself, not by hand".to_string());
+        }
+        // SAFETY: the descriptor is open, as fcntl has shown, and this process has just begun: the runner put it there
+        // for this function, which is called once.
+        Ok(unsafe { File::from_raw_fd(number) })
+    };
+    Ok((take(REPLY_FD)?, take(PROGRESS_FD)?))
+}
+
+/// Sends a reply with a single write where the pipe has room for it.
+fn reply(replies: &mut File, reply: &Reply) -> Result<(), String> {
+    let mut line =
+        serde_json::to_vec(reply).map_err(|error| format!("writing a reply: {error}"))?;
+    line.push(b'\n');
+    replies
+        .write_all(&line)
+        .map_err(|error| format!("writing a reply: {error}"))
+}
