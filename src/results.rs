@@ -20,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Record {
     /// The first line: what is going to run, and where.
-    Run(RunRecord),
+    Run(Box<RunRecord>),
     /// One case has ended.
     Case(Box<CaseRecord>),
     /// The last line: the counts. Missing when the runner was killed.

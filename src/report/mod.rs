@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! (being written)
+//! Results as text, TAP and JSON. Each report is fed by the events of a run and knows nothing else.
+
+mod failure;
+mod human;
+mod json;
+mod reports;
+#[cfg(test)]
+mod schema;
+mod tap;
+
+pub use failure::{ascii, failure_lines};
+pub use human::Human;
+pub use json::Json;
+pub use reports::{Report, Reports};
+pub use tap::Tap;

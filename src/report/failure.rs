@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A failure as a few lines that can be pasted into a mail: the same in every text report.
+
+use crate::results::{Blame, CaseRecord, Failure};
+
+/// Width of the column of names.
+const NAME: usize = 9;
+/// Longest map of pages that is shown letter by letter.
+const MAP: usize = 64;
+/// Lines of stray output that are shown; the results file has them all.
+const STRAY_LINES: usize = 10;
+
+/// `text` with everything outside printable ASCII escaped: reports pass through serial consoles and mail.
+pub fn ascii(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let plain = c.is_ascii_graphic() || c == ' ';
+            plain
+                .then_some(c)
+                .into_iter()
+                .chain((!plain).then(|| c.escape_default()).into_iter().flatten())
+        })
+        .collect()
+}
+
+/// What went wrong in a case, line by line; nothing for a case that did not fail.
+pub fn failure_lines(record: &CaseRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(failure) = &record.failure {
+        block(failure, &mut lines);
+    }
+    if record.verdict.is_failure() && !record.stray_output.trim().is_empty() {
+        let stray: Vec<&str> = record.stray_output.trim_end().lines().collect();
+        let (shown, more) = stray.split_at(stray.len().min(STRAY_LINES));
+        lines.push("  the worker wrote:".to_string());
+        lines.extend(shown.iter().map(|line| format!("    {}", ascii(line))));
+        if !more.is_empty() {
+            lines.push(format!("    ({} more lines)", more.len()));
+        }
+    }
+    lines
+}
+
+fn block(failure: &Failure, lines: &mut Vec<String>) {
+    lines.extend(failure.summary.lines().map(ascii));
+    let mut row = |name: &str, text: Option<String>| {
+        for (n, line) in text.iter().flat_map(|text| text.lines()).enumerate() {
+            let name = if n == 0 { name } else { "" };
+            lines.push(format!("  {name:<NAME$} {}", ascii(line)));
+        }
+    };
+    row("clause", clause(failure));
+    row("step", step(failure));
+    row("where", place(failure));
+    row("expected", failure.expected.clone());
+    row("found", failure.found.clone());
+    for line in &failure.detail {
+        row("", Some(format!("  {line}")));
+    }
+    row("pages", pages(failure));
+    row(
+        "blame",
+        failure.blame.map(|blame| blame_name(blame).to_string()),
+    );
+    row("run", failure.command.clone());
+}
+
+fn clause(failure: &Failure) -> Option<String> {
+    let mut text = failure.clause.clone()?;
+    if let Some(words) = &failure.clause_text {
+        text += &format!(": {words}");
+    }
+    if let Some(source) = &failure.clause_source {
+        text += &format!(" ({source})");
+    }
+    Some(text)
+}
+
+fn step(failure: &Failure) -> Option<String> {
+    match (failure.line, &failure.statement) {
+        (Some(line), Some(statement)) => Some(format!("line {line}: {statement}")),
+        (Some(line), None) => Some(format!("line {line}")),
+        (None, statement) => statement.clone(),
+    }
+}
+
+fn place(failure: &Failure) -> Option<String> {
+    let parts: Vec<String> = [
+        failure.view.clone(),
+        failure.page.map(|page| format!("page {page}")),
+        failure.offset.map(|offset| format!("offset {offset:#x}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn pages(failure: &Failure) -> Option<String> {
+    let (before, after) = (failure.map_before.as_deref(), failure.map_after.as_deref());
+    let count = before.or(after)?.len() as u64;
+    let mut text = format!(
+        "{}..{}",
+        failure.map_first_page,
+        failure.map_first_page.saturating_add(count)
+    );
+    if let Some(map) = before {
+        text += &format!("  before {}", map_text(map));
+    }
+    if let Some(map) = after {
+        text += &format!("  after {}", map_text(map));
+    }
+    Some(text + "  (S shared, P private; lower case: a hole)")
+}
+
+/// A map, or, when it is long, its runs: `500S 12P`.
+fn map_text(map: &str) -> String {
+    if map.len() <= MAP {
+        return map.to_string();
+    }
+    let mut runs: Vec<(char, usize)> = Vec::new();
+    for letter in map.chars() {
+        match runs.last_mut() {
+            Some((last, count)) if *last == letter => *count += 1,
+            _ => runs.push((letter, 1)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .iter()
+        .map(|(letter, count)| format!("{count}{letter}"))
+        .collect();
+    runs.join(" ")
+}
+
+fn blame_name(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Kernel => "kernel",
+        Blame::Payload => "payload",
+        Blame::Suite => "suite",
+        Blame::Machine => "machine",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing that a worker or a kernel writes reaches a terminal as a control sequence.
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(ascii("a\x1b[31mb\tc\u{e9}"), "a\\u{1b}[31mb\\tc\\u{e9}");
+    }
+
+    /// A map of a large guest_memfd does not fill the screen, and loses nothing.
+    #[test]
+    fn long_maps_are_runs() {
+        let map = "S".repeat(500) + &"p".repeat(12);
+        assert_eq!(map_text(&map), "500S 12p");
+        assert_eq!(map_text("SSPp"), "SSPp");
+    }
+}

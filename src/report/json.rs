@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! JSON Lines after `results-schema.json`.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use crate::results::Record;
+use crate::run::Event;
+
+use super::Report;
+
+/// Writes one record a line, each with one write, so that a run that is killed leaves complete lines only.
+pub struct Json {
+    out: Out,
+}
+
+enum Out {
+    /// A file, and how much of it is complete lines.
+    File(File, u64),
+    Stdout,
+}
+
+impl Json {
+    /// Into a file, which is emptied. The error is a sentence that names the file.
+    pub fn create(path: &Path) -> Result<Json, String> {
+        let say = |what: String| format!("--json {}: {what}", path.display());
+        match File::create(path) {
+            Ok(file) => Ok(Json {
+                out: Out::File(file, 0),
+            }),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                Err(say("is a directory; name a file in it".to_string()))
+            }
+            Err(error) => Err(say(format!("cannot be created: {error}"))),
+        }
+    }
+
+    /// To the standard output.
+    pub fn stdout() -> Json {
+        Json { out: Out::Stdout }
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        match &mut self.out {
+            Out::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(&line)?;
+                out.flush()
+            }
+            Out::File(file, complete) => match file.write_all(&line) {
+                Ok(()) => {
+                    *complete += line.len() as u64;
+                    Ok(())
+                }
+                Err(error) => {
+                    // A disk that is full takes the beginning of a line; a pipe or a device cannot be shortened, and
+                    // then its reader has to cope.
+                    let _ = file.set_len(*complete);
+                    Err(error)
+                }
+            },
+        }
+    }
+}
+
+impl Report for Json {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Started(run) => self.write(&Record::Run(run.clone())),
+            Event::Finished { record, .. } => self.write(&Record::Case(record.clone())),
+            Event::Ended(summary) => self.write(&Record::Summary(*summary)),
+            Event::CaseStarted { .. } | Event::Note(_) | Event::Aborted(_) => Ok(()),
+        }
+    }
+}

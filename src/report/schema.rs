@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `results-schema.json` is what the types say, and what is written is valid by it.
+
+use std::path::{Path, PathBuf};
+
+use boon::{Compiler, Schemas};
+use serde_json::{Value, json};
+
+use crate::dialect::Dialect;
+use crate::results::*;
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("results-schema.json")
+}
+
+/// The committed schema is the one that the types give.
+#[test]
+fn schema_is_current() {
+    let mut schema = serde_json::to_value(schemars::schema_for!(Record)).unwrap();
+    schema["title"] = json!("One line of a gmem-conform results file");
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    if std::env::var_os("GMEM_CONFORM_UPDATE").is_some() {
+        std::fs::write(path(), &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path()).unwrap_or_default();
+    assert!(
+        committed == text,
+        "results-schema.json is out of date; raise SCHEMA_VERSION and run \
+         `GMEM_CONFORM_UPDATE=1 cargo test schema`"
+    );
+}
+
+fn is_valid(value: &Value) -> Result<(), String> {
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
+    let mut compiler = Compiler::new();
+    compiler
+        .add_resource("results-schema.json", schema)
+        .unwrap();
+    let mut schemas = Schemas::new();
+    let index = compiler
+        .compile("results-schema.json", &mut schemas)
+        .unwrap();
+    schemas
+        .validate(value, index)
+        .map_err(|error| error.to_string())
+}
+
+fn case(verdict: Verdict) -> CaseRecord {
+    let failure = Failure {
+        summary: "guest page 2 lost its contents".to_string(),
+        clause: Some("preserve.to-private".to_string()),
+        line: Some(8),
+        page: Some(2),
+        offset: Some(u64::MAX),
+        detail: vec!["a line".to_string()],
+        blame: Some(Blame::Kernel),
+        ..Failure::default()
+    };
+    CaseRecord {
+        id: "model.sw-protected.preserve.both-ways".to_string(),
+        verdict,
+        clauses: vec!["preserve.to-private".to_string()],
+        duration_us: 1500,
+        needs: match verdict {
+            Verdict::Skip => vec![Need::new("no-mode-preserve", "PRESERVE is not offered.")],
+            _ => Vec::new(),
+        },
+        failure: verdict.is_failure().then_some(failure),
+        observations: vec![Observation {
+            line: 8,
+            what: "contents-after-unspecified".to_string(),
+            seen: "kept".to_string(),
+        }],
+        kernel_log: Vec::new(),
+        stray_output: String::new(),
+    }
+}
+
+/// A record of every kind and of every verdict is valid.
+#[test]
+fn records_are_valid() {
+    let environment = Environment {
+        machine: "host".to_string(),
+        dialect: Some(Dialect::RfcV5),
+        platforms: vec![PlatformState {
+            name: "snp".to_string(),
+            missing: vec![Need::new("no-snp", "No SNP.")],
+        }],
+        capabilities: [("KVM_CAP_GUEST_MEMFD".to_string(), -1)].into(),
+        ..Environment::default()
+    };
+    let mut records = vec![
+        Record::Run(Box::new(RunRecord {
+            schema: SCHEMA_VERSION,
+            suite: "gmem-conform 0".to_string(),
+            planned: 5,
+            arguments: Vec::new(),
+            environment,
+        })),
+        Record::Summary(Summary::default()),
+    ];
+    for verdict in [
+        Verdict::Pass,
+        Verdict::Fail,
+        Verdict::Error,
+        Verdict::Timeout,
+        Verdict::Skip,
+    ] {
+        records.push(Record::Case(Box::new(case(verdict))));
+    }
+    for record in records {
+        let value = serde_json::to_value(&record).unwrap();
+        is_valid(&value).unwrap_or_else(|error| panic!("{record:?}: {error}"));
+        assert_eq!(serde_json::from_value::<Record>(value).unwrap(), record);
+    }
+}
+
+/// The schema refuses what is no record: it does not merely accept everything.
+#[test]
+fn other_things_are_invalid() {
+    let good = serde_json::to_value(Record::Case(Box::new(case(Verdict::Fail)))).unwrap();
+    let change = |pointer: &str, value: Value| {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = value;
+        bad
+    };
+    for bad in [
+        json!({}),
+        change("/verdict", json!("xpass")),
+        change("/type", json!("case2")),
+        change("/id", Value::Null),
+        change("/duration_us", json!("1 s")),
+        change("/failure/blame", json!("weather")),
+    ] {
+        assert!(is_valid(&bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! TAP version 13, flat, which is also valid KTAP 1.
+
+use std::io::{self, Write};
+
+use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
+use crate::run::Event;
+
+use super::human::{counts, model_warning};
+use super::{Report, ascii, failure_lines};
+
+/// Writes TAP. The result lines are numbered in the order in which cases end.
+pub struct Tap<W> {
+    out: W,
+    timeout_s: u64,
+    on_model: bool,
+}
+
+impl<W: Write> Tap<W> {
+    /// Writes to `out`; `timeout_s` is what one case was given, in seconds.
+    pub fn new(out: W, timeout_s: u64) -> Tap<W> {
+        Tap {
+            out,
+            timeout_s,
+            on_model: false,
+        }
+    }
+
+    fn started(&mut self, run: &RunRecord) -> String {
+        self.on_model = run.environment.machine == "model";
+        let mut text = format!("TAP version 13\n1..{}\n", run.planned);
+        comment(&mut text, &super::human::headline(run));
+        for remark in &run.environment.remarks {
+            comment(&mut text, &format!("remark: {remark}"));
+        }
+        text
+    }
+
+    fn result(&self, number: usize, record: &CaseRecord) -> String {
+        let mut text = String::new();
+        for line in failure_lines(record) {
+            comment(&mut text, &line);
+        }
+        for need in &record.needs {
+            comment(&mut text, &format!("{}: {}", need.slug, need.prose));
+        }
+        let (status, directive) = match record.verdict {
+            Verdict::Pass => ("ok", String::new()),
+            Verdict::Fail => ("not ok", String::new()),
+            Verdict::Error => ("not ok", " # ERROR".to_string()),
+            Verdict::Timeout => ("not ok", format!(" # TIMEOUT {} seconds", self.timeout_s)),
+            Verdict::Skip => ("ok", format!(" # SKIP {}", slugs(record))),
+        };
+        text += &format!("{status} {number} {}{directive}\n", ascii(&record.id));
+        text
+    }
+
+    fn ended(&self, summary: &Summary) -> String {
+        let mut text = String::new();
+        if self.on_model {
+            comment(&mut text, model_warning());
+        }
+        comment(&mut text, &counts(summary));
+        text
+    }
+}
+
+/// The slugs of a skip's needs, each once.
+pub(super) fn slugs(record: &CaseRecord) -> String {
+    let mut slugs: Vec<&str> = Vec::new();
+    for need in &record.needs {
+        if !slugs.contains(&need.slug.as_str()) {
+            slugs.push(&need.slug);
+        }
+    }
+    ascii(&slugs.join(","))
+}
+
+fn comment(text: &mut String, lines: &str) {
+    for line in lines.lines() {
+        *text += &format!("# {}\n", ascii(line));
+    }
+}
+
+impl<W: Write> Report for Tap<W> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        let text = match event {
+            Event::Started(run) => self.started(run),
+            Event::CaseStarted { .. } => return Ok(()),
+            Event::Finished { number, record, .. } => self.result(*number, record),
+            Event::Note(note) => {
+                let mut text = String::new();
+                comment(&mut text, &format!("note: {note}"));
+                text
+            }
+            Event::Aborted(reason) => format!("Bail out! {}\n", ascii(reason)),
+            Event::Ended(summary) => self.ended(summary),
+        };
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+}
