@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The program; see the library.
-fn main() {
-    if gmem_conform::init::is_init() {
-        gmem_conform::init::run()
-    }
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gmem_conform::cli::main(std::env::args_os().collect())
 }

@@ -1,2 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! (being written)
+//! The command line.
+
+mod args;
+mod commands;
+mod probe_text;
+
+pub use args::Cli;
+pub use commands::main;

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Options and commands, as clap sees them. The help texts are part of the contract: a test compares them.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::dialect::Dialect;
+use crate::run::protocol::MachineKind;
+
+/// The platforms that can be named.
+const PLATFORMS: [&str; 4] = ["default", "sw-protected", "snp", "tdx"];
+
+/// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
+///
+/// Without a command, runs the cases whose ids contain one of the FILTERs, or all.
+///
+/// Exit status:
+///   0  all that ran passed, and something ran
+///   1  a failure, bad usage, or a run that did not come to its end
+///   4  nothing ran, everything was skipped
+#[derive(Debug, Parser)]
+#[command(name = "gmem-conform", version, verbatim_doc_comment)]
+pub struct Cli {
+    /// What to do instead of running the built-in cases.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Which cases.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// Which machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what this machine offers, and why the rest is missing
+    Probe,
+    /// Show a case, its clauses and its needs
+    Explain {
+        /// The case's id, with or without the platform
+        id: String,
+    },
+    /// Parse case files and run them
+    Check {
+        /// The case files
+        #[arg(value_name = "FILE.case", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Which of the built-in cases.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub struct SelectionArgs {
+    /// Run cases whose id contains this; any of several may match
+    #[arg(value_name = "FILTER", help_heading = "Arguments")]
+    pub filters: Vec<String>,
+    /// The same as FILTER
+    #[arg(long = "filter", value_name = "S")]
+    pub more_filters: Vec<String>,
+    /// Filters are whole ids
+    #[arg(long)]
+    pub exact: bool,
+    /// Leave out cases whose id contains this
+    #[arg(long, value_name = "S")]
+    pub skip: Vec<String>,
+    /// Print the ids of the selected cases, one a line, and run nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Platforms that must run: the absence of one is a failure, not a skip
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(PLATFORMS))]
+    pub require: Vec<String>,
+}
+
+impl SelectionArgs {
+    /// The name of an option of these that was given, if one was.
+    pub fn given(&self) -> Option<&'static str> {
+        [
+            ("FILTER", !self.filters.is_empty()),
+            ("--filter", !self.more_filters.is_empty()),
+            ("--exact", self.exact),
+            ("--skip", !self.skip.is_empty()),
+            ("--list", self.list),
+            ("--require", !self.require.is_empty()),
+        ]
+        .into_iter()
+        .find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+/// Which machine, and what it is asked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineArgs {
+    /// What answers the KVM calls
+    #[arg(long, global = true, value_name = "NAME", default_value = "host")]
+    pub machine: MachineKind,
+    /// The platforms to run on [default: every one that the machine offers]
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(PLATFORMS))]
+    pub platform: Option<Vec<String>>,
+    /// The revision of the interface to judge by; auto finds it by asking the machine
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = dialect_parser())]
+    pub dialect: DialectChoice,
+    /// Take capability numbers from this kernel tree's uapi headers, or from this kvm.h
+    #[arg(long, global = true, value_name = "DIR")]
+    pub kernel_headers: Option<PathBuf>,
+    /// Run against a model with this bug; needs --machine model
+    #[arg(long, global = true, value_name = "FAULT")]
+    pub plant: Option<String>,
+}
+
+/// How to run, and what to write.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running and reporting")]
+pub struct RunArgs {
+    /// Number of cases that run at the same time [default: host 1, model the number of CPUs]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// Time that one case may take, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: u32,
+    /// The text report [default: human on a terminal, tap otherwise]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub format: Option<Format>,
+    /// Write results as JSON Lines; "-": to standard output, and the text to standard error
+    #[arg(long, global = true, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The text reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Failures in full, the rest as counts
+    Human,
+    /// TAP version 13
+    Tap,
+}
+
+/// `--dialect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialectChoice(
+    /// The dialect that is forced; `None` to ask the machine.
+    pub Option<Dialect>,
+);
+
+fn dialect_parser() -> impl TypedValueParser<Value = DialectChoice> {
+    let names = ["auto"]
+        .into_iter()
+        .chain(Dialect::ALL.into_iter().map(Dialect::name));
+    PossibleValuesParser::new(names).map(|name| DialectChoice(Dialect::from_name(&name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("gmem-conform").chain(line.split_whitespace()))
+    }
+
+    /// Clap finds no contradiction in the definitions.
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Options may stand before and after a command, and filters come both ways.
+    #[test]
+    fn options_stand_anywhere() {
+        let cli = parse("preserve zero --filter errors --jobs 2").unwrap();
+        assert_eq!(cli.selection.filters, ["preserve", "zero"]);
+        assert_eq!(cli.selection.more_filters, ["errors"]);
+        for line in ["probe --machine model", "--machine model probe"] {
+            let cli = parse(line).unwrap();
+            assert!(matches!(cli.command, Some(Command::Probe)), "{line}");
+            assert_eq!(cli.machine.machine, MachineKind::Model, "{line}");
+        }
+    }
+
+    /// Lists are split, names are checked, and `auto` forces nothing.
+    #[test]
+    fn values_are_checked() {
+        let cli = parse("--platform snp,tdx --dialect rfc-v5").unwrap();
+        assert_eq!(cli.machine.platform.unwrap(), ["snp", "tdx"]);
+        assert_eq!(cli.machine.dialect.0, Some(Dialect::RfcV5));
+        assert_eq!(parse("").unwrap().machine.dialect.0, None);
+        for line in [
+            "--platform sev",
+            "--require tdx,",
+            "--dialect none",
+            "--jobs 0",
+            "--timeout 0",
+            "--timeout 1.5",
+            "check",
+            "explain",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

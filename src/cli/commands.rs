@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What each command does.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::plan::{self, PlannedCase, Selection};
+use crate::report::{Human, Json, Reports, Tap};
+use crate::results::Environment;
+use crate::run::protocol::{MachineConfig, MachineKind};
+use crate::run::{self, Options, Sink};
+
+use super::args::{Cli, Command, Format, MachineArgs, RunArgs, SelectionArgs};
+use super::probe_text::probe_text;
+
+/// First argument of a worker process.
+const WORKER: &str = "worker";
+
+/// The exit status, or the sentence that explains a failure.
+type Outcome = Result<u8, String>;
+
+/// Runs the program with these arguments, the program's name first. Never panics because the standard output or error is
+/// closed.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let outcome = if arguments.get(1).is_some_and(|first| first == WORKER) {
+        run::worker::serve().map(|()| run::EXIT_PASSED)
+    } else {
+        match Cli::try_parse_from(&arguments) {
+            Ok(cli) => command(cli, &arguments),
+            Err(error) => Ok(usage(&error)),
+        }
+    };
+    ExitCode::from(outcome.unwrap_or_else(|message| {
+        // Nobody is left to tell when the standard error is closed.
+        let _ = writeln!(io::stderr(), "gmem-conform: {message}");
+        run::EXIT_FAILED
+    }))
+}
+
+/// Prints what clap has to say. Help and version are no errors; clap's own status for errors, 2, means XFAIL to a
+/// kselftest runner.
+fn usage(error: &clap::Error) -> u8 {
+    let printed = error.print();
+    if error.use_stderr() || printed.is_err() {
+        run::EXIT_FAILED
+    } else {
+        run::EXIT_PASSED
+    }
+}
+
+fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
+    if let (Some(_), Some(name)) = (&cli.command, cli.selection.given()) {
+        return Err(format!(
+            "{name} selects built-in cases to run, which a command does not"
+        ));
+    }
+    let config = machine_config(&cli.machine)?;
+    match &cli.command {
+        Some(Command::Explain { id }) => print(&plan::explain(id)?),
+        Some(Command::Probe) => {
+            let options = options(&cli, arguments)?;
+            print(&probe_text(&run::probe(&config, &options)?))
+        }
+        Some(Command::Check { files }) => {
+            let options = options(&cli, arguments)?;
+            check(&cli, config, options, files)
+        }
+        None => {
+            let options = options(&cli, arguments)?;
+            conform(&cli, config, options)
+        }
+    }
+}
+
+/// Writes to the standard output; a reader that has gone away ends the program without a word.
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(run::EXIT_PASSED),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(run::EXIT_FAILED),
+        Err(error) => Err(format!("cannot write the standard output: {error}")),
+    }
+}
+
+fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
+    if args.plant.is_some() && args.machine != MachineKind::Model {
+        return Err("--plant needs --machine model: no bug is planted in a kernel".to_string());
+    }
+    let numbers = args.kernel_headers.as_deref();
+    Ok(MachineConfig {
+        kind: args.machine,
+        dialect: args.dialect.0,
+        fault: args.plant.clone(),
+        capability_numbers: numbers.map(run::capability_numbers).transpose()?,
+    })
+}
+
+fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
+    let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
+    let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
+    Ok(Options {
+        jobs: match (cli.run.jobs, cli.machine.machine) {
+            (Some(jobs), _) => usize::from(jobs),
+            (None, MachineKind::Host) => 1,
+            (None, MachineKind::Model) => cpus(),
+        },
+        interrupt: Some(interrupts),
+        arguments: arguments[1..]
+            .iter()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect(),
+        ..Options::new(Duration::from_secs(cli.run.timeout.into()))
+    })
+}
+
+/// Runs a selection of the built-in cases.
+fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcome {
+    let environment = ask(&mut config, &options)?;
+    let plan = plan::build(
+        &config,
+        &environment,
+        &selection(&cli.selection, &cli.machine),
+    )?;
+    if cli.selection.list {
+        let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
+        return print(&ids);
+    }
+    let machine = machine_options(&cli.machine);
+    options.rerun =
+        Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
+    report(&cli.run, plan, &config, &options, environment)
+}
+
+/// Runs case files.
+fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[PathBuf]) -> Outcome {
+    let environment = ask(&mut config, &options)?;
+    let platforms = cli.machine.platform.as_deref();
+    let plan = plan::from_files(&config, &environment, files, platforms)?;
+    let machine = machine_options(&cli.machine);
+    let commands: HashMap<String, String> = plan
+        .iter()
+        .map(|(file, case)| {
+            let (platform, file) = (word(&case.platform), word(&file.to_string_lossy()));
+            let command = format!("gmem-conform check{machine} --platform {platform} {file}");
+            (case.id.clone(), command)
+        })
+        .collect();
+    options.rerun = Box::new(move |case| commands.get(&case.id).cloned().unwrap_or_default());
+    let plan = plan.into_iter().map(|(_, case)| case).collect();
+    report(&cli.run, plan, &config, &options, environment)
+}
+
+/// Asks the machine what it offers. From then on cases are judged by the dialect that was found, unless one is forced.
+fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
+    let environment = run::probe(config, options)?;
+    config.dialect = config.dialect.or(environment.dialect);
+    Ok(environment)
+}
+
+fn selection(selection: &SelectionArgs, machine: &MachineArgs) -> Selection {
+    let filters = selection.filters.iter().chain(&selection.more_filters);
+    Selection {
+        filters: filters.cloned().collect(),
+        exact: selection.exact,
+        skips: selection.skip.clone(),
+        platforms: machine.platform.clone(),
+        required: selection.require.clone(),
+    }
+}
+
+/// The options without which a case would not run again as it did, each with a space before it.
+fn machine_options(args: &MachineArgs) -> String {
+    let mut text = String::new();
+    if args.machine == MachineKind::Model {
+        text += " --machine model";
+    }
+    if let Some(dialect) = args.dialect.0 {
+        text += &format!(" --dialect {dialect}");
+    }
+    if let Some(dir) = &args.kernel_headers {
+        text += &format!(" --kernel-headers {}", word(&dir.to_string_lossy()));
+    }
+    if let Some(fault) = &args.plant {
+        text += &format!(" --plant {}", word(fault));
+    }
+    text
+}
+
+/// `text` as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_string();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Runs a plan and writes the reports that were asked for.
+fn report(
+    args: &RunArgs,
+    plan: Vec<PlannedCase>,
+    config: &MachineConfig,
+    options: &Options,
+    environment: Environment,
+) -> Outcome {
+    let mut reports = Reports::new();
+    let json_to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    match &args.json {
+        Some(_) if json_to_stdout => {
+            reports.add("the standard output", Json::stdout());
+            add_text(&mut reports, args, "the standard error", io::stderr());
+        }
+        Some(file) => {
+            reports.add(file.display().to_string(), Json::create(file)?);
+            add_text(&mut reports, args, "the standard output", io::stdout());
+        }
+        None => add_text(&mut reports, args, "the standard output", io::stdout()),
+    }
+    let summary = run::run(plan, config, options, environment, &mut reports);
+    // The last lines may have failed after the summary was made.
+    if reports.failed() {
+        return Ok(run::EXIT_FAILED);
+    }
+    Ok(summary.exit_status)
+}
+
+fn add_text<W>(reports: &mut Reports, args: &RunArgs, name: &str, out: W)
+where
+    W: Write + IsTerminal + anstream::stream::RawStream + 'static,
+{
+    let terminal = IsTerminal::is_terminal(&out);
+    let format = args.format.unwrap_or(match terminal {
+        true => Format::Human,
+        false => Format::Tap,
+    });
+    let colour = anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
+    match format {
+        Format::Human => {
+            reports.add(name, Human::new(out).colour(colour).heartbeat(terminal));
+        }
+        Format::Tap => reports.add(name, Tap::new(out, args.timeout.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command in a report can be pasted into a shell whatever the file is called.
+    #[test]
+    fn words_are_quoted() {
+        assert_eq!(word("cases/a-b.case"), "cases/a-b.case");
+        assert_eq!(word("it's $HOME"), "'it'\\''s $HOME'");
+        assert_eq!(word(""), "''");
+    }
+
+    /// What made a case run as it did is in the command that runs it again.
+    #[test]
+    fn rerun_keeps_the_machine() {
+        let line = "gmem-conform --machine model --dialect rfc-v4 --plant zero-first --jobs 3";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(
+            machine_options(&cli.machine),
+            " --machine model --dialect rfc-v4 --plant zero-first"
+        );
+        let cli = Cli::try_parse_from(["gmem-conform"]).unwrap();
+        assert_eq!(machine_options(&cli.machine), "");
+    }
+}
