@@ -17,13 +17,9 @@ use gmem_conform::run::{self, Event};
 use fixture::*;
 
 /// Runs the case between two that pass, and returns its record. The two show that the run goes on.
-fn misbehave(id: &str, timeout: Option<u64>) -> CaseRecord {
+fn misbehave(id: &str) -> CaseRecord {
     let folder = Folder::new(id);
-    let mut options = options(&folder.0);
-    if let Some(seconds) = timeout {
-        options.timeout = Duration::from_secs(seconds);
-    }
-    let (log, summary) = run_cases(&["before", id, "after"], &options);
+    let (log, summary) = run_cases(&["before", id, "after"], &options(&folder.0));
     let records = log.records();
     let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["test.before", &format!("test.{id}"), "test.after"]);
@@ -55,7 +51,7 @@ fn await_end(pid: &str) {
 }
 
 fn assert_error(id: &str, summary: &str) -> CaseRecord {
-    let record = misbehave(id, None);
+    let record = misbehave(id);
     assert_eq!(record.verdict, Verdict::Error, "{record:?}");
     let failure = record.failure.as_ref().unwrap();
     assert_eq!(failure.summary, summary);
@@ -73,12 +69,12 @@ fn assert_error(id: &str, summary: &str) -> CaseRecord {
 fn a_hang_is_a_timeout() {
     let folder = Folder::new("hanging");
     let mut options = options(&folder.0);
-    options.timeout = Duration::from_secs(1);
+    options.timeout = Duration::from_secs(3);
     let (log, summary) = run_cases(&["hang", "after"], &options);
     let record = log.records()[0].clone();
     assert_eq!(record.verdict, Verdict::Timeout);
     let failure = record.failure.unwrap();
-    assert_eq!(failure.summary, "no result within 1 seconds");
+    assert_eq!(failure.summary, "no result within 3 seconds");
     assert_eq!(failure.line, Some(3));
     assert_eq!(failure.statement.as_deref(), Some("host write 0..1 A"));
     assert_eq!(failure.blame, None);
@@ -134,13 +130,13 @@ fn an_orphan_is_killed() {
 /// What a worker prints is kept, made printable and bounded, and is never taken for a result.
 #[test]
 fn noise_is_kept_apart() {
-    let record = misbehave("noise", None);
+    let record = misbehave("noise");
     assert_eq!(record.verdict, Verdict::Pass);
     assert_eq!(
         record.stray_output,
         "not ok 1 fake\nred \\u{1b}[31m \u{fffd}\n"
     );
-    let record = misbehave("flood", None);
+    let record = misbehave("flood");
     assert_eq!(record.verdict, Verdict::Pass);
     let (kept, rest) = record.stray_output.split_once('\n').unwrap();
     assert_eq!(kept.len(), 64 * 1024);
@@ -366,17 +362,17 @@ fn nobody_reads_on() {
 fn a_probe_has_a_deadline() {
     let folder = Folder::new("probes");
     let mut options = options(&folder.0);
-    options.timeout = Duration::from_secs(1);
-    let mut probe = |script: &str| {
+    let mut probe = |script: &str, seconds: u64| {
+        options.timeout = Duration::from_secs(seconds);
         options.worker = shell(script, &folder.0);
         run::probe(&config(MachineKind::Host), &options)
     };
     assert_eq!(
-        probe("sleep 1000"),
+        probe("sleep 1000", 1),
         Err("the machine could not be probed: no answer within 1 seconds".into())
     );
     assert_eq!(
-        probe("echo Oh >&2; kill -SEGV $$"),
+        probe("echo Oh >&2; kill -SEGV $$", 60),
         Err("the machine could not be probed: its worker died of SIGSEGV; it wrote:\nOh".into())
     );
     let environment = Environment {
@@ -386,7 +382,7 @@ fn a_probe_has_a_deadline() {
     let mut reply = serde_json::to_value(&environment).unwrap();
     reply["reply"] = "probed".into();
     let script = format!("read -r a; read -r b; echo '{reply}' >&3");
-    assert_eq!(probe(&script), Ok(environment));
+    assert_eq!(probe(&script, 60), Ok(environment));
 }
 
 /// Set in a child of this test program: what it is to do.
