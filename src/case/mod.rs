@@ -1,2 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! (being written)
+//! The case language: one statement a line, parsed, expanded and printed; and the cases and clauses built in.
+
+mod ast;
+mod clauses;
+mod lexer;
+mod library;
+mod parser;
+mod print;
+#[cfg(test)]
+mod tests;
+
+pub use ast::*;
+pub use clauses::{Clause, clause, clauses};
+pub use lexer::ParseError;
+pub use library::library;
+pub use parser::parse;

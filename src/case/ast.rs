@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a case consists of.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+
+/// Pages of the guest_memfd under test, half-open.
+pub type Pages = Range<u64>;
+
+/// One scenario: its steps either hold or do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// What it is about: the comment lines above it, without the `#`.
+    pub about: Vec<String>,
+    /// `topic.name[.variant]`, in `[a-z0-9_.-]`.
+    pub name: String,
+    /// Ids of the clauses that it tests.
+    pub clauses: Vec<String>,
+    /// Size of the guest_memfd in pages.
+    pub pages: u64,
+    /// Attribute of every page at the start.
+    pub start: Attribute,
+    /// What it needs beyond the interface itself.
+    pub needs: Vec<Requirement>,
+    /// Whether there is no memslot at the start; otherwise slot 0 maps all of the file at page 0 of the test memory.
+    pub no_slots: bool,
+    /// What happens.
+    pub steps: Vec<Step>,
+}
+
+/// Shared or private: the kernel's record for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attribute {
+    /// Host and guest may access the page.
+    Shared,
+    /// Only the guest may.
+    Private,
+}
+
+impl Attribute {
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attribute::Shared => "shared",
+            Attribute::Private => "private",
+        }
+    }
+
+    /// The bits in `kvm_memory_attributes2::attributes`.
+    pub fn bits(self) -> u64 {
+        match self {
+            Attribute::Shared => 0,
+            Attribute::Private => ATTRIBUTE_PRIVATE,
+        }
+    }
+}
+
+/// The content mode of a conversion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Nothing is promised.
+    Unspecified,
+    /// Whoever may read then reads zeros.
+    Zero,
+    /// What was last written survives.
+    Preserve,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Mode; 3] = [Mode::Unspecified, Mode::Zero, Mode::Preserve];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Unspecified => "unspecified",
+            Mode::Zero => "zero",
+            Mode::Preserve => "preserve",
+        }
+    }
+
+    /// The bits in `kvm_memory_attributes2::flags`.
+    pub fn bits(self) -> u64 {
+        match self {
+            Mode::Unspecified => 0,
+            Mode::Zero => MODE_ZERO,
+            Mode::Preserve => MODE_PRESERVE,
+        }
+    }
+}
+
+/// A requirement that may skip a case, or, for platforms, keep it from being planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// `needs platform=...`: the case makes sense on these platforms only. Without it: on every platform with private
+    /// memory.
+    Platform(Vec<Platform>),
+    /// `needs dialect=...`: the machine speaks one of these.
+    Dialect(Vec<Dialect>),
+    /// `needs mode=...`: the platform offers this content mode in this dialect.
+    Mode(Mode),
+    /// `needs capability-numbers`: the numbers of the series' capabilities are known (`--kernel-headers`).
+    CapabilityNumbers,
+}
+
+/// A memslot: which pages of the file it maps where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotMap {
+    /// Number of the slot, from 0.
+    pub slot: u32,
+    /// Pages of the file.
+    pub pages: Pages,
+    /// Page of the test memory that the first of them is mapped at.
+    pub at: u64,
+}
+
+/// One statement of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Comment lines above it, without the `#`.
+    pub above: Vec<String>,
+    /// What is done.
+    pub action: Action,
+    /// What it must return, where the case says so; otherwise the oracle decides.
+    pub expect: Option<Returns>,
+    /// Comment behind it, without the `#`.
+    pub comment: Option<String>,
+    /// Line in the text that it was parsed from, counted from 1.
+    pub line: usize,
+}
+
+/// Who accesses memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    /// The host through its mapping of the guest_memfd.
+    Host,
+    /// The guest through its page tables and a memslot.
+    Guest,
+    /// A forked process through the mapping it inherited.
+    Child,
+}
+
+impl View {
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            View::Host => "host",
+            View::Guest => "guest",
+            View::Child => "child",
+        }
+    }
+}
+
+/// Who touches pages before the story begins: memory that is mapped somewhere takes other paths in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toucher {
+    /// Nobody: the pages stay as they are.
+    Nobody,
+    /// The host reads every page that it may.
+    Host,
+    /// The guest reads every page.
+    Guest,
+    /// Both.
+    Both,
+}
+
+impl Toucher {
+    /// Every toucher.
+    pub const ALL: [Toucher; 4] = [
+        Toucher::Nobody,
+        Toucher::Host,
+        Toucher::Guest,
+        Toucher::Both,
+    ];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Toucher::Nobody => "nobody",
+            Toucher::Host => "host",
+            Toucher::Guest => "guest",
+            Toucher::Both => "both",
+        }
+    }
+}
+
+/// What a page must look like to a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The pattern with this letter.
+    Pattern(u8),
+    /// Zeros.
+    Zero,
+    /// The access faults: SIGBUS for the host.
+    Fault,
+    /// The access is an MMIO exit.
+    Mmio,
+    /// Whatever the oracle allows; what was seen is recorded.
+    Any,
+}
+
+/// What is done in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write a pattern into pages.
+    Write {
+        /// Who writes.
+        view: View,
+        /// Which pages.
+        pages: Pages,
+        /// Letter of the pattern.
+        letter: u8,
+    },
+    /// Read one word of each page.
+    Read {
+        /// Who reads.
+        view: View,
+        /// Which pages.
+        pages: Pages,
+    },
+    /// Look at pages.
+    Expect {
+        /// Who looks.
+        view: View,
+        /// Which pages.
+        pages: Pages,
+        /// What they must look like.
+        look: Look,
+    },
+    /// Touch pages from nowhere, one or both sides.
+    Touch {
+        /// From where.
+        who: Toucher,
+        /// Which pages.
+        pages: Pages,
+    },
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` on pages.
+    Convert {
+        /// Which pages.
+        pages: Pages,
+        /// To what.
+        to: Attribute,
+        /// With which content mode.
+        mode: Mode,
+    },
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with arguments that no range can express.
+    Raw(RawConvert),
+    /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.
+    Punch(Pages),
+    /// `fallocate()`.
+    Allocate(Pages),
+    /// Take a reference on each page, as a driver does that has I/O in flight.
+    Pin(Pages),
+    /// Give the references back.
+    Unpin(Pages),
+    /// Make a memslot.
+    SlotMap(SlotMap),
+    /// Delete a memslot.
+    SlotDelete(u32),
+    /// Unmap the host's view and map it again.
+    Remap,
+    /// Fork a process that keeps the host's mapping.
+    ChildFork,
+    /// End that process.
+    ChildExit,
+    /// Compare `KVM_CHECK_EXTENSION` with what the call does.
+    Capability(Capability),
+    /// Break the suite in a known way, for the runner's own tests.
+    Misbehave(Misbehaviour),
+}
+
+/// A capability of the series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
+    GuestMemfdMemoryAttributes,
+    /// `KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS`.
+    MemoryAttributes2Flags,
+    /// `KVM_CAP_MEMORY_ATTRIBUTES`, which is 0 when attributes are kept per guest_memfd.
+    MemoryAttributes,
+}
+
+impl Capability {
+    /// Every capability.
+    pub const ALL: [Capability; 3] = [
+        Capability::GuestMemfdMemoryAttributes,
+        Capability::MemoryAttributes2Flags,
+        Capability::MemoryAttributes,
+    ];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::GuestMemfdMemoryAttributes => "guest-memfd-memory-attributes",
+            Capability::MemoryAttributes2Flags => "memory-attributes2-flags",
+            Capability::MemoryAttributes => "memory-attributes",
+        }
+    }
+}
+
+/// How the suite is to be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misbehaviour {
+    /// The guest never answers.
+    HangGuest,
+    /// The worker never answers.
+    HangHost,
+    /// The worker dies of SIGSEGV.
+    Segfault,
+    /// The worker is killed.
+    Kill,
+    /// The worker exits.
+    Exit,
+    /// The worker writes what looks like results to its standard output, and goes on.
+    Garbage,
+    /// The guest takes a page fault.
+    GuestException,
+    /// The worker panics.
+    Panic,
+}
+
+impl Misbehaviour {
+    /// Every misbehaviour.
+    pub const ALL: [Misbehaviour; 8] = [
+        Misbehaviour::HangGuest,
+        Misbehaviour::HangHost,
+        Misbehaviour::Segfault,
+        Misbehaviour::Kill,
+        Misbehaviour::Exit,
+        Misbehaviour::Garbage,
+        Misbehaviour::GuestException,
+        Misbehaviour::Panic,
+    ];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Misbehaviour::HangGuest => "hang-guest",
+            Misbehaviour::HangHost => "hang-host",
+            Misbehaviour::Segfault => "segfault",
+            Misbehaviour::Kill => "kill",
+            Misbehaviour::Exit => "exit",
+            Misbehaviour::Garbage => "garbage",
+            Misbehaviour::GuestException => "guest-exception",
+            Misbehaviour::Panic => "panic",
+        }
+    }
+}
+
+/// Where the argument of a raw call lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pointer {
+    /// In ordinary memory.
+    #[default]
+    Good,
+    /// Nowhere.
+    Bad,
+    /// In memory that the caller cannot write.
+    ReadOnly,
+}
+
+/// Which descriptor a raw call is issued on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Descriptor {
+    /// The guest_memfd.
+    #[default]
+    GuestMemfd,
+    /// The VM.
+    Vm,
+}
+
+/// The arguments of a call, as they are; without keys a valid conversion of page 0 to private without a mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawConvert {
+    /// `offset`, in bytes.
+    pub offset: u64,
+    /// `size`, in bytes.
+    pub size: u64,
+    /// `attributes`.
+    pub attributes: u64,
+    /// `flags`.
+    pub flags: u64,
+    /// `error_offset`, on input.
+    pub error_offset: u64,
+    /// `reserved`.
+    pub reserved: [u64; 11],
+    /// Where the argument lies.
+    pub pointer: Pointer,
+    /// Which descriptor.
+    pub descriptor: Descriptor,
+}
+
+impl Default for RawConvert {
+    fn default() -> RawConvert {
+        RawConvert {
+            offset: 0,
+            size: crate::uapi::PAGE_SIZE,
+            attributes: ATTRIBUTE_PRIVATE,
+            flags: 0,
+            error_offset: 0,
+            reserved: [0; 11],
+            pointer: Pointer::Good,
+            descriptor: Descriptor::GuestMemfd,
+        }
+    }
+}
+
+/// What a step must return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returns {
+    /// Any of these; `None` is success.
+    pub any_of: Vec<Option<Errno>>,
+    /// The page that `error_offset` must name.
+    pub error_page: Option<u64>,
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Text into cases.
+
+use super::ast::*;
+use super::lexer::{Line, ParseError, Word};
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+
+/// The largest guest_memfd that a case may have: 4 TiB, in pages. Patterns number pages with 32 bits, and the guest's
+/// page tables have room for a few GiB at a time.
+const MAX_PAGES: u64 = 1 << 30;
+
+/// How many cases one file may expand to; more is a mistake in an `each`.
+const MAX_EXPANSION: usize = 10_000;
+
+/// Parses a case file. `each` lines make one case for every combination of their values, in order.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, ParseError> {
+    let variables = variables(file, text)?;
+    let mut combinations: Vec<Vec<(&str, String)>> = vec![Vec::new()];
+    for (name, values) in &variables {
+        combinations = combinations
+            .iter()
+            .flat_map(|c| {
+                values.iter().map(move |v| {
+                    c.iter()
+                        .cloned()
+                        .chain([(name.as_str(), v.clone())])
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+    }
+    combinations
+        .iter()
+        .map(|values| parse_one(file, text, values))
+        .collect()
+}
+
+/// The `each` lines of a file: names and values.
+fn variables(file: &str, text: &str) -> Result<Vec<(String, Vec<String>)>, ParseError> {
+    let mut variables: Vec<(String, Vec<String>)> = Vec::new();
+    let mut count = 1usize;
+    for (index, text) in text.lines().enumerate() {
+        let mut line = Line::new(file, index + 1, text);
+        if !line.take("each") {
+            continue;
+        }
+        let name = line.word("a name")?;
+        if !name.text.bytes().all(|b| b.is_ascii_lowercase()) {
+            return Err(line.at(name, "a name consists of lower-case letters".into()));
+        }
+        if variables.iter().any(|(n, _)| n == name.text) {
+            return Err(line.at(name, format!("`{}` has values already", name.text)));
+        }
+        if line.take("in") {
+            let word = line.word("a range such as 0..11")?;
+            let range = range(&line, word)?;
+            line.end()?;
+            if range.end - range.start > MAX_EXPANSION as u64 {
+                return Err(line.at(word, format!("more than {MAX_EXPANSION} values")));
+            }
+            variables.push((name.text.into(), range.map(|n| n.to_string()).collect()));
+        } else {
+            let values = line.rest();
+            if values.is_empty() {
+                return Err(line.expected("values, or `in` and a range"));
+            }
+            variables.push((
+                name.text.into(),
+                values.iter().map(|w| w.text.to_string()).collect(),
+            ));
+        }
+        count = count.saturating_mul(variables.last().map_or(1, |(_, v)| v.len()));
+        if count > MAX_EXPANSION {
+            return Err(line.at(name, format!("this makes more than {MAX_EXPANSION} cases")));
+        }
+    }
+    Ok(variables)
+}
+
+/// Replaces `$name` by its value; a `$` that is left over becomes an error when the word is parsed.
+fn substitute(text: &str, values: &[(&str, String)]) -> String {
+    // The longest name first, so that `$at` does not eat the beginning of `$attribute`.
+    let mut values: Vec<_> = values.iter().collect();
+    values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    values.iter().fold(text.to_string(), |text, (name, value)| {
+        if text.contains('$') {
+            text.replace(&format!("${name}"), value)
+        } else {
+            text
+        }
+    })
+}
+
+fn parse_one(file: &str, text: &str, values: &[(&str, String)]) -> Result<Case, ParseError> {
+    let mut case = Case {
+        about: Vec::new(),
+        name: String::new(),
+        clauses: Vec::new(),
+        pages: 0,
+        start: Attribute::Shared,
+        needs: Vec::new(),
+        no_slots: false,
+        steps: Vec::new(),
+    };
+    let mut started = false;
+    let mut above: Vec<String> = Vec::new();
+    let mut last = 0;
+    for (index, raw) in text.lines().enumerate() {
+        last = index + 1;
+        let expanded = substitute(raw, values);
+        let mut line = Line::new(file, index + 1, &expanded);
+        if line.is_empty() {
+            if let Some(comment) = line.comment
+                && !comment.starts_with("SPDX-License-Identifier")
+            {
+                above.push(comment.to_string());
+            }
+            continue;
+        }
+        if line.peek().is_some_and(|w| w.text == "each") {
+            continue;
+        }
+        if case.name.is_empty() {
+            if !line.take("case") {
+                return Err(line.expected("`case` and a name"));
+            }
+            case.about = std::mem::take(&mut above);
+            case.name = case_name(&mut line, values)?;
+            continue;
+        }
+        if !header(&mut line, &mut case, &mut started)? {
+            if case.pages == 0 {
+                return Err(line.expected("`pages` and a number before the first step"));
+            }
+            if !started {
+                return Err(
+                    line.expected("`start shared` or `start private` before the first step")
+                );
+            }
+            let step = step(&mut line, &case, std::mem::take(&mut above))?;
+            case.steps.push(step);
+        } else if !case.steps.is_empty() {
+            let word = Word { text: "", at: 0 };
+            return Err(line.at(word, "this must stand before the first step".into()));
+        }
+    }
+    let end = Line::new(file, last.max(1), "");
+    if case.name.is_empty() {
+        return Err(end.expected("`case` and a name"));
+    }
+    if case.clauses.is_empty() {
+        return Err(end.expected("`clause` and the clauses that the case tests"));
+    }
+    if case.steps.is_empty() {
+        return Err(end.expected("a step"));
+    }
+    Ok(case)
+}
+
+fn case_name(line: &mut Line, values: &[(&str, String)]) -> Result<String, ParseError> {
+    let word = line.word("a name such as preserve.both-ways")?;
+    line.end()?;
+    let good = |s: &str| {
+        !s.is_empty()
+            && s.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+    };
+    let parts: Vec<&str> = word.text.split('.').collect();
+    if !(2..=3).contains(&parts.len()) || !parts.iter().all(|p| good(p)) {
+        let message = "expected topic.name or topic.name.variant in [a-z0-9_-]".to_string();
+        return Err(line.at(word, format!("{message}, found `{}`", word.text)));
+    }
+    let mut name = word.text.to_string();
+    let variant: Vec<String> = values.iter().map(|(_, v)| variant_name(v)).collect();
+    if !variant.is_empty() {
+        name.push(if parts.len() == 2 { '.' } else { '-' });
+        name.push_str(&variant.join("-"));
+    }
+    Ok(name)
+}
+
+/// A value of an `each` as a part of a name: `0..4` is `0-4`, `-1` is `minus1`.
+fn variant_name(value: &str) -> String {
+    let value = match value.strip_prefix('-') {
+        Some(rest) => format!("minus{rest}"),
+        None => value.to_ascii_lowercase(),
+    };
+    let words = value
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|w| !w.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// Parses a header line; false if it is none.
+fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, ParseError> {
+    let Some(first) = line.peek() else {
+        return Ok(false);
+    };
+    match first.text {
+        "case" => return Err(line.at(first, "a file holds one case; its name stands above".into())),
+        "clause" => {
+            line.word("clause")?;
+            let ids = line.rest();
+            if ids.is_empty() {
+                return Err(line.expected("the ids of clauses"));
+            }
+            for id in ids {
+                if super::clause(id.text).is_none() {
+                    let message = format!("`{}` is not a clause of cases/clauses.toml", id.text);
+                    return Err(line.at(id, message));
+                }
+                case.clauses.push(id.text.to_string());
+            }
+        }
+        "pages" => {
+            line.word("pages")?;
+            let word = line.word("a number of pages")?;
+            case.pages = number(line, word)?;
+            if case.pages == 0 || case.pages > MAX_PAGES {
+                return Err(line.at(word, format!("expected 1 to {MAX_PAGES} pages")));
+            }
+        }
+        "start" => {
+            line.word("start")?;
+            case.start = attribute(line)?;
+            *started = true;
+        }
+        "needs" => {
+            line.word("needs")?;
+            let needs = line.rest();
+            if needs.is_empty() {
+                return Err(line.expected("needs such as mode=preserve or dialect=rfc-v4,rfc-v5"));
+            }
+            for word in needs {
+                case.needs.push(requirement(line, word)?);
+            }
+        }
+        "slots" => {
+            line.word("slots")?;
+            if !line.take("none") {
+                return Err(line.expected("`none`"));
+            }
+            case.no_slots = true;
+        }
+        _ => return Ok(false),
+    }
+    line.end()?;
+    Ok(true)
+}
+
+fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
+    if word.text == "capability-numbers" {
+        return Ok(Requirement::CapabilityNumbers);
+    }
+    let Some((key, values)) = word.text.split_once('=') else {
+        return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
+    };
+    let list =
+        |known: &dyn Fn(&str) -> bool, what: &str| match values.split(',').find(|v| !known(v)) {
+            None => Ok(()),
+            Some(bad) => Err(line.at(word, format!("`{bad}` is not {what}"))),
+        };
+    match key {
+        "platform" => {
+            list(&|v| Platform::from_name(v).is_some(), "a platform")?;
+            Ok(Requirement::Platform(
+                values.split(',').filter_map(Platform::from_name).collect(),
+            ))
+        }
+        "dialect" => {
+            list(
+                &|v| Dialect::from_name(v).is_some(),
+                "a dialect: rfc-v4, rfc-v5, upstream",
+            )?;
+            Ok(Requirement::Dialect(
+                values.split(',').filter_map(Dialect::from_name).collect(),
+            ))
+        }
+        "mode" => match Mode::ALL.into_iter().find(|m| m.name() == values) {
+            Some(mode @ (Mode::Zero | Mode::Preserve)) => Ok(Requirement::Mode(mode)),
+            _ => Err(line.at(
+                word,
+                format!("expected mode=zero or mode=preserve, found `{values}`"),
+            )),
+        },
+        _ => Err(line.at(
+            word,
+            format!("expected platform, dialect or mode, found `{key}`"),
+        )),
+    }
+}
+
+fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseError> {
+    let action = action(line, case)?;
+    let expect = if line.take("->") {
+        Some(returns(line)?)
+    } else {
+        None
+    };
+    line.end()?;
+    Ok(Step {
+        above,
+        action,
+        expect,
+        comment: line.comment.map(str::to_string),
+        line: line.number(),
+    })
+}
+
+fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
+    let first = line.word("a statement")?;
+    let action = match first.text {
+        "host" => access(line, View::Host, case)?,
+        "guest" => access(line, View::Guest, case)?,
+        "child" if line.take("fork") => Action::ChildFork,
+        "child" if line.take("exit") => Action::ChildExit,
+        "child" => access(line, View::Child, case)?,
+        "touch" => {
+            let who = name_of(line, &Toucher::ALL, Toucher::name)?;
+            Action::Touch {
+                who,
+                pages: pages(line, case)?,
+            }
+        }
+        "convert" => {
+            let pages = pages(line, case)?;
+            let to = attribute(line)?;
+            let mode = name_of(line, &Mode::ALL, Mode::name)?;
+            Action::Convert { pages, to, mode }
+        }
+        "raw" => Action::Raw(raw(line)?),
+        "punch" => Action::Punch(pages(line, case)?),
+        "allocate" => Action::Allocate(pages(line, case)?),
+        "pin" => Action::Pin(pages(line, case)?),
+        "unpin" => Action::Unpin(pages(line, case)?),
+        "slot" => slot(line, case)?,
+        "remap" => Action::Remap,
+        "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
+        "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
+        _ => {
+            let known = "host, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
+                         capability";
+            let message = format!("expected a statement ({known}), found `{}`", first.text);
+            return Err(line.at(first, message));
+        }
+    };
+    Ok(action)
+}
+
+fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError> {
+    let verb = line.word("`write`, `read` or `expect`")?;
+    match verb.text {
+        "write" => {
+            let pages = pages(line, case)?;
+            let word = line.word("a pattern: a letter from A to X")?;
+            let letter = letter(word).ok_or_else(|| {
+                line.at(
+                    word,
+                    format!("expected a pattern A to X, found `{}`", word.text),
+                )
+            })?;
+            Ok(Action::Write {
+                view,
+                pages,
+                letter,
+            })
+        }
+        "read" => Ok(Action::Read {
+            view,
+            pages: pages(line, case)?,
+        }),
+        "expect" => {
+            let pages = pages(line, case)?;
+            let word = line.word("a pattern, `zero`, `fault`, `mmio` or `any`")?;
+            let look = match word.text {
+                "zero" => Look::Zero,
+                "fault" if view != View::Guest => Look::Fault,
+                "mmio" if view == View::Guest => Look::Mmio,
+                "any" => Look::Any,
+                _ => Look::Pattern(letter(word).ok_or_else(|| {
+                    let known = match view {
+                        View::Guest => "A to X, `zero`, `mmio` or `any`",
+                        View::Host | View::Child => "A to X, `zero`, `fault` or `any`",
+                    };
+                    line.at(word, format!("expected {known}, found `{}`", word.text))
+                })?),
+            };
+            Ok(Action::Expect { view, pages, look })
+        }
+        _ => {
+            let message = format!(
+                "expected `write`, `read` or `expect`, found `{}`",
+                verb.text
+            );
+            Err(line.at(verb, message))
+        }
+    }
+}
+
+/// Y and Z are the executor's own.
+fn letter(word: Word) -> Option<u8> {
+    match word.text.as_bytes() {
+        [letter @ b'A'..=b'X'] => Some(*letter),
+        _ => None,
+    }
+}
+
+fn attribute(line: &mut Line) -> Result<Attribute, ParseError> {
+    name_of(
+        line,
+        &[Attribute::Shared, Attribute::Private],
+        Attribute::name,
+    )
+}
+
+/// Takes a word that must be the name of one of `all`.
+fn name_of<T: Copy>(
+    line: &mut Line,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, ParseError> {
+    let found = line
+        .peek()
+        .and_then(|w| all.iter().find(|t| name(**t) == w.text));
+    match found {
+        Some(t) => {
+            line.word("")?;
+            Ok(*t)
+        }
+        None => {
+            let names: Vec<String> = all.iter().map(|t| format!("`{}`", name(*t))).collect();
+            Err(line.expected(&names.join(" or ")))
+        }
+    }
+}
+
+fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
+    let word = line.word("the number of a memslot")?;
+    let slot = number(line, word)?;
+    let slot = u32::try_from(slot).ok().filter(|s| *s < 8);
+    let slot = slot.ok_or_else(|| line.at(word, "expected a memslot from 0 to 7".into()))?;
+    if line.take("delete") {
+        return Ok(Action::SlotDelete(slot));
+    }
+    if !line.take("map") {
+        return Err(line.expected("`map` or `delete`"));
+    }
+    let pages = pages(line, case)?;
+    let at = if line.take("at") {
+        let word = line.word("a page number")?;
+        let at = number(line, word)?;
+        if at > MAX_PAGES {
+            return Err(line.at(word, format!("expected at most {MAX_PAGES}")));
+        }
+        at
+    } else {
+        pages.start
+    };
+    Ok(Action::SlotMap(SlotMap { slot, pages, at }))
+}
+
+fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
+    let mut raw = RawConvert::default();
+    let mut any = false;
+    while let Some(word) = line.peek().filter(|w| w.text != "->") {
+        line.word("")?;
+        any = true;
+        let Some((key, value)) = word.text.split_once('=') else {
+            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
+        };
+        let value_word = Word {
+            text: value,
+            at: word.at + key.len() + 1,
+        };
+        let named = |names: &str| line.at(value_word, format!("expected {names}, found `{value}`"));
+        match key {
+            "offset" => raw.offset = number(line, value_word)?,
+            "size" => raw.size = number(line, value_word)?,
+            "attributes" => {
+                raw.attributes = match value {
+                    "private" => ATTRIBUTE_PRIVATE,
+                    "shared" => 0,
+                    _ => number(line, value_word)?,
+                }
+            }
+            "flags" => {
+                raw.flags = match value {
+                    "zero" => MODE_ZERO,
+                    "preserve" => MODE_PRESERVE,
+                    "zero+preserve" => MODE_ZERO | MODE_PRESERVE,
+                    _ => number(line, value_word)?,
+                }
+            }
+            "error_offset" => raw.error_offset = number(line, value_word)?,
+            "pointer" => {
+                raw.pointer = match value {
+                    "good" => Pointer::Good,
+                    "bad" => Pointer::Bad,
+                    "read-only" => Pointer::ReadOnly,
+                    _ => return Err(named("`good`, `bad` or `read-only`")),
+                }
+            }
+            "fd" => {
+                raw.descriptor = match value {
+                    "guest_memfd" => Descriptor::GuestMemfd,
+                    "vm" => Descriptor::Vm,
+                    _ => return Err(named("`guest_memfd` or `vm`")),
+                }
+            }
+            _ => {
+                let index = key
+                    .strip_prefix("reserved")
+                    .and_then(|n| n.parse::<usize>().ok());
+                match index.and_then(|i| raw.reserved.get_mut(i)) {
+                    Some(reserved) => *reserved = number(line, value_word)?,
+                    None => {
+                        let known = "offset, size, attributes, flags, error_offset, reserved0 to reserved10, \
+                                     pointer or fd";
+                        return Err(line.at(word, format!("expected {known}, found `{key}`")));
+                    }
+                }
+            }
+        }
+    }
+    if !any {
+        return Err(line.expected("key=value"));
+    }
+    Ok(raw)
+}
+
+fn returns(line: &mut Line) -> Result<Returns, ParseError> {
+    let word = line.word("OK or the name of an error, such as EINVAL")?;
+    let mut any_of = Vec::new();
+    for name in word.text.split('|') {
+        any_of.push(match name {
+            "OK" => None,
+            _ => Some(Errno::from_name(name).ok_or_else(|| {
+                line.at(
+                    word,
+                    format!("expected OK or the name of an error, found `{name}`"),
+                )
+            })?),
+        });
+    }
+    let mut error_page = None;
+    if let Some(word) = line.peek().filter(|w| w.text.starts_with('@')) {
+        line.word("")?;
+        let page = Word {
+            text: &word.text[1..],
+            at: word.at + 1,
+        };
+        error_page = Some(number(line, page)?);
+    }
+    Ok(Returns { any_of, error_page })
+}
+
+/// Takes a range of pages that lies within the file.
+fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
+    let word = line.word("a range of pages such as 0..4")?;
+    let range = range(line, word)?;
+    if range.end > case.pages {
+        let message = format!(
+            "the range ends at page {}, the case has {}",
+            range.end, case.pages
+        );
+        return Err(line.at(word, message));
+    }
+    Ok(range)
+}
+
+fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
+    let Some((start, end)) = word.text.split_once("..") else {
+        return Err(line.at(
+            word,
+            format!("expected a range such as 0..4, found `{}`", word.text),
+        ));
+    };
+    let end_word = Word {
+        text: end,
+        at: word.at + start.len() + 2,
+    };
+    let start = number(
+        line,
+        Word {
+            text: start,
+            at: word.at,
+        },
+    )?;
+    let end = number(line, end_word)?;
+    if start >= end {
+        return Err(line.at(word, format!("the range {start}..{end} is empty")));
+    }
+    Ok(start..end)
+}
+
+/// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
+fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
+    parse_number(word.text)
+        .ok_or_else(|| line.at(word, format!("expected a number, found `{}`", word.text)))
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    if let Some(rest) = text.strip_prefix('-') {
+        return Some(parse_number(rest)?.wrapping_neg());
+    }
+    if let Some((value, shift)) = text.split_once("<<") {
+        let shift = u32::try_from(parse_number(shift)?)
+            .ok()
+            .filter(|s| *s < 64)?;
+        return parse_number(value)?.checked_shl(shift);
+    }
+    let digits = |text: &str, radix| {
+        // from_str_radix would take a sign.
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let text: String = text.chars().filter(|c| *c != '_').collect();
+        plain
+            .then(|| u64::from_str_radix(&text, radix).ok())
+            .flatten()
+    };
+    match text.strip_prefix("0x") {
+        Some(hex) => digits(hex, 16),
+        None => digits(text, 10),
+    }
+}
