@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! (being written)
+//! What each step must return and what each view must then see, computed from the clauses.
+//!
+//! Written like the specification, never after a kernel: it shares no code with the model that decides contents or
+//! errors. Each expectation names the clause that it follows from, an id of `cases/clauses.toml`.
+
+mod content;
+mod judge;
+mod runs;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use content::{Content, PageBytes};
+pub use judge::{Allowed, ErrorOffset, capability_values, mode_offered};
+pub use state::{Backing, Oracle, Sight};

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a conversion must return, and what it does when it succeeds.
+
+use std::ops::Range;
+
+use super::content::Content;
+use super::state::{Backing, Oracle};
+use crate::case::{Attribute, Capability, Descriptor, Mode, Pointer, RawConvert};
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+
+/// What must be in `error_offset` after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorOffset {
+    /// What the caller had put there.
+    Untouched,
+    /// This byte offset into the file.
+    At(u64),
+    /// Nothing is promised.
+    Anything,
+}
+
+/// One outcome that the clauses allow for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Success, or the error number.
+    pub result: Result<(), Errno>,
+    /// What must then be in `error_offset`.
+    pub error_offset: ErrorOffset,
+    /// The clause that says so.
+    pub clause: &'static str,
+    /// The clause that is broken when the result is right and `error_offset` is not.
+    pub error_offset_clause: &'static str,
+    /// The clause that is broken when a refused call has an effect all the same.
+    pub no_effect_clause: &'static str,
+}
+
+impl Allowed {
+    fn success(clause: &'static str) -> Allowed {
+        Allowed {
+            result: Ok(()),
+            error_offset: ErrorOffset::Untouched,
+            clause,
+            error_offset_clause: "convert.success-untouched",
+            no_effect_clause: clause,
+        }
+    }
+
+    /// A refusal before anything was looked at; `error_offset` is documented for later errors only.
+    fn bad_arguments(errno: Errno, clause: &'static str) -> Allowed {
+        Allowed {
+            result: Err(errno),
+            error_offset: ErrorOffset::Anything,
+            clause,
+            error_offset_clause: clause,
+            no_effect_clause: "arguments.no-effect",
+        }
+    }
+}
+
+/// Whether a content mode is offered for conversions to `to` (RFC v4 14/44, RFC v5 23/53 and 26/53). Unspecified always is.
+pub fn mode_offered(platform: Platform, dialect: Dialect, to: Attribute, mode: Mode) -> bool {
+    match (mode, to) {
+        (Mode::Unspecified, _) => true,
+        _ if !dialect.has_content_modes() => false,
+        // KVM is not trusted, so it cannot promise the guest anything.
+        (Mode::Zero, Attribute::Private) => false,
+        (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => match platform {
+            Platform::SwProtected => true,
+            Platform::Default => false,
+        },
+    }
+}
+
+/// What `KVM_CHECK_EXTENSION` must answer on the system and on a VM (RFC v4 15/44, RFC v5 28/53, v8 17/46).
+pub fn capability_values(
+    platform: Platform,
+    dialect: Dialect,
+    capability: Capability,
+) -> (i32, i32) {
+    let on_vm = |value| {
+        if platform.has_private_memory() {
+            value
+        } else {
+            0
+        }
+    };
+    let private = ATTRIBUTE_PRIVATE as i32;
+    let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
+    match capability {
+        // Attributes are kept per guest_memfd, so there are none per VM.
+        Capability::MemoryAttributes => (0, 0),
+        _ if dialect == Dialect::None => (0, 0),
+        Capability::GuestMemfdMemoryAttributes => (private, on_vm(private)),
+        Capability::MemoryAttributes2Flags if dialect.has_content_modes() => (modes, on_vm(modes)),
+        Capability::MemoryAttributes2Flags => (0, 0),
+    }
+}
+
+/// A call whose arguments were found good.
+struct Request {
+    range: Range<u64>,
+    to: Attribute,
+    mode: Mode,
+}
+
+impl Oracle {
+    /// Every outcome that the clauses allow for this call, the likeliest first.
+    pub fn judge(&self, call: &RawConvert) -> Vec<Allowed> {
+        if call.descriptor == Descriptor::Vm {
+            return vec![Allowed::bad_arguments(Errno::ENOTTY, "descriptor.vm")];
+        }
+        if call.pointer == Pointer::Bad {
+            return vec![Allowed::bad_arguments(Errno::EFAULT, "arguments.pointer")];
+        }
+        let request = match self.check_arguments(call) {
+            Ok(request) => request,
+            Err(clause) => return vec![Allowed::bad_arguments(Errno::EINVAL, clause)],
+        };
+        let mut allowed = self.judge_request(call, &request);
+        // A result that cannot be written back is EFAULT instead.
+        if call.pointer == Pointer::ReadOnly && allowed[0].result.is_err() {
+            allowed[0].result = Err(Errno::EFAULT);
+            allowed[0].error_offset = ErrorOffset::Anything;
+            allowed[0].clause = "arguments.pointer";
+        }
+        // Whether a VM without private memory takes a conversion to shared changed between the revisions, and none
+        // before v8 says so: refusing it is fine.
+        if self.platform == Platform::Default {
+            allowed.push(Allowed::bad_arguments(Errno::EINVAL, "default.refused"));
+        }
+        allowed
+    }
+
+    /// The clause that a bad argument breaks. Which of several bad arguments is found first is not promised: all are
+    /// EINVAL.
+    fn check_arguments(&self, call: &RawConvert) -> Result<Request, &'static str> {
+        if call.flags & !(MODE_ZERO | MODE_PRESERVE) != 0 {
+            return Err("arguments.flags");
+        }
+        if call.flags != 0 && !self.dialect.has_content_modes() {
+            return Err("upstream.no-modes");
+        }
+        let mode = match call.flags {
+            0 => Mode::Unspecified,
+            MODE_ZERO => Mode::Zero,
+            MODE_PRESERVE => Mode::Preserve,
+            _ => return Err("arguments.flags"),
+        };
+        if call.error_offset != 0 && self.dialect == Dialect::RfcV4 {
+            return Err("arguments.error-offset");
+        }
+        if call.reserved.iter().any(|word| *word != 0) {
+            return Err("arguments.reserved");
+        }
+        if !self.platform.has_private_memory()
+            && (call.attributes == ATTRIBUTE_PRIVATE || self.dialect == Dialect::Upstream)
+        {
+            return Err("default.refused");
+        }
+        let to = match call.attributes {
+            0 => Attribute::Shared,
+            ATTRIBUTE_PRIVATE => Attribute::Private,
+            _ => return Err("arguments.attributes"),
+        };
+        let end = call
+            .offset
+            .checked_add(call.size)
+            .ok_or("arguments.range")?;
+        if call.size == 0 {
+            return Err("arguments.range");
+        }
+        if !call.offset.is_multiple_of(PAGE_SIZE) || !call.size.is_multiple_of(PAGE_SIZE) {
+            return Err("arguments.alignment");
+        }
+        if end > self.file_pages * PAGE_SIZE {
+            return Err("arguments.range");
+        }
+        Ok(Request {
+            range: call.offset / PAGE_SIZE..end / PAGE_SIZE,
+            to,
+            mode,
+        })
+    }
+
+    fn judge_request(&self, call: &RawConvert, request: &Request) -> Vec<Allowed> {
+        let Request { range, to, mode } = request;
+        if !mode_offered(self.platform, self.dialect, *to, *mode) {
+            let to_private = *mode == Mode::Zero && *to == Attribute::Private;
+            return vec![Allowed {
+                result: Err(Errno::EOPNOTSUPP),
+                error_offset: ErrorOffset::At(call.offset),
+                clause: if to_private {
+                    "zero.to-private-refused"
+                } else {
+                    "mode.refused"
+                },
+                error_offset_clause: "mode.refused",
+                no_effect_clause: "mode.refused-no-effect",
+            }];
+        }
+        let in_use = self.pins.range(range.clone()).next().map(|(page, _)| *page);
+        match (to, in_use) {
+            (Attribute::Private, Some(page)) => vec![Allowed {
+                result: Err(Errno::EAGAIN),
+                error_offset: ErrorOffset::At(page * PAGE_SIZE),
+                clause: "in-use.refused",
+                error_offset_clause: "in-use.error-offset",
+                no_effect_clause: "in-use.no-effect",
+            }],
+            (Attribute::Shared, Some(_)) => vec![Allowed::success("in-use.to-shared")],
+            (Attribute::Private, None) if self.was_refused => {
+                vec![Allowed::success("in-use.retry")]
+            }
+            (_, None) if *mode == Mode::Unspecified => {
+                vec![Allowed::success("unspecified.accepted")]
+            }
+            (_, None) => vec![Allowed::success("convert.accepted")],
+        }
+    }
+
+    /// The call returned `result`, one of those that were allowed.
+    pub fn apply(&mut self, call: &RawConvert, result: Result<(), Errno>) {
+        match result {
+            Ok(()) => {
+                if let Ok(request) = self.check_arguments(call) {
+                    self.convert(&request);
+                }
+            }
+            Err(Errno::EAGAIN) => self.was_refused = true,
+            Err(_) => {}
+        }
+    }
+
+    /// A conversion has succeeded.
+    fn convert(&mut self, request: &Request) {
+        let Request { range, to, mode } = request;
+        for number in self.pages_with_memory(range.clone()) {
+            let already = self.attribute(number) == *to;
+            let Some(page) = self.pages.get_mut(&number) else {
+                continue;
+            };
+            // Never touched: zeros on first touch, whatever a mode did to it.
+            if page.backing == Backing::Reserved {
+                continue;
+            }
+            match mode {
+                Mode::Zero => {
+                    page.content = Content::Zero;
+                    page.clause = if already {
+                        "zero.whole-range"
+                    } else {
+                        "zero.to-shared"
+                    };
+                }
+                Mode::Preserve => {
+                    page.clause = match to {
+                        _ if already => "preserve.whole-range",
+                        Attribute::Private => "preserve.to-private",
+                        Attribute::Shared => "preserve.to-shared",
+                    };
+                }
+                Mode::Unspecified if self.dialect.has_content_modes() => {
+                    page.content = Content::Unknown;
+                    page.clause = "unspecified.stable";
+                }
+                Mode::Unspecified => page.clause = "upstream.contents-kept",
+            }
+        }
+        self.attributes.set(range.clone(), (*to, "convert.range"));
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The state of the memory as the clauses have it, and how each step changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::content::{Content, PageBytes};
+use super::runs::Runs;
+use crate::case::{Attribute, Case, SlotMap, View};
+use crate::dialect::Dialect;
+use crate::platform::Platform;
+
+/// Whether a page has memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// It was never allocated, or punched out.
+    Hole,
+    /// It was allocated but nobody has touched it: whatever happens to it, the first touch reads zeros.
+    Reserved,
+    /// Somebody has touched it.
+    Allocated,
+}
+
+/// A page that is not simply a hole.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    pub backing: Backing,
+    pub content: Content,
+    /// The clause that its contents follow from.
+    pub clause: &'static str,
+}
+
+/// What a view must see at a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// These contents.
+    Content(Content),
+    /// The access faults.
+    Fault,
+    /// The access is an MMIO exit.
+    Mmio,
+}
+
+/// The memory under test as the clauses have it.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    pub(super) platform: Platform,
+    pub(super) dialect: Dialect,
+    pub(super) file_pages: u64,
+    /// Attribute of each page and the clause that it follows from.
+    pub(super) attributes: Runs<(Attribute, &'static str)>,
+    /// Every page that is not a hole.
+    pub(super) pages: BTreeMap<u64, Page>,
+    pub(super) slots: BTreeMap<u32, SlotMap>,
+    /// Pages that are in use elsewhere, with the number of references.
+    pub(super) pins: BTreeMap<u64, u32>,
+    /// Whether a conversion has been refused because of a page in use.
+    pub(super) was_refused: bool,
+    /// Pages that were punched out since they last had memory.
+    punched: BTreeSet<u64>,
+}
+
+impl Oracle {
+    /// A fresh guest_memfd, with the case's memslots at the start.
+    pub fn new(platform: Platform, dialect: Dialect, case: &Case) -> Oracle {
+        let mut slots = BTreeMap::new();
+        if !case.no_slots {
+            slots.insert(
+                0,
+                SlotMap {
+                    slot: 0,
+                    pages: 0..case.pages,
+                    at: 0,
+                },
+            );
+        }
+        Oracle {
+            platform,
+            dialect,
+            file_pages: case.pages,
+            attributes: Runs::new((case.start, "fresh.attribute")),
+            pages: BTreeMap::new(),
+            slots,
+            pins: BTreeMap::new(),
+            was_refused: false,
+            punched: BTreeSet::new(),
+        }
+    }
+
+    /// Size of the file in pages.
+    pub fn file_pages(&self) -> u64 {
+        self.file_pages
+    }
+
+    /// The attribute of `page`.
+    pub fn attribute(&self, page: u64) -> Attribute {
+        self.attributes.get(page).0
+    }
+
+    /// The clause that the attribute of `page` follows from.
+    pub fn attribute_clause(&self, page: u64) -> &'static str {
+        self.attributes.get(page).1
+    }
+
+    /// Whether `page` has memory.
+    pub fn backing(&self, page: u64) -> Backing {
+        self.pages.get(&page).map_or(Backing::Hole, |p| p.backing)
+    }
+
+    /// What is known of the bytes of `page`, for whoever may read them.
+    pub fn content(&self, page: u64) -> Content {
+        self.pages
+            .get(&page)
+            .map_or(Content::Zero, |p| p.content.clone())
+    }
+
+    /// The clause that the contents of `page` follow from.
+    pub fn content_clause(&self, page: u64) -> &'static str {
+        match self.pages.get(&page) {
+            Some(page) => page.clause,
+            None if self.punched.contains(&page) => "punch.zero",
+            None if self.attribute_clause(page) == "convert.range" => "convert.holes",
+            None => "fresh.zero",
+        }
+    }
+
+    /// What `view` must see at `page`.
+    pub fn sight(&self, view: View, page: u64) -> Sight {
+        match (view, self.attribute(page)) {
+            (View::Host | View::Child, Attribute::Private) => Sight::Fault,
+            (View::Host | View::Child, Attribute::Shared) => Sight::Content(self.content(page)),
+            (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
+            // The state is the guest_memfd's alone, so no access can contradict it on these platforms.
+            (View::Guest, _) => Sight::Content(self.content(page)),
+        }
+    }
+
+    /// The lowest memslot that maps `page`, and the page of the test memory that it is mapped at.
+    pub fn slot_of(&self, page: u64) -> Option<(u32, u64)> {
+        let slot = self.slots.values().find(|s| s.pages.contains(&page))?;
+        Some((slot.slot, slot.at + (page - slot.pages.start)))
+    }
+
+    /// The memslots, by number.
+    pub fn slots(&self) -> impl Iterator<Item = &SlotMap> {
+        self.slots.values()
+    }
+
+    /// Somebody has touched `page`: it has memory from now on.
+    pub fn touch(&mut self, page: u64) {
+        let clause = self.content_clause(page);
+        let new = Page {
+            backing: Backing::Allocated,
+            content: Content::Zero,
+            clause,
+        };
+        self.pages.entry(page).or_insert(new).backing = Backing::Allocated;
+        self.punched.remove(&page);
+    }
+
+    /// Somebody has written the pattern with `tag` to `page`.
+    pub fn write(&mut self, page: u64, tag: u64) {
+        let content = Content::Pattern(tag);
+        self.pages.insert(
+            page,
+            Page {
+                backing: Backing::Allocated,
+                content,
+                clause: "memory.same",
+            },
+        );
+        self.punched.remove(&page);
+    }
+
+    /// Somebody has seen the contents of `page`, which were unknown.
+    pub fn learn(&mut self, page: u64, bytes: &PageBytes) {
+        self.touch(page);
+        if let Some(page) = self.pages.get_mut(&page)
+            && page.content == Content::Unknown
+        {
+            page.content = Content::Bytes(Rc::new(*bytes));
+        }
+    }
+
+    /// Pages of `range` were punched out.
+    pub fn punch(&mut self, range: Range<u64>) {
+        for page in self.pages_with_memory(range) {
+            self.pages.remove(&page);
+            // Who used the old memory of the page does not use the page any more.
+            self.pins.remove(&page);
+            self.punched.insert(page);
+        }
+    }
+
+    /// Pages of `range` were allocated.
+    pub fn allocate(&mut self, range: Range<u64>) {
+        for page in range {
+            self.punched.remove(&page);
+            self.pages.entry(page).or_insert(Page {
+                backing: Backing::Reserved,
+                content: Content::Zero,
+                clause: "allocate.zero",
+            });
+        }
+    }
+
+    /// `page` is in use once more; taking the reference touched it.
+    pub fn pin(&mut self, page: u64) {
+        self.touch(page);
+        *self.pins.entry(page).or_default() += 1;
+    }
+
+    /// One use of `page` has ended.
+    pub fn unpin(&mut self, page: u64) {
+        if let Some(count) = self.pins.get_mut(&page) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&page);
+            }
+        }
+    }
+
+    /// Whether `page` is in use elsewhere.
+    pub fn is_pinned(&self, page: u64) -> bool {
+        self.pins.contains_key(&page)
+    }
+
+    /// A memslot was made.
+    pub fn map_slot(&mut self, map: &SlotMap) {
+        self.slots.insert(map.slot, map.clone());
+    }
+
+    /// A memslot was deleted.
+    pub fn delete_slot(&mut self, slot: u32) {
+        self.slots.remove(&slot);
+    }
+
+    /// Every page of `range` that is not a hole.
+    pub fn pages_with_memory(&self, range: Range<u64>) -> Vec<u64> {
+        self.pages.range(range).map(|(page, _)| *page).collect()
+    }
+
+    /// The state of `range`, a letter a page: `S` shared, `P` private, lower case for a hole.
+    pub fn map(&self, range: Range<u64>) -> String {
+        let letter = |page| match (self.attribute(page), self.backing(page)) {
+            (Attribute::Shared, Backing::Hole) => 's',
+            (Attribute::Shared, _) => 'S',
+            (Attribute::Private, Backing::Hole) => 'p',
+            (Attribute::Private, _) => 'P',
+        };
+        range.map(letter).collect()
+    }
+}
