@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Looking at everything that a step may have changed, without disturbing what is looked at.
+//!
+//! A read allocates a hole, and an access maps a page where it was not mapped. So after a step, only those views look at
+//! a page that have touched it before; a private page is tried by the host always, since a fault leaves no trace. In the
+//! end, when nothing follows that could be disturbed, every view looks at every page of interest, holes last.
+
+use std::collections::BTreeSet;
+
+use super::access;
+use super::session::{After, Session};
+use super::stop::Stop;
+use crate::case::{Attribute, View};
+use crate::oracle::{Backing, Sight};
+use crate::platform::Command;
+
+/// Shared pages on which it is proved that host and guest see the same memory.
+const PROVED: usize = 4;
+
+impl Session<'_> {
+    /// After a step: every page that was touched, through the views that touched it, and every fault that must happen.
+    pub fn audit(&mut self, after: &After) -> Result<(), Stop> {
+        for view in [View::Host, View::Guest, View::Child] {
+            let pages: Vec<u64> = self
+                .pages_of_interest()
+                .into_iter()
+                .filter(|page| match self.oracle.sight(view, *page) {
+                    Sight::Content(_) => self.touched.contains(&(*page, view)),
+                    Sight::Fault => view == View::Host || self.touched.contains(&(*page, view)),
+                    Sight::Mmio => false,
+                })
+                .filter(|_| view != View::Child || self.child.is_some())
+                .collect();
+            self.look(view, &pages, after, false)?;
+        }
+        Ok(())
+    }
+
+    /// After the last step: every page of interest through every view, holes last, and proof that they are the same
+    /// memory.
+    pub fn final_audit(&mut self) -> Result<(), Stop> {
+        let after = After::Nothing;
+        let (holes, memory): (Vec<u64>, Vec<u64>) = self
+            .pages_of_interest()
+            .into_iter()
+            .partition(|page| self.oracle.backing(*page) == Backing::Hole);
+        let (even, odd): (Vec<u64>, Vec<u64>) =
+            holes.into_iter().partition(|p| p.is_multiple_of(2));
+        // The first look at a hole allocates it: once from the host's side, once from the guest's.
+        let order = [(memory, View::Host), (odd, View::Guest), (even, View::Host)];
+        for (pages, first) in order {
+            let second = if first == View::Host {
+                View::Guest
+            } else {
+                View::Host
+            };
+            for view in [first, second] {
+                let mapped: Vec<u64> = pages
+                    .iter()
+                    .copied()
+                    .filter(|p| self.oracle.sight(view, *p) != Sight::Mmio)
+                    .collect();
+                self.look(view, &mapped, &after, true)?;
+            }
+            if self.child.is_some() {
+                self.look(View::Child, &pages, &after, true)?;
+            }
+        }
+        self.prove_same_memory()
+    }
+
+    fn pages_of_interest(&self) -> BTreeSet<u64> {
+        self.touched
+            .iter()
+            .map(|(page, _)| *page)
+            .chain(self.edges.iter().copied())
+            .collect()
+    }
+
+    /// What the guest writes to a shared page the host reads, and the other way round.
+    fn prove_same_memory(&mut self) -> Result<(), Stop> {
+        let pages: Vec<u64> = self
+            .pages_of_interest()
+            .into_iter()
+            .filter(|p| self.oracle.attribute(*p) == Attribute::Shared)
+            .filter(|p| self.oracle.slot_of(*p).is_some())
+            .collect();
+        // Spread over all of them.
+        let step = pages.len().div_ceil(PROVED).max(1);
+        for page in pages.into_iter().step_by(step) {
+            let Some(address) = self.guest_address(page) else {
+                continue;
+            };
+            // Arbitrary words of the page, different ones in each direction.
+            let (to_host, to_guest) = ((page * 7 % 511) as usize, (page * 11 % 511) as usize + 1);
+            let word = self.tag(b'Y') | page << 12 | to_host as u64;
+            let command = Command::Write {
+                address: address + to_host as u64 * 8,
+                word,
+            };
+            self.guest_command(command, "write", page)?;
+            let found = access::read_word(&*self.view, page, to_host)
+                .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
+            self.same(View::Host, page, to_host, word, found)?;
+
+            let word = self.tag(b'Z') | page << 12 | to_guest as u64;
+            access::write_word(&*self.view, page, to_guest, word)
+                .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
+            let command = Command::Read {
+                address: address + to_guest as u64 * 8,
+            };
+            let found = self.guest_command(command, "read", page)?.found;
+            self.same(View::Guest, page, to_guest, word, found)?;
+        }
+        Ok(())
+    }
+
+    fn same(
+        &self,
+        view: View,
+        page: u64,
+        index: usize,
+        expected: u64,
+        found: u64,
+    ) -> Result<(), Stop> {
+        if found == expected {
+            return Ok(());
+        }
+        let summary =
+            format!("{view} does not see what was written to page {page} from the other side");
+        Err(Stop::broken("memory.same", summary)
+            .at(view.name(), page, Some(index as u64 * 8))
+            .but(format!("{expected:#018x}"), format!("{found:#018x}")))
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Issuing a conversion and judging what it returns.
+
+use std::ptr::null_mut;
+use std::thread;
+
+use super::session::{After, Session, failed};
+use super::stop::Stop;
+use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns};
+use crate::errno::Errno;
+use crate::oracle::{Allowed, Content, ErrorOffset};
+use crate::results::Blame;
+use crate::uapi::{ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE};
+
+/// How often a conversion to private may be refused although no page is in use. A page may be in flight elsewhere for a
+/// moment: a racing fault, a per-CPU list. Arbitrary, but far beyond what a correct kernel needs when nothing else runs.
+const TRANSIENT_TRIES: usize = 100;
+
+/// Contents remembered per conversion for observations; more would only repeat what these say.
+const REMEMBERED: usize = 64;
+
+/// What a call returned.
+struct Returned {
+    result: Result<(), Errno>,
+    error_offset: u64,
+}
+
+impl Returned {
+    fn describe(&self) -> String {
+        match self.result {
+            Ok(()) if self.error_offset == 0 => "success".into(),
+            Ok(()) => format!("success, error_offset {}", offset(self.error_offset)),
+            Err(errno) => format!("{errno}, error_offset {}", offset(self.error_offset)),
+        }
+    }
+}
+
+/// A byte offset, and the page that it is.
+fn offset(offset: u64) -> String {
+    match offset % PAGE_SIZE {
+        0 => format!("{offset:#x} (page {})", offset / PAGE_SIZE),
+        _ => format!("{offset:#x}"),
+    }
+}
+
+fn describe(allowed: &Allowed) -> String {
+    let result = match allowed.result {
+        Ok(()) => "success".to_string(),
+        Err(errno) => errno.to_string(),
+    };
+    match (allowed.result, allowed.error_offset) {
+        (Err(_), ErrorOffset::At(at)) => format!("{result}, error_offset {}", offset(at)),
+        _ => result,
+    }
+}
+
+impl Session<'_> {
+    /// Issues the call, retries it while the refusal may be a transient one, and judges the result.
+    pub fn convert(
+        &mut self,
+        call: &RawConvert,
+        explicit: Option<&Returns>,
+    ) -> Result<After, Stop> {
+        let allowed = self.oracle.judge(call);
+        if let Some(explicit) = explicit {
+            check_explicit(explicit, &allowed)?;
+        }
+        let mut returned = self.issue(call)?;
+        let mut tries = 1;
+        while tries < TRANSIENT_TRIES && self.is_transient(call, &allowed, &returned) {
+            thread::yield_now();
+            returned = self.issue(call)?;
+            tries += 1;
+        }
+        if tries > 1 {
+            self.observe(self.line, "transient-eagain", "yes");
+        }
+        let Some(outcome) = allowed.iter().find(|a| a.result == returned.result) else {
+            return Err(refusal(call, &allowed, &returned, tries));
+        };
+        let wrong_offset = match outcome.error_offset {
+            ErrorOffset::Anything => false,
+            ErrorOffset::Untouched => returned.error_offset != call.error_offset,
+            ErrorOffset::At(at) => returned.error_offset != at,
+        };
+        if wrong_offset {
+            let want = match outcome.error_offset {
+                ErrorOffset::At(at) => offset(at),
+                _ => format!("{} as before the call", offset(call.error_offset)),
+            };
+            let name = returned
+                .result
+                .map_or_else(|e| e.to_string(), |()| "success".into());
+            let got = offset(returned.error_offset);
+            return Err(Stop::broken(
+                outcome.error_offset_clause,
+                format!("{name} with error_offset {got} instead of {want}"),
+            )
+            .but(
+                format!("{name}, error_offset {want}"),
+                format!("{name}, error_offset {got}"),
+            ));
+        }
+        let no_effect = outcome.no_effect_clause;
+        self.remember_contents(call, returned.result);
+        self.oracle.apply(call, returned.result);
+        let range =
+            call.offset / PAGE_SIZE..call.offset.saturating_add(call.size).div_ceil(PAGE_SIZE);
+        self.watch_ends(range.start, range.end);
+        Ok(match returned.result {
+            Ok(()) => After::Converted(range),
+            Err(_) => After::Refused(no_effect),
+        })
+    }
+
+    /// The ends of a range and the pages beside it are looked at in the end, where the file has them.
+    pub fn watch_ends(&mut self, start: u64, end: u64) {
+        let last = self.oracle.file_pages() - 1;
+        let pages = [start.wrapping_sub(1), start, end.wrapping_sub(1), end];
+        self.edges.extend(pages.into_iter().filter(|p| *p <= last));
+    }
+
+    /// For the observation of what an unspecified mode did.
+    fn remember_contents(&mut self, call: &RawConvert, result: Result<(), Errno>) {
+        if result.is_err() || call.flags != 0 || !self.setup.dialect.has_content_modes() {
+            return;
+        }
+        let to = match call.attributes & ATTRIBUTE_PRIVATE {
+            0 => Attribute::Shared,
+            _ => Attribute::Private,
+        };
+        let range = call.offset / PAGE_SIZE..(call.offset + call.size) / PAGE_SIZE;
+        for page in self
+            .oracle
+            .pages_with_memory(range)
+            .into_iter()
+            .take(REMEMBERED)
+        {
+            let content = self.oracle.content(page);
+            if content != Content::Unknown {
+                self.before.insert(page, (content, self.line, to));
+            }
+        }
+    }
+
+    /// Whether a refusal may be a page in flight: EAGAIN to private that names a page of the range that nothing of ours
+    /// uses.
+    fn is_transient(&self, call: &RawConvert, allowed: &[Allowed], returned: &Returned) -> bool {
+        let may_convert = allowed
+            .iter()
+            .any(|a| a.result.is_ok() || a.result == Err(Errno::EAGAIN));
+        let page = returned.error_offset / PAGE_SIZE;
+        may_convert
+            && call.attributes == ATTRIBUTE_PRIVATE
+            && returned.result == Err(Errno::EAGAIN)
+            && returned.error_offset.is_multiple_of(PAGE_SIZE)
+            && returned.error_offset >= call.offset
+            && returned.error_offset - call.offset < call.size
+            && !self.oracle.is_pinned(page)
+    }
+
+    /// Makes the call once.
+    fn issue(&self, call: &RawConvert) -> Result<Returned, Stop> {
+        let mut argument = Argument::new(call)?;
+        // SAFETY: the argument is memory of ours, or deliberately none; pages of the guest_memfd are touched through raw
+        // pointers only.
+        let result = unsafe {
+            match call.descriptor {
+                Descriptor::GuestMemfd => self.gmem.set_memory_attributes2(argument.pointer()),
+                Descriptor::Vm => self.guest.vm().set_memory_attributes2(argument.pointer()),
+            }
+        };
+        // The selftests retry a call that a signal interrupted; nothing has happened then.
+        if result == Err(Errno::EINTR) {
+            return self.issue(call);
+        }
+        Ok(Returned {
+            result,
+            error_offset: argument.error_offset(call),
+        })
+    }
+}
+
+fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
+    let expected: Vec<String> = allowed.iter().map(describe).collect();
+    let expected = expected.join(" or ");
+    let found = returned.describe();
+    let mut summary = format!("the conversion returned {found} instead of {expected}");
+    if tries > 1 {
+        summary += &format!(", in each of {tries} tries");
+    }
+    let mut stop = Stop::broken(allowed[0].clause, summary).but(expected, found);
+    if call.flags != 0
+        || !call.size.is_multiple_of(PAGE_SIZE)
+        || !call.offset.is_multiple_of(PAGE_SIZE)
+    {
+        stop = stop.detail(vec![format!(
+            "offset {:#x} size {:#x} attributes {:#x} flags {:#x}",
+            call.offset, call.size, call.attributes, call.flags
+        )]);
+    }
+    stop
+}
+
+/// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.
+fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), Stop> {
+    let same = explicit.any_of.len() == allowed.len()
+        && allowed
+            .iter()
+            .all(|a| explicit.any_of.contains(&a.result.err()));
+    let same_page = explicit.error_page.is_none_or(|page| {
+        allowed
+            .iter()
+            .any(|a| a.error_offset == ErrorOffset::At(page * PAGE_SIZE))
+    });
+    if same && same_page {
+        return Ok(());
+    }
+    let oracle: Vec<String> = allowed.iter().map(describe).collect();
+    Err(Stop::error(
+        Blame::Suite,
+        format!(
+            "the case expects {explicit}, the clauses say {}",
+            oracle.join(" or ")
+        ),
+    ))
+}
+
+/// The argument of a call, where the case wants it.
+enum Argument {
+    Good(Box<MemoryAttributes2>),
+    /// A page that cannot be accessed, or only read.
+    Page(*mut libc::c_void),
+}
+
+impl Argument {
+    fn new(call: &RawConvert) -> Result<Argument, Stop> {
+        let argument = MemoryAttributes2 {
+            offset: call.offset,
+            size: call.size,
+            attributes: call.attributes,
+            flags: call.flags,
+            error_offset: call.error_offset,
+            reserved: call.reserved,
+        };
+        let protection = match call.pointer {
+            Pointer::Good => return Ok(Argument::Good(Box::new(argument))),
+            Pointer::Bad => libc::PROT_NONE,
+            Pointer::ReadOnly => libc::PROT_READ,
+        };
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let page = unsafe { libc::mmap(null_mut(), PAGE_SIZE as usize, both, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return Err(failed("mmap", Errno::last()));
+        }
+        // SAFETY: the page was mapped above, is page-aligned and larger than the structure.
+        unsafe { page.cast::<MemoryAttributes2>().write(argument) };
+        // SAFETY: as above; nothing refers to the page.
+        if unsafe { libc::mprotect(page, PAGE_SIZE as usize, protection) } != 0 {
+            return Err(failed("mprotect", Errno::last()));
+        }
+        Ok(Argument::Page(page))
+    }
+
+    fn pointer(&mut self) -> *mut MemoryAttributes2 {
+        match self {
+            Argument::Good(argument) => &mut **argument,
+            Argument::Page(page) => page.cast(),
+        }
+    }
+
+    /// What is in `error_offset` after the call; what was put there if the machine could not write.
+    fn error_offset(&self, call: &RawConvert) -> u64 {
+        match self {
+            Argument::Good(argument) => argument.error_offset,
+            Argument::Page(_) => call.error_offset,
+        }
+    }
+}
+
+impl Drop for Argument {
+    fn drop(&mut self) {
+        if let Argument::Page(page) = self {
+            // SAFETY: mapped in `new`, and the call that was given its address has returned.
+            unsafe { libc::munmap(*page, PAGE_SIZE as usize) };
+        }
+    }
+}

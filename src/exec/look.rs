@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Looking at pages through a view, and judging what is seen.
+
+use std::ops::Range;
+
+use super::access;
+use super::guard::{BUS_ADRERR, BusError};
+use super::hexdiff::{describe, first_difference, hexdiff};
+use super::session::{After, Session, failed};
+use super::stop::Stop;
+use crate::case::View;
+use crate::errno::Errno;
+use crate::oracle::{Content, PageBytes, Sight};
+use crate::platform::{Answer, Command, GuestStop};
+use crate::results::Blame;
+use crate::uapi::PAGE_SIZE;
+
+/// Pages that a guest command reads or writes, and what for.
+pub(super) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
+    let broken = |what: String| {
+        Stop::broken(
+            "guest.access",
+            format!("guest cannot {doing} page {page}: {what}"),
+        )
+        .at("guest", page, None)
+    };
+    match stop {
+        GuestStop::Mmio { gpa, .. } => broken(format!("KVM_EXIT_MMIO at {gpa:#x}")),
+        GuestStop::MemoryFault { flags, gpa, size } => {
+            let wanted = if flags & crate::uapi::ATTRIBUTE_PRIVATE != 0 {
+                "private"
+            } else {
+                "shared"
+            };
+            broken(format!(
+                "KVM_EXIT_MEMORY_FAULT ({wanted} access, gpa {gpa:#x}, size {size:#x})"
+            ))
+        }
+        GuestStop::Failed(call, errno) => broken(format!("{call} failed with {errno}")),
+        GuestStop::Hang { rip } => {
+            let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
+            Stop::timeout(format!("guest did not {doing} page {page} in time{at}"))
+        }
+        GuestStop::Exception { .. } | GuestStop::BadAnswer(_) => Stop::error(
+            Blame::Payload,
+            format!("guest was to {doing} page {page}: {stop}"),
+        ),
+        GuestStop::Shutdown | GuestStop::Unexpected(_) => Stop::error(
+            Blame::Machine,
+            format!("guest was to {doing} page {page}: {stop}"),
+        ),
+    }
+}
+
+impl Session<'_> {
+    /// Looks at every page of `pages` through `view` and compares with what the oracle says. With `writes`, a page that
+    /// must fault is also tried with a write.
+    pub fn look(
+        &mut self,
+        view: View,
+        pages: &[u64],
+        after: &After,
+        writes: bool,
+    ) -> Result<(), Stop> {
+        match view {
+            View::Host => pages
+                .iter()
+                .try_for_each(|p| self.look_host(*p, after, writes)),
+            View::Child => pages
+                .iter()
+                .try_for_each(|p| self.look_child(*p, after, writes)),
+            View::Guest => self.look_guest(pages, after),
+        }
+    }
+
+    fn look_host(&mut self, page: u64, after: &After, writes: bool) -> Result<(), Stop> {
+        match self.oracle.sight(View::Host, page) {
+            Sight::Fault => {
+                let read = access::read_page(&*self.view, page);
+                self.must_fault(View::Host, page, read, after, "read")?;
+                if writes {
+                    let write = access::write_word(&*self.view, page, 0, 0);
+                    self.must_fault(View::Host, page, write, after, "wrote")?;
+                }
+                Ok(())
+            }
+            Sight::Content(_) => {
+                let read = access::read_page(&*self.view, page);
+                let bytes =
+                    read.map_err(|fault| self.must_not_fault(View::Host, page, fault, after))?;
+                self.seen(View::Host, page, &bytes, after)
+            }
+            // Only guest accesses can be MMIO.
+            Sight::Mmio => Ok(()),
+        }
+    }
+
+    fn look_child(&mut self, page: u64, after: &After, writes: bool) -> Result<(), Stop> {
+        let sight = self.oracle.sight(View::Child, page);
+        let Some(child) = &mut self.child else {
+            return Err(Stop::error(
+                Blame::Suite,
+                "the case asks a child that was not forked",
+            ));
+        };
+        let read = child.read(page).map_err(child_failed)?;
+        match sight {
+            Sight::Fault => {
+                let write = if writes {
+                    Some(child.probe_write(page).map_err(child_failed)?)
+                } else {
+                    None
+                };
+                self.must_fault(View::Child, page, read, after, "read")?;
+                write.map_or(Ok(()), |w| {
+                    self.must_fault(View::Child, page, w, after, "wrote")
+                })
+            }
+            Sight::Content(_) => {
+                let bytes =
+                    read.map_err(|fault| self.must_not_fault(View::Child, page, fault, after))?;
+                self.seen(View::Child, page, &bytes, after)
+            }
+            Sight::Mmio => Ok(()),
+        }
+    }
+
+    fn look_guest(&mut self, pages: &[u64], after: &After) -> Result<(), Stop> {
+        // Consecutive pages with the same known pattern are one command.
+        let checkable = |content: &Content| match content {
+            Content::Zero => Some(crate::payload::pattern::ZERO),
+            Content::Pattern(tag) => Some(*tag),
+            Content::Bytes(_) | Content::Unknown => None,
+        };
+        let groups = self.groups(pages.iter().copied(), |p| {
+            match self.oracle.sight(View::Guest, p) {
+                Sight::Content(content) => (p, checkable(&content)).1.ok_or(p),
+                Sight::Fault | Sight::Mmio => Err(p),
+            }
+        });
+        for group in groups {
+            let page = group.start;
+            let Some(address) = self.guest_address(page) else {
+                continue;
+            };
+            match self.oracle.sight(View::Guest, page) {
+                Sight::Mmio => self.must_be_mmio(page, address)?,
+                Sight::Fault => {}
+                Sight::Content(content) => match checkable(&content) {
+                    Some(tag) => self.guest_check(&group, address, tag, after)?,
+                    None => {
+                        let bytes = self.guest_copy_out(page, address)?;
+                        self.seen(View::Guest, page, &bytes, after)?;
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the guest compare a group of pages with a pattern.
+    fn guest_check(
+        &mut self,
+        group: &Range<u64>,
+        address: u64,
+        tag: u64,
+        after: &After,
+    ) -> Result<(), Stop> {
+        let length = (group.end - group.start) * PAGE_SIZE;
+        let command = Command::Check {
+            address,
+            length,
+            tag,
+            first_page: group.start,
+        };
+        let answer = self.guest_command(command, "read", group.start)?;
+        if let Some(mismatch) = answer.mismatch {
+            let page = (group.start + mismatch.offset / PAGE_SIZE).min(group.end - 1);
+            let address = address + (page - group.start) * PAGE_SIZE;
+            let bytes = self.guest_copy_out(page, address)?;
+            self.seen(View::Guest, page, &bytes, after)?;
+            // The page is as it must be now, but the guest has seen it otherwise.
+            let clause = self.content_clause(page, after);
+            let summary = format!("guest saw a change of page {page} that went away");
+            return Err(Stop::broken(clause, summary)
+                .at("guest", page, Some(mismatch.offset % PAGE_SIZE))
+                .but(
+                    format!("{:#018x}", mismatch.expected),
+                    format!("{:#018x}", mismatch.found),
+                ));
+        }
+        for page in group.clone() {
+            self.oracle.touch(page);
+            self.touched.insert((page, View::Guest));
+        }
+        Ok(())
+    }
+
+    /// Has the guest copy a page to where the host can read it.
+    fn guest_copy_out(&mut self, page: u64, address: u64) -> Result<PageBytes, Stop> {
+        self.guest_command(Command::CopyOut { address }, "read", page)?;
+        let mut bytes = [0; PAGE_SIZE as usize];
+        self.guest.copy_buffer(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// Gives the guest a command about `page`.
+    pub fn guest_command(
+        &mut self,
+        command: Command,
+        doing: &str,
+        page: u64,
+    ) -> Result<Answer, Stop> {
+        let deadline = self.deadline();
+        self.guest
+            .command(command, deadline)
+            .map_err(|stop| guest_stop(stop, doing, page))
+    }
+
+    /// The guest's access to `page` must be an MMIO exit.
+    fn must_be_mmio(&mut self, page: u64, address: u64) -> Result<(), Stop> {
+        let deadline = self.deadline();
+        let found = match self.guest.command(Command::Read { address }, deadline) {
+            Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
+                // The vCPU is in the middle of the instruction; start it afresh.
+                return self
+                    .guest
+                    .reset(deadline)
+                    .map_err(|e| super::session::launch_failed(&e));
+            }
+            Err(stop @ (GuestStop::Hang { .. } | GuestStop::BadAnswer(_))) => {
+                return Err(guest_stop(stop, "read", page));
+            }
+            Err(stop) => stop.to_string(),
+            Ok(answer) => format!("the guest read {:#018x}", answer.found),
+        };
+        let summary =
+            format!("guest access to page {page}, whose memslot was deleted, is not an MMIO exit");
+        Err(Stop::broken("memslot.deleted", summary)
+            .at("guest", page, None)
+            .but(format!("KVM_EXIT_MMIO at {address:#x}"), found))
+    }
+
+    /// Judges bytes that a view has seen in a page that it may access.
+    pub fn seen(
+        &mut self,
+        view: View,
+        page: u64,
+        bytes: &PageBytes,
+        after: &After,
+    ) -> Result<(), Stop> {
+        let content = self.oracle.content(page);
+        if let Some(expected) = content.bytes(page)
+            && let Some(at) = first_difference(&expected, bytes)
+        {
+            let clause = match view {
+                View::Child => "fork.view",
+                View::Host | View::Guest => self.content_clause(page, after),
+            };
+            let found = describe(bytes, page);
+            let summary = format!(
+                "{view} sees {found} in page {page} instead of {}",
+                content.describe()
+            );
+            return Err(Stop::broken(clause, summary)
+                .at(view.name(), page, Some(at as u64 & !7))
+                .but(content.describe(), found)
+                .detail(hexdiff(&expected, bytes)));
+        }
+        if let Some((before, line, to)) = self.before.remove(&page) {
+            let seen = match before.bytes(page) {
+                Some(before) if before == *bytes => "kept",
+                _ if bytes.iter().all(|b| *b == 0) => "zero",
+                _ => "other",
+            };
+            self.observe(line, format!("contents-after-unspecified-to-{to}"), seen);
+        }
+        self.oracle.learn(page, bytes);
+        self.touched.insert((page, view));
+        Ok(())
+    }
+
+    /// A private page must fault, with the right code.
+    fn must_fault<T>(
+        &mut self,
+        view: View,
+        page: u64,
+        access: Result<T, BusError>,
+        after: &After,
+        verb: &str,
+    ) -> Result<(), Stop> {
+        // A fault leaves no trace, so it does not count as a touch.
+        match access {
+            Err(BusError {
+                code: BUS_ADRERR, ..
+            }) => Ok(()),
+            Err(BusError { code, .. }) => {
+                let summary =
+                    format!("{view} gets a SIGBUS of another kind at private page {page}");
+                Err(Stop::broken("host.fault-private", summary)
+                    .at(view.name(), page, None)
+                    .but(
+                        "SIGBUS, si_code 2 (BUS_ADRERR)",
+                        format!("SIGBUS, si_code {code}"),
+                    ))
+            }
+            Ok(_) => {
+                let clause = self.attribute_clause(view, page, after, "host.fault-private");
+                let summary = format!("{view} {verb} page {page}, which is private");
+                Err(Stop::broken(clause, summary)
+                    .at(view.name(), page, None)
+                    .but("SIGBUS", "no fault"))
+            }
+        }
+    }
+
+    /// A shared page must not fault.
+    pub fn must_not_fault(&self, view: View, page: u64, fault: BusError, after: &After) -> Stop {
+        let clause = self.attribute_clause(view, page, after, "host.access-shared");
+        Stop::broken(
+            clause,
+            format!("{view} gets SIGBUS at page {page}, which is shared"),
+        )
+        .at(view.name(), page, Some(fault.copied as u64))
+        .but("no fault", format!("SIGBUS, si_code {}", fault.code))
+    }
+
+    /// The clause that a wrong attribute breaks; `otherwise` when it was right before, or nobody knows.
+    fn attribute_clause(
+        &self,
+        view: View,
+        page: u64,
+        after: &After,
+        otherwise: &'static str,
+    ) -> &'static str {
+        match after {
+            After::Refused(clause) => clause,
+            After::Converted(range) if !range.contains(&page) => "convert.precise",
+            After::Punched(_) => "punch.attribute",
+            After::Remapped => "memslot.recreated",
+            _ if view == View::Child => "fork.view",
+            After::Converted(_) => self.oracle.attribute_clause(page),
+            After::Nothing if self.touched.contains(&(page, view)) => otherwise,
+            After::Nothing => self.oracle.attribute_clause(page),
+        }
+    }
+
+    /// The clause that wrong contents break.
+    pub fn content_clause(&self, page: u64, after: &After) -> &'static str {
+        match after {
+            After::Refused(clause) => clause,
+            After::Converted(range) if !range.contains(&page) => "convert.precise",
+            After::Remapped => "memslot.recreated",
+            After::Nothing | After::Converted(_) | After::Punched(_) => {
+                self.oracle.content_clause(page)
+            }
+        }
+    }
+}
+
+/// The child does not answer: it has died, or its pipe broke.
+pub(super) fn child_failed(errno: Errno) -> Stop {
+    failed("an access through the forked child", errno)
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One VM with one guest_memfd under test, and everything that a case knows about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::child::Child;
+use super::guard;
+use super::stop::Stop;
+use crate::case::{Attribute, Case, SlotMap, View};
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::machine::{GuestMemfd, HostView, Machine, Pin};
+use crate::oracle::{Content, Oracle};
+use crate::payload::abi::TEST_MEMORY;
+use crate::platform::{Command, Guest, LaunchError, Platform};
+use crate::results::{Blame, Observation};
+use crate::run::protocol::CapabilityNumbers;
+use crate::uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
+    kvm_userspace_memory_region2,
+};
+
+/// What the last step was, for deciding which clause a difference breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Nothing that changes attributes or contents.
+    Nothing,
+    /// A conversion of these pages succeeded.
+    Converted(Range<u64>),
+    /// A call was refused; it must not have had an effect. The clause that says so.
+    Refused(&'static str),
+    /// These pages were punched out.
+    Punched(Range<u64>),
+    /// A memslot came or went, or the view was mapped anew.
+    Remapped,
+}
+
+/// What a case runs against.
+pub(super) struct Setup<'a> {
+    pub machine: &'a dyn Machine,
+    pub platform: Platform,
+    pub dialect: Dialect,
+    pub capability_numbers: Option<CapabilityNumbers>,
+    /// How long the guest may take for one command.
+    pub guest_deadline: Duration,
+}
+
+/// A running case. Dropped fields end in order: first who uses the memory, then the memory.
+pub(super) struct Session<'a> {
+    pub setup: &'a Setup<'a>,
+    pub oracle: Oracle,
+    pub child: Option<Child>,
+    pub guest: Guest,
+    /// References on pages, by page.
+    pub pins: BTreeMap<u64, Vec<Box<dyn Pin>>>,
+    pub view: Box<dyn HostView>,
+    pub gmem: Box<dyn GuestMemfd>,
+    /// Who has touched which page through which view.
+    pub touched: BTreeSet<(u64, View)>,
+    /// Pages to look at in the end besides those that were touched: the ends of ranges and their neighbours.
+    pub edges: BTreeSet<u64>,
+    /// Where a deleted slot's pages were.
+    pub former_slots: Vec<SlotMap>,
+    /// Contents before an unspecified conversion, and the line and direction of it, until somebody looks.
+    pub before: BTreeMap<u64, (Content, usize, Attribute)>,
+    pub observations: BTreeSet<(usize, String, String)>,
+    /// Makes this case's patterns differ from other cases'.
+    pub salt: u16,
+    /// Line of the step being executed.
+    pub line: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Creates the VM, the guest_memfd, its mapping and its memslots.
+    pub fn start(setup: &'a Setup<'a>, case: &Case) -> Result<Session<'a>, Stop> {
+        guard::install().map_err(|e| failed("sigaction", e))?;
+        let guest = Guest::launch(setup.machine, setup.platform, setup.guest_deadline)
+            .map_err(|e| launch_failed(&e))?;
+        let flags = match case.start {
+            Attribute::Shared => GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
+            Attribute::Private => GUEST_MEMFD_FLAG_MMAP,
+        };
+        let size = case.pages * PAGE_SIZE;
+        let gmem = guest
+            .vm()
+            .create_guest_memfd(size, flags)
+            .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+        let view = gmem
+            .mmap(0, size)
+            .map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let mut session = Session {
+            setup,
+            oracle: Oracle::new(setup.platform, setup.dialect, case),
+            child: None,
+            guest,
+            pins: BTreeMap::new(),
+            view,
+            gmem,
+            touched: BTreeSet::new(),
+            edges: BTreeSet::from([0, case.pages - 1]),
+            former_slots: Vec::new(),
+            before: BTreeMap::new(),
+            observations: BTreeSet::new(),
+            salt: salt(&case.name),
+            line: 0,
+        };
+        let slots: Vec<SlotMap> = session.oracle.slots().cloned().collect();
+        for map in slots {
+            session.map_slot(&map)?;
+        }
+        Ok(session)
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
+    pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), Stop> {
+        use std::os::fd::AsRawFd;
+        let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
+        let gpa = TEST_MEMORY + map.at * PAGE_SIZE;
+        let offset = map.pages.start * PAGE_SIZE;
+        let region = kvm_userspace_memory_region2 {
+            slot: map.slot,
+            flags: KVM_MEM_GUEST_MEMFD,
+            guest_phys_addr: gpa,
+            memory_size: size,
+            userspace_addr: self.view.address() as u64 + offset,
+            guest_memfd_offset: offset,
+            guest_memfd: self.gmem.fd().as_raw_fd() as u32,
+            ..Default::default()
+        };
+        // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
+        // fields), and is accessed through raw pointers only.
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }
+            .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2", e))?;
+        self.guest.map(gpa, size).map_err(|e| launch_failed(&e))?;
+        self.former_slots.retain(|s| s.slot != map.slot);
+        Ok(())
+    }
+
+    /// Deletes a slot.
+    pub fn delete_slot(&mut self, slot: u32) -> Result<(), Stop> {
+        let Some(map) = self.oracle.slots().find(|s| s.slot == slot).cloned() else {
+            return Err(Stop::error(
+                Blame::Suite,
+                format!("the case deletes slot {slot}, which is not there"),
+            ));
+        };
+        let region = kvm_userspace_memory_region2 {
+            slot,
+            ..Default::default()
+        };
+        // SAFETY: a region of size 0 gives the guest no memory.
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }
+            .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2 (delete)", e))?;
+        self.oracle.delete_slot(slot);
+        self.former_slots.push(map);
+        Ok(())
+    }
+
+    /// Unmaps the host's view and maps it again.
+    pub fn remap(&mut self) -> Result<(), Stop> {
+        if self.oracle.slots().next().is_some() {
+            let why = "the case remaps the host's view while a memslot still uses it";
+            return Err(Stop::error(Blame::Suite, why));
+        }
+        let size = self.view.length();
+        let view = self
+            .gmem
+            .mmap(0, size)
+            .map_err(|e| failed("mmap of the guest_memfd", e))?;
+        self.view = view;
+        self.touched.retain(|(_, view)| *view != View::Host);
+        Ok(())
+    }
+
+    /// Guest address of a page of the file: where a slot maps it, or where one did.
+    pub fn guest_address(&self, page: u64) -> Option<u64> {
+        let at = self.oracle.slot_of(page).map(|(_, at)| at).or_else(|| {
+            let slot = self
+                .former_slots
+                .iter()
+                .rev()
+                .find(|s| s.pages.contains(&page))?;
+            Some(slot.at + (page - slot.pages.start))
+        })?;
+        Some(TEST_MEMORY + at * PAGE_SIZE)
+    }
+
+    /// When a guest command that starts now must have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.setup.guest_deadline
+    }
+
+    /// The pattern tag of a letter in this case.
+    pub fn tag(&self, letter: u8) -> u64 {
+        crate::payload::pattern::tag(letter, self.salt)
+    }
+
+    /// Records what was seen where nothing is promised.
+    pub fn observe(&mut self, line: usize, what: impl Into<String>, seen: impl Into<String>) {
+        self.observations.insert((line, what.into(), seen.into()));
+    }
+
+    /// What was observed, in the order of the case.
+    pub fn take_observations(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.observations)
+            .into_iter()
+            .map(|(line, what, seen)| Observation { line, what, seen })
+            .collect()
+    }
+
+    /// Runs `pages` as groups that lie next to each other in one slot and for which `key` is the same: a guest command
+    /// handles a whole group.
+    pub fn groups<K: PartialEq>(
+        &self,
+        pages: impl IntoIterator<Item = u64>,
+        key: impl Fn(u64) -> K,
+    ) -> Vec<Range<u64>> {
+        let mut groups: Vec<Range<u64>> = Vec::new();
+        for page in pages {
+            if let Some(last) = groups.last_mut()
+                && last.end == page
+                && self.guest_address(page)
+                    == self
+                        .guest_address(page - 1)
+                        .map(|address| address + PAGE_SIZE)
+                && key(page) == key(page - 1)
+            {
+                last.end = page + 1;
+                continue;
+            }
+            groups.push(page..page + 1);
+        }
+        groups
+    }
+
+    /// A command to the guest about a group of pages.
+    pub fn fill_command(&self, pages: &Range<u64>, address: u64, tag: u64) -> Command {
+        let length = (pages.end - pages.start) * PAGE_SIZE;
+        Command::Fill {
+            address,
+            length,
+            tag,
+            first_page: pages.start,
+        }
+    }
+}
+
+/// A number that differs from case to case and is the same in every run.
+fn salt(name: &str) -> u16 {
+    // FNV-1a; any mixing of the bytes would do.
+    let hash = name.bytes().fold(0x811c_9dc5u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
+    (hash ^ hash >> 16) as u16 & 0xfff
+}
+
+/// A call that has nothing to do with conversions failed.
+pub(super) fn failed(call: &str, errno: Errno) -> Stop {
+    Stop::error(Blame::Machine, format!("{call} failed with {errno}"))
+}
+
+/// The VM could not be launched.
+pub(super) fn launch_failed(error: &LaunchError) -> Stop {
+    Stop::error(Blame::Machine, error.to_string())
+}

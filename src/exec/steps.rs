@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Executing the statements of a case.
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+
+use super::access;
+use super::child::Child;
+use super::look::child_failed;
+use super::session::{After, Session, failed};
+use super::stop::Stop;
+use crate::case::{Action, Capability, Look, Misbehaviour, Pages, RawConvert, Step, Toucher, View};
+use crate::oracle::{self, Content, PageBytes, Sight};
+use crate::platform::{Command, GuestStop};
+use crate::results::Blame;
+use crate::uapi::{self, PAGE_SIZE};
+
+/// An address that the guest's page tables never map.
+const UNMAPPED: u64 = 1 << 46;
+
+impl Session<'_> {
+    /// Executes one statement. Says what must be audited then, if anything.
+    pub fn step(&mut self, step: &Step) -> Result<Option<After>, Stop> {
+        self.line = step.line;
+        let expect = step.expect.as_ref();
+        let after = match &step.action {
+            Action::Convert { pages, to, mode } => {
+                let call = RawConvert {
+                    offset: pages.start * PAGE_SIZE,
+                    size: (pages.end - pages.start) * PAGE_SIZE,
+                    attributes: to.bits(),
+                    flags: mode.bits(),
+                    ..RawConvert::default()
+                };
+                self.convert(&call, expect)?
+            }
+            Action::Raw(call) => self.convert(call, expect)?,
+            _ if expect.is_some_and(|r| r.any_of != [None]) => {
+                return Err(Stop::error(
+                    Blame::Suite,
+                    "only a conversion can be expected to fail",
+                ));
+            }
+            Action::Write {
+                view,
+                pages,
+                letter,
+            } => {
+                self.write(*view, pages, *letter)?;
+                After::Nothing
+            }
+            Action::Read { view, pages } => {
+                self.read(*view, pages)?;
+                return Ok(None);
+            }
+            Action::Touch { who, pages } => {
+                self.touch(*who, pages)?;
+                return Ok(None);
+            }
+            Action::Expect { view, pages, look } => {
+                self.expect(*view, pages, *look)?;
+                return Ok(None);
+            }
+            Action::Punch(pages) => self.punch(pages)?,
+            Action::Allocate(pages) => self.allocate(pages)?,
+            Action::Pin(pages) => self.pin(pages)?,
+            Action::Unpin(pages) => self.unpin(pages)?,
+            Action::SlotMap(map) => {
+                self.map_slot(map)?;
+                self.oracle.map_slot(map);
+                After::Remapped
+            }
+            Action::SlotDelete(slot) => {
+                self.delete_slot(*slot)?;
+                After::Remapped
+            }
+            Action::Remap => {
+                self.remap()?;
+                After::Remapped
+            }
+            Action::ChildFork => {
+                let child = Child::fork(&*self.view).map_err(|e| failed("fork", e))?;
+                self.child = Some(child);
+                After::Nothing
+            }
+            Action::ChildExit => {
+                self.child = None;
+                self.touched.retain(|(_, view)| *view != View::Child);
+                return Ok(None);
+            }
+            Action::Capability(capability) => {
+                self.capability(*capability)?;
+                return Ok(None);
+            }
+            Action::Misbehave(how) => {
+                self.misbehave(*how)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(after))
+    }
+
+    fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), Stop> {
+        let tag = self.tag(letter);
+        for page in pages.clone() {
+            if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
+                let why =
+                    format!("the case has {view} write page {page}, which it must not access");
+                return Err(Stop::error(Blame::Suite, why));
+            }
+        }
+        match view {
+            View::Guest => {
+                for group in self.groups(pages.clone(), |_| ()) {
+                    let Some(address) = self.guest_address(group.start) else {
+                        continue;
+                    };
+                    let command = self.fill_command(&group, address, tag);
+                    self.guest_command(command, "write", group.start)?;
+                }
+            }
+            View::Host | View::Child => {
+                for page in pages.clone() {
+                    let bytes = pattern_bytes(tag, page);
+                    let written = match (view, &mut self.child) {
+                        (View::Child, Some(child)) => {
+                            child.write(page, &bytes).map_err(child_failed)?
+                        }
+                        (View::Child, None) => return Err(no_child()),
+                        _ => access::write_page(&*self.view, page, &bytes),
+                    };
+                    written
+                        .map_err(|fault| self.must_not_fault(view, page, fault, &After::Nothing))?;
+                }
+            }
+        }
+        for page in pages.clone() {
+            self.before.remove(&page);
+            self.oracle.write(page, tag);
+            self.touched.insert((page, view));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, view: View, pages: &Pages) -> Result<(), Stop> {
+        for page in pages.clone() {
+            if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
+                let why = format!("the case has {view} read page {page}, which it must not access");
+                return Err(Stop::error(Blame::Suite, why));
+            }
+        }
+        match view {
+            View::Guest => {
+                for group in self.groups(pages.clone(), |_| ()) {
+                    let Some(address) = self.guest_address(group.start) else {
+                        continue;
+                    };
+                    let length = (group.end - group.start) * PAGE_SIZE;
+                    self.guest_command(Command::Touch { address, length }, "read", group.start)?;
+                }
+            }
+            View::Host => {
+                for page in pages.clone() {
+                    access::read_word(&*self.view, page, 0)
+                        .map_err(|fault| self.must_not_fault(view, page, fault, &After::Nothing))?;
+                }
+            }
+            View::Child => {
+                for page in pages.clone() {
+                    let child = self.child.as_mut().ok_or_else(no_child)?;
+                    let read = child.read(page).map_err(child_failed)?;
+                    read.map_err(|fault| self.must_not_fault(view, page, fault, &After::Nothing))?;
+                }
+            }
+        }
+        for page in pages.clone() {
+            self.oracle.touch(page);
+            self.touched.insert((page, view));
+        }
+        Ok(())
+    }
+
+    /// Each side reads the pages that it may.
+    fn touch(&mut self, who: Toucher, pages: &Pages) -> Result<(), Stop> {
+        let views: &[View] = match who {
+            Toucher::Nobody => &[],
+            Toucher::Host => &[View::Host],
+            Toucher::Guest => &[View::Guest],
+            Toucher::Both => &[View::Host, View::Guest],
+        };
+        for view in views {
+            for page in pages.clone() {
+                if matches!(self.oracle.sight(*view, page), Sight::Content(_)) {
+                    self.read(*view, &(page..page + 1))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The case says what a page looks like: the oracle must agree, and then the page must be so.
+    fn expect(&mut self, view: View, pages: &Pages, look: Look) -> Result<(), Stop> {
+        for page in pages.clone() {
+            let sight = self.oracle.sight(view, page);
+            let agrees = match (look, &sight) {
+                (Look::Any, Sight::Content(_)) => true,
+                (Look::Pattern(letter), Sight::Content(content)) => {
+                    *content == Content::Pattern(self.tag(letter))
+                }
+                (Look::Zero, Sight::Content(content)) => *content == Content::Zero,
+                (Look::Fault, Sight::Fault) | (Look::Mmio, Sight::Mmio) => true,
+                _ => false,
+            };
+            if !agrees {
+                let says = match sight {
+                    Sight::Content(content) => content.describe(),
+                    Sight::Fault => "a fault".into(),
+                    Sight::Mmio => "an MMIO exit".into(),
+                };
+                let why = format!(
+                    "the case expects {look} of {view} at page {page}, the clauses say {says}"
+                );
+                return Err(Stop::error(Blame::Suite, why));
+            }
+        }
+        let pages: Vec<u64> = pages.clone().collect();
+        self.look(view, &pages, &After::Nothing, true)
+    }
+
+    fn punch(&mut self, pages: &Pages) -> Result<After, Stop> {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        self.gmem
+            .fallocate(
+                mode,
+                pages.start * PAGE_SIZE,
+                (pages.end - pages.start) * PAGE_SIZE,
+            )
+            .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))?;
+        self.oracle.punch(pages.clone());
+        self.before.retain(|page, _| !pages.contains(page));
+        // They are holes again, and a look at a hole allocates it: that can wait until the end.
+        let (punched, touched): (Vec<_>, Vec<_>) = self
+            .touched
+            .iter()
+            .partition(|(page, _)| pages.contains(page));
+        self.edges.extend(punched.into_iter().map(|(page, _)| page));
+        self.touched = touched.into_iter().collect();
+        self.watch_ends(pages.start, pages.end);
+        Ok(After::Punched(pages.clone()))
+    }
+
+    fn allocate(&mut self, pages: &Pages) -> Result<After, Stop> {
+        self.gmem
+            .fallocate(
+                libc::FALLOC_FL_KEEP_SIZE,
+                pages.start * PAGE_SIZE,
+                (pages.end - pages.start) * PAGE_SIZE,
+            )
+            .map_err(|e| failed("fallocate", e))?;
+        self.oracle.allocate(pages.clone());
+        self.watch_ends(pages.start, pages.end);
+        Ok(After::Nothing)
+    }
+
+    fn pin(&mut self, pages: &Pages) -> Result<After, Stop> {
+        for page in pages.clone() {
+            if self.oracle.sight(View::Host, page) == Sight::Fault {
+                let why = format!("the case pins page {page}, which is private");
+                return Err(Stop::error(Blame::Suite, why));
+            }
+            let pin = self
+                .view
+                .pin(page * PAGE_SIZE)
+                .map_err(|e| failed("vmsplice", e))?;
+            self.pins.entry(page).or_default().push(pin);
+            self.oracle.pin(page);
+            self.touched.insert((page, View::Host));
+        }
+        Ok(After::Nothing)
+    }
+
+    fn unpin(&mut self, pages: &Pages) -> Result<After, Stop> {
+        for page in pages.clone() {
+            if self.pins.get_mut(&page).and_then(Vec::pop).is_none() {
+                let why = format!("the case unpins page {page}, which is not pinned");
+                return Err(Stop::error(Blame::Suite, why));
+            }
+            self.oracle.unpin(page);
+        }
+        Ok(After::Nothing)
+    }
+
+    /// What `KVM_CHECK_EXTENSION` says must be what the clauses say.
+    fn capability(&self, capability: Capability) -> Result<(), Stop> {
+        let numbers = self.setup.capability_numbers;
+        let number = match capability {
+            Capability::MemoryAttributes => Some(uapi::KVM_CAP_MEMORY_ATTRIBUTES),
+            Capability::GuestMemfdMemoryAttributes => {
+                numbers.and_then(|n| n.guest_memfd_memory_attributes)
+            }
+            Capability::MemoryAttributes2Flags => numbers.and_then(|n| n.memory_attributes2_flags),
+        };
+        let Some(number) = number else {
+            let why = format!(
+                "the number of the capability {} is not known",
+                capability.name()
+            );
+            return Err(Stop::error(Blame::Suite, why));
+        };
+        let (system, vm) =
+            oracle::capability_values(self.setup.platform, self.setup.dialect, capability);
+        let answers = [
+            ("system", system, self.setup.machine.check_extension(number)),
+            ("VM", vm, self.guest.vm().check_extension(number)),
+        ];
+        for (on, expected, answer) in answers {
+            if answer != Ok(expected) {
+                let found = answer.map_or_else(|e| e.to_string(), |n| n.to_string());
+                let summary = format!(
+                    "capability {} ({number}) on the {on} is {found} instead of {expected}",
+                    capability.name()
+                );
+                return Err(
+                    Stop::broken("capability.agrees", summary).but(expected.to_string(), found)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn misbehave(&mut self, how: Misbehaviour) -> Result<(), Stop> {
+        match how {
+            Misbehaviour::HangGuest => self.guest_command(Command::Spin, "spin on", 0).map(|_| ()),
+            Misbehaviour::HangHost => loop {
+                std::thread::park();
+            },
+            Misbehaviour::Segfault => die(Signal::SIGSEGV),
+            Misbehaviour::Kill => die(Signal::SIGKILL),
+            Misbehaviour::Exit => std::process::exit(3),
+            Misbehaviour::Garbage => {
+                println!("not ok 1 this.is.no.result\n1..0\nBail out!");
+                eprintln!("{{\"reply\":\"done\"}} \u{1b}[31m\u{7f}");
+                Ok(())
+            }
+            Misbehaviour::GuestException => {
+                let deadline = self.deadline();
+                let command = Command::Read { address: UNMAPPED };
+                match self.guest.command(command, deadline) {
+                    Ok(_) => Err(Stop::error(
+                        Blame::Payload,
+                        "the guest read an address that is not mapped",
+                    )),
+                    Err(stop @ GuestStop::Exception { .. }) => {
+                        Err(Stop::error(Blame::Payload, stop.to_string()))
+                    }
+                    Err(stop) => Err(super::look::guest_stop(stop, "read", 0)),
+                }
+            }
+            Misbehaviour::Panic => panic!("the case asked for it"),
+        }
+    }
+}
+
+/// Dies of a signal, whatever handler the process has for it.
+fn die(signal: Signal) -> ! {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: restoring the default action is always sound. It fails for SIGKILL, which has no other.
+    let _ = unsafe { sigaction(signal, &default) };
+    let _ = kill(nix::unistd::getpid(), signal);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn no_child() -> Stop {
+    Stop::error(Blame::Suite, "the case uses a child that was not forked")
+}
+
+/// The bytes of a pattern in a page.
+pub(super) fn pattern_bytes(tag: u64, page: u64) -> PageBytes {
+    // A pattern always has known bytes.
+    Content::Pattern(tag)
+        .bytes(page)
+        .unwrap_or([0; PAGE_SIZE as usize])
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Why a case ended before its last step.
+
+use crate::case;
+use crate::results::{Blame, Failure, Verdict};
+
+/// A case ended early. Boxed: it travels through every `?`, and is large.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub verdict: Verdict,
+    pub failure: Box<Failure>,
+}
+
+impl Stop {
+    /// The kernel broke `clause`.
+    pub fn broken(clause: &str, summary: impl Into<String>) -> Stop {
+        let mut stop = Stop::new(Verdict::Fail, Blame::Kernel, summary);
+        stop.failure.clause = Some(clause.to_string());
+        if let Some(clause) = case::clause(clause) {
+            stop.failure.clause_text = Some(clause.text.clone());
+            stop.failure.clause_source = Some(clause.source.clone());
+        }
+        stop
+    }
+
+    /// The suite could not decide.
+    pub fn error(blame: Blame, summary: impl Into<String>) -> Stop {
+        Stop::new(Verdict::Error, blame, summary)
+    }
+
+    /// A deadline passed.
+    pub fn timeout(summary: impl Into<String>) -> Stop {
+        let mut stop = Stop::new(Verdict::Timeout, Blame::Kernel, summary);
+        // Whether the guest, the kernel or the suite hangs cannot be told from here.
+        stop.failure.blame = None;
+        stop
+    }
+
+    fn new(verdict: Verdict, blame: Blame, summary: impl Into<String>) -> Stop {
+        let summary = summary.into();
+        let failure = Failure {
+            summary,
+            blame: Some(blame),
+            ..Failure::default()
+        };
+        Stop {
+            verdict,
+            failure: Box::new(failure),
+        }
+    }
+
+    /// Says what was expected and what was found.
+    pub fn but(mut self, expected: impl Into<String>, found: impl Into<String>) -> Stop {
+        self.failure.expected = Some(expected.into());
+        self.failure.found = Some(found.into());
+        self
+    }
+
+    /// Says where.
+    pub fn at(mut self, view: &str, page: u64, offset: Option<u64>) -> Stop {
+        self.failure.view = Some(view.to_string());
+        self.failure.page = Some(page);
+        self.failure.offset = offset;
+        self
+    }
+
+    /// Adds lines of detail.
+    pub fn detail(mut self, lines: Vec<String>) -> Stop {
+        self.failure.detail.extend(lines);
+        self
+    }
+}
