@@ -4,5 +4,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if gmem_conform::init::is_init() {
+        gmem_conform::init::run()
+    }
     gmem_conform::cli::main(std::env::args_os().collect())
 }

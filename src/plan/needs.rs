@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Where a case makes sense, and what it lacks there.
+
+use crate::case::{Attribute, Case, Requirement};
+use crate::oracle::mode_offered;
+use crate::platform::Platform;
+use crate::results::{Environment, Need};
+
+/// The platforms that a case is planned on: those that it names, or all that have private memory.
+pub fn platforms_of(case: &Case) -> Vec<Platform> {
+    let named = case.needs.iter().find_map(|need| match need {
+        Requirement::Platform(platforms) => Some(platforms.clone()),
+        _ => None,
+    });
+    named.unwrap_or_else(|| {
+        Platform::ALL
+            .into_iter()
+            .filter(|p| p.has_private_memory())
+            .collect()
+    })
+}
+
+/// Everything that a case needs on a platform and that is not there.
+pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<Need> {
+    let state = environment
+        .platforms
+        .iter()
+        .find(|p| p.name == platform.name());
+    let mut unmet = match state {
+        Some(state) => state.missing.clone(),
+        None => vec![Need::new(
+            "unknown-platform",
+            format!("nothing is known of {platform} here"),
+        )],
+    };
+    // Without a dialect the platform is missing, and nothing more can be said.
+    let Some(dialect) = environment.dialect.filter(|_| unmet.is_empty()) else {
+        return unmet;
+    };
+    for need in &case.needs {
+        match need {
+            Requirement::Platform(_) => {}
+            Requirement::Dialect(dialects) if dialects.contains(&dialect) => {}
+            Requirement::Dialect(dialects) => {
+                let names: Vec<&str> = dialects.iter().map(|d| d.name()).collect();
+                // That a kernel has no content modes is the more telling reason.
+                unmet.push(
+                    if !dialect.has_content_modes()
+                        && dialects.iter().all(|d| d.has_content_modes())
+                    {
+                        no_content_modes()
+                    } else {
+                        let prose = format!(
+                            "the case is about {}, the machine speaks {dialect}",
+                            names.join(" and ")
+                        );
+                        Need::new(format!("dialect-{dialect}"), prose)
+                    },
+                );
+            }
+            Requirement::Mode(_) if !dialect.has_content_modes() => unmet.push(no_content_modes()),
+            Requirement::Mode(mode) => {
+                let offered = [Attribute::Shared, Attribute::Private]
+                    .into_iter()
+                    .any(|to| mode_offered(platform, dialect, to, *mode));
+                if !offered {
+                    let prose =
+                        format!("{platform} VMs do not offer the content mode {mode} in {dialect}");
+                    unmet.push(Need::new(format!("no-mode-{mode}"), prose));
+                }
+            }
+            Requirement::CapabilityNumbers => {
+                if !environment
+                    .capabilities
+                    .contains_key("KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES")
+                {
+                    unmet.push(Need::new(
+                        "no-capability-numbers",
+                        "the capability numbers of the series are not known: give --kernel-headers DIR",
+                    ));
+                }
+            }
+        }
+    }
+    unmet.dedup();
+    unmet
+}
+
+fn no_content_modes() -> Need {
+    Need::new(
+        "no-content-modes",
+        "this revision of the interface has no content modes",
+    )
+}
