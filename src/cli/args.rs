@@ -42,6 +42,8 @@ pub struct Cli {
 pub enum Command {
     /// Say what this machine offers, and why the rest is missing
     Probe,
+    /// List the bugs that --plant puts into the model
+    Faults,
     /// Show a case, its clauses and its needs
     Explain {
         /// The case's id, with or without the platform

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::machine::model::Fault;
 use crate::plan::{self, PlannedCase, Selection};
 use crate::report::{Human, Json, Reports, Tap};
 use crate::results::Environment;
@@ -62,6 +63,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
     }
     let config = machine_config(&cli.machine)?;
     match &cli.command {
+        Some(Command::Faults) => print(&faults()),
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
@@ -89,16 +91,54 @@ fn print(text: &str) -> Outcome {
 }
 
 fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
-    if args.plant.is_some() && args.machine != MachineKind::Model {
+    let fault = args.plant.as_deref().map(planted).transpose()?;
+    if fault.is_some() && args.machine != MachineKind::Model {
         return Err("--plant needs --machine model: no bug is planted in a kernel".to_string());
     }
     let numbers = args.kernel_headers.as_deref();
     Ok(MachineConfig {
         kind: args.machine,
-        dialect: args.dialect.0,
+        // A planted bug may hide the dialect from whoever asks, so the model is told one in which it makes a difference.
+        dialect: args
+            .dialect
+            .0
+            .or(fault.and_then(|fault| fault.dialects().first().copied())),
         fault: args.plant.clone(),
         capability_numbers: numbers.map(run::capability_numbers).transpose()?,
     })
+}
+
+/// The planted bug with this name.
+fn planted(name: &str) -> Result<Fault, String> {
+    Fault::from_name(name).ok_or_else(|| {
+        let names = Fault::ALL
+            .iter()
+            .chain(Fault::BENIGN)
+            .map(|fault| fault.name());
+        let near = plan::nearest(names, name).join("\n  ");
+        format!("the model has no planted bug `{name}`; the nearest are\n  {near}")
+    })
+}
+
+/// Every bug and liberty that can be planted.
+fn faults() -> String {
+    let mut out = String::new();
+    let parts = [
+        ("bugs: each breaks its clause", Fault::ALL),
+        ("liberties: these break none", Fault::BENIGN),
+    ];
+    for (title, faults) in parts {
+        out += &format!("{title}\n");
+        for fault in faults {
+            let dialects: Vec<&str> = fault.dialects().iter().map(|d| d.name()).collect();
+            let (name, doc, clause) = (fault.name(), fault.doc(), fault.clause());
+            out += &format!(
+                "  {name}\n    {doc}\n    clause {clause}; {}\n",
+                dialects.join(", ")
+            );
+        }
+    }
+    out
 }
 
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {

@@ -44,7 +44,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 Some(forced) if *found != Dialect::None => {
                     if forced != *found {
                         environment.remarks.push(format!(
-                            "the machine answers like {found}, but is judged by {forced} as --dialect says"
+                            "the machine answers like {found} and is judged by {forced}, which was asked for"
                         ));
                     }
                     forced
@@ -65,10 +65,13 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 missing
             })
         }
-        Err(_) if config.kind == MachineKind::Model => {
-            unreachable!("the model can always be opened")
+        Err(why) => {
+            let need = match config.kind {
+                MachineKind::Host => no_kvm(),
+                MachineKind::Model => Need::new("no-model", why),
+            };
+            Platform::ALL.map(|_| vec![need.clone()])
         }
-        Err(_) => Platform::ALL.map(|_| vec![no_kvm()]),
     };
     environment.platforms = Platform::ALL
         .into_iter()
