@@ -4,6 +4,10 @@
 use std::fmt::{self, Display};
 
 use super::ast::*;
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+
+/// Both modes at once, which is refused.
+const MODE_BOTH: u64 = MODE_ZERO | MODE_PRESERVE;
 
 /// The column where a trailing comment starts, if the statement leaves room.
 const COMMENT_COLUMN: usize = 40;
@@ -138,20 +142,24 @@ impl Display for Look {
 }
 
 impl Display for RawConvert {
-    /// Every key that differs from the default, and `offset` always, so that the line is never empty.
+    /// Range and attributes always, the other keys where they differ from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = RawConvert::default();
-        write!(f, "offset={:#x}", self.offset)?;
-        let fields = [
-            ("size", self.size, default.size),
-            ("attributes", self.attributes, default.attributes),
-            ("flags", self.flags, default.flags),
-            ("error_offset", self.error_offset, default.error_offset),
-        ];
-        for (name, value, default) in fields {
-            if value != default {
-                write!(f, " {name}={value:#x}")?;
-            }
+        write!(f, "offset={:#x} size={:#x}", self.offset, self.size)?;
+        match self.attributes {
+            ATTRIBUTE_PRIVATE => f.write_str(" attributes=private")?,
+            0 => f.write_str(" attributes=shared")?,
+            other => write!(f, " attributes={other:#x}")?,
+        }
+        match self.flags {
+            0 => {}
+            MODE_ZERO => f.write_str(" flags=zero")?,
+            MODE_PRESERVE => f.write_str(" flags=preserve")?,
+            MODE_BOTH => f.write_str(" flags=zero+preserve")?,
+            other => write!(f, " flags={other:#x}")?,
+        }
+        if self.error_offset != default.error_offset {
+            write!(f, " error_offset={:#x}", self.error_offset)?;
         }
         for (i, value) in self.reserved.iter().enumerate().filter(|(_, v)| **v != 0) {
             write!(f, " reserved{i}={value:#x}")?;

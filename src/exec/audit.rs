@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::access;
-use super::session::{After, Session};
+use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::{Attribute, View};
 use crate::oracle::{Backing, Sight};
@@ -66,7 +66,25 @@ impl Session<'_> {
                 self.look(View::Child, &pages, &after, true)?;
             }
         }
+        self.look_afresh()?;
         self.prove_same_memory()
+    }
+
+    /// The host looks at every page of interest through a new mapping: there each access is a page fault, which asks
+    /// the kernel's record, while the old mapping may still hold pages that the record says are private.
+    fn look_afresh(&mut self) -> Result<(), Stop> {
+        let length = self.view.length();
+        let mut fresh = self
+            .gmem
+            .mmap(0, length)
+            .map_err(|e| failed("a second mmap of the guest_memfd", e))?;
+        let pages: Vec<u64> = self.pages_of_interest().into_iter().collect();
+        std::mem::swap(&mut self.view, &mut fresh);
+        let result = self.look(View::Host, &pages, &After::Nothing, false);
+        std::mem::swap(&mut self.view, &mut fresh);
+        result.map_err(|stop| {
+            stop.detail(vec!["seen through a new mapping of the guest_memfd".into()])
+        })
     }
 
     fn pages_of_interest(&self) -> BTreeSet<u64> {

@@ -76,7 +76,7 @@ impl Session<'_> {
             self.observe(self.line, "transient-eagain", "yes");
         }
         let Some(outcome) = allowed.iter().find(|a| a.result == returned.result) else {
-            return Err(refusal(call, &allowed, &returned, tries));
+            return Err(refusal(&allowed, &returned, tries));
         };
         let wrong_offset = match outcome.error_offset {
             ErrorOffset::Anything => false,
@@ -108,8 +108,15 @@ impl Session<'_> {
             call.offset / PAGE_SIZE..call.offset.saturating_add(call.size).div_ceil(PAGE_SIZE);
         self.watch_ends(range.start, range.end);
         Ok(match returned.result {
-            Ok(()) => After::Converted(range),
-            Err(_) => After::Refused(no_effect),
+            Ok(()) => {
+                self.refused
+                    .retain(|(r, _)| r.end <= range.start || range.end <= r.start);
+                After::Converted(range)
+            }
+            Err(_) => {
+                self.refused.push((range, no_effect));
+                After::Refused(no_effect)
+            }
         })
     }
 
@@ -181,7 +188,7 @@ impl Session<'_> {
     }
 }
 
-fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
+fn refusal(allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
     let expected: Vec<String> = allowed.iter().map(describe).collect();
     let expected = expected.join(" or ");
     let found = returned.describe();
@@ -189,17 +196,7 @@ fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: u
     if tries > 1 {
         summary += &format!(", in each of {tries} tries");
     }
-    let mut stop = Stop::broken(allowed[0].clause, summary).but(expected, found);
-    if call.flags != 0
-        || !call.size.is_multiple_of(PAGE_SIZE)
-        || !call.offset.is_multiple_of(PAGE_SIZE)
-    {
-        stop = stop.detail(vec![format!(
-            "offset {:#x} size {:#x} attributes {:#x} flags {:#x}",
-            call.offset, call.size, call.attributes, call.flags
-        )]);
-    }
-    stop
+    Stop::broken(allowed[0].clause, summary).but(expected, found)
 }
 
 /// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.

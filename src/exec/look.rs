@@ -340,21 +340,36 @@ impl Session<'_> {
             After::Remapped => "memslot.recreated",
             _ if view == View::Child => "fork.view",
             After::Converted(_) => self.oracle.attribute_clause(page),
-            After::Nothing if self.touched.contains(&(page, view)) => otherwise,
-            After::Nothing => self.oracle.attribute_clause(page),
+            After::Nothing => self.refusal(page).unwrap_or_else(|| {
+                let seen = self.touched.contains(&(page, view));
+                if seen {
+                    otherwise
+                } else {
+                    self.oracle.attribute_clause(page)
+                }
+            }),
         }
     }
 
     /// The clause that wrong contents break.
     pub fn content_clause(&self, page: u64, after: &After) -> &'static str {
+        let clause = self.oracle.content_clause(page);
         match after {
             After::Refused(clause) => clause,
             After::Converted(range) if !range.contains(&page) => "convert.precise",
             After::Remapped => "memslot.recreated",
-            After::Nothing | After::Converted(_) | After::Punched(_) => {
-                self.oracle.content_clause(page)
-            }
+            After::Converted(_) | After::Punched(_) => clause,
+            After::Nothing => self.refusal(page).unwrap_or(clause),
         }
+    }
+
+    /// The clause that says that the last call about `page`, which was refused, had no effect.
+    fn refusal(&self, page: u64) -> Option<&'static str> {
+        self.refused
+            .iter()
+            .rev()
+            .find(|(range, _)| range.contains(&page))
+            .map(|(_, clause)| *clause)
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Session<'a> {
     pub touched: BTreeSet<(u64, View)>,
     /// Pages to look at in the end besides those that were touched: the ends of ranges and their neighbours.
     pub edges: BTreeSet<u64>,
+    /// Ranges of refused calls since they were last converted, with the clause that says that they had no effect.
+    pub refused: Vec<(Range<u64>, &'static str)>,
     /// Where a deleted slot's pages were.
     pub former_slots: Vec<SlotMap>,
     /// Contents before an unspecified conversion, and the line and direction of it, until somebody looks.
@@ -100,6 +102,7 @@ impl<'a> Session<'a> {
             gmem,
             touched: BTreeSet::new(),
             edges: BTreeSet::from([0, case.pages - 1]),
+            refused: Vec::new(),
             former_slots: Vec::new(),
             before: BTreeMap::new(),
             observations: BTreeSet::new(),

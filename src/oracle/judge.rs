@@ -124,7 +124,6 @@ impl Oracle {
         if call.pointer == Pointer::ReadOnly && allowed[0].result.is_err() {
             allowed[0].result = Err(Errno::EFAULT);
             allowed[0].error_offset = ErrorOffset::Anything;
-            allowed[0].clause = "arguments.pointer";
         }
         // Whether a VM without private memory takes a conversion to shared changed between the revisions, and none
         // before v8 says so: refusing it is fine.
