@@ -6,6 +6,8 @@
 
 use std::mem::{offset_of, size_of};
 
+use serde::{Deserialize, Serialize};
+
 pub use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEMORY_ATTRIBUTE_PRIVATE, KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM,
     kvm_create_guest_memfd, kvm_memory_attributes, kvm_userspace_memory_region2,
@@ -89,3 +91,12 @@ pub const KVM_CAP_MEMORY_ATTRIBUTES: u32 = 233;
 pub const KVM_CAP_GUEST_MEMFD: u32 = 234;
 /// `KVM_CAP_GUEST_MEMFD_FLAGS`.
 pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
+
+/// Capability numbers of the unmerged series, from `--kernel-headers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityNumbers {
+    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
+    pub guest_memfd_memory_attributes: Option<u32>,
+    /// `KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS`.
+    pub memory_attributes2_flags: Option<u32>,
+}

@@ -104,7 +104,7 @@ pub enum Requirement {
     Dialect(Vec<Dialect>),
     /// `needs mode=...`: the platform offers this content mode in this dialect.
     Mode(Mode),
-    /// `needs capability-numbers`: the numbers of the series' capabilities are known (`--kernel-headers`).
+    /// `needs capability-numbers`: the numbers of the capabilities that the case asks for are known (`--kernel-headers`).
     CapabilityNumbers,
 }
 
@@ -299,6 +299,15 @@ impl Capability {
             Capability::GuestMemfdMemoryAttributes => "guest-memfd-memory-attributes",
             Capability::MemoryAttributes2Flags => "memory-attributes2-flags",
             Capability::MemoryAttributes => "memory-attributes",
+        }
+    }
+
+    /// The name in the kernel's header.
+    pub fn constant(self) -> &'static str {
+        match self {
+            Capability::GuestMemfdMemoryAttributes => "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",
+            Capability::MemoryAttributes2Flags => "KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS",
+            Capability::MemoryAttributes => "KVM_CAP_MEMORY_ATTRIBUTES",
         }
     }
 }

@@ -144,10 +144,8 @@ mod tests {
         );
         assert!(out[..512].iter().all(|w| *w == 0) && out[512..].iter().all(|w| *w == 1));
         // SAFETY: as above, within the file.
-        assert_eq!(
-            unsafe { copy(out.as_mut_ptr(), map.as_ptr().cast(), 512) },
-            Ok(())
-        );
+        let within = unsafe { copy(out.as_mut_ptr(), map.as_ptr().cast(), 512) };
+        assert_eq!(within, Ok(()));
         // SAFETY: the mapping was made above and is not used any more.
         unsafe { munmap(map, 8192) }.unwrap();
     }

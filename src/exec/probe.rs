@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::run_case::open_machine;
+use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, Machine};
@@ -222,7 +222,7 @@ fn capabilities(machine: &dyn Machine, config: &MachineConfig) -> BTreeMap<Strin
         ("KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS),
         ("KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES),
     ];
-    if let Some(numbers) = config.capability_numbers {
+    if let Some(numbers) = capability_numbers(config) {
         let named = [
             (
                 "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",

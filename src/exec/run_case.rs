@@ -6,13 +6,18 @@ use std::time::Duration;
 use super::session::{Session, Setup};
 use super::stop::Stop;
 use crate::case::{self, Action, Case, Pages, Step};
+use crate::dialect::Dialect;
 use crate::machine::Machine;
 use crate::machine::host::Host;
-use crate::machine::model::{Config, Fault, Model};
+use crate::machine::model::{self, Config, Fault, Model};
 use crate::oracle::Oracle;
 use crate::platform::Platform;
 use crate::results::{Blame, Observation, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+use crate::uapi::CapabilityNumbers;
+
+/// The dialect that the model speaks when none is asked for.
+const MODEL_DIALECT: Dialect = Dialect::RfcV4;
 
 /// Pages of the map that a failure shows.
 const MAP_PAGES: u64 = 64;
@@ -31,10 +36,20 @@ pub(super) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, S
                     Some(Fault::from_name(name).ok_or(format!("the model has no fault `{name}`"))?)
                 }
             };
-            let dialect = config.dialect.unwrap_or(crate::dialect::Dialect::RfcV4);
+            let dialect = config.dialect.unwrap_or(MODEL_DIALECT);
             Ok(Box::new(Model::new(Config { dialect, fault })))
         }
     }
+}
+
+/// The numbers of the series' capabilities, where they are known: on the model always.
+pub(super) fn capability_numbers(config: &MachineConfig) -> Option<CapabilityNumbers> {
+    config.capability_numbers.or_else(|| match config.kind {
+        MachineKind::Host => None,
+        MachineKind::Model => Some(model::capability_numbers(
+            config.dialect.unwrap_or(MODEL_DIALECT),
+        )),
+    })
 }
 
 /// Runs a case given as text; `progress` is told the line of each statement before it is executed.
@@ -99,7 +114,7 @@ fn run(
         machine: &*machine,
         platform,
         dialect,
-        capability_numbers: config.capability_numbers,
+        capability_numbers: capability_numbers(config),
         // The guest's deadline comes first, so that its hanging is told from the host's.
         guest_deadline: Duration::from_secs(timeout_s.max(1)) / 2,
     };

@@ -16,7 +16,7 @@ use crate::oracle::{Content, Oracle};
 use crate::payload::abi::TEST_MEMORY;
 use crate::platform::{Command, Guest, LaunchError, Platform};
 use crate::results::{Blame, Observation};
-use crate::run::protocol::CapabilityNumbers;
+use crate::uapi::CapabilityNumbers;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
     kvm_userspace_memory_region2,

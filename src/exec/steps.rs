@@ -65,7 +65,14 @@ impl Session<'_> {
             Action::Pin(pages) => self.pin(pages)?,
             Action::Unpin(pages) => self.unpin(pages)?,
             Action::SlotMap(map) => {
-                self.map_slot(map)?;
+                self.map_slot(map).map_err(|stop| {
+                    // The case makes a memslot that fits: refusing it is the kernel's doing.
+                    let slot = map.slot;
+                    Stop::broken(
+                        "memslot.recreated",
+                        format!("memslot {slot} cannot be made: {}", stop.failure.summary),
+                    )
+                })?;
                 self.oracle.map_slot(map);
                 After::Remapped
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Where a case makes sense, and what it lacks there.
 
-use crate::case::{Attribute, Case, Requirement};
+use crate::case::{Action, Attribute, Capability, Case, Requirement};
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
@@ -70,14 +70,17 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
                 }
             }
             Requirement::CapabilityNumbers => {
-                if !environment
-                    .capabilities
-                    .contains_key("KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES")
-                {
-                    unmet.push(Need::new(
-                        "no-capability-numbers",
-                        "the capability numbers of the series are not known: give --kernel-headers DIR",
-                    ));
+                let known = |c: &Capability| environment.capabilities.contains_key(c.constant());
+                let asked = case.steps.iter().filter_map(|step| match &step.action {
+                    Action::Capability(capability) => Some(*capability),
+                    _ => None,
+                });
+                for capability in asked.filter(|c| !known(c)) {
+                    let prose = format!(
+                        "the number of {} is not known: give --kernel-headers DIR of a kernel that has it",
+                        capability.constant()
+                    );
+                    unmet.push(Need::new("no-capability-numbers", prose));
                 }
             }
         }

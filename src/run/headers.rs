@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::run::protocol::CapabilityNumbers;
+use crate::uapi::CapabilityNumbers;
 
 /// Where a kernel tree, an installed tree of headers, or a folder of them has the file.
 const PLACES: [&str; 4] = [

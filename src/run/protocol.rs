@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
 use crate::results::{Environment, Failure, Observation, Verdict};
+use crate::uapi::CapabilityNumbers;
 
 /// Descriptor on which a worker replies.
 pub const REPLY_FD: i32 = 3;
@@ -38,15 +39,6 @@ pub enum MachineKind {
     Host,
     /// The KVM that is built into this program; says nothing about any kernel.
     Model,
-}
-
-/// Capability numbers of the unmerged series, from `--kernel-headers`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapabilityNumbers {
-    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
-    pub guest_memfd_memory_attributes: Option<u32>,
-    /// `KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS`.
-    pub memory_attributes2_flags: Option<u32>,
 }
 
 /// What the runner asks of a worker.

@@ -34,4 +34,4 @@ mod vm_type;
 mod tests;
 
 pub use fault::Fault;
-pub use system::{Config, Model};
+pub use system::{Config, Model, capability_numbers};

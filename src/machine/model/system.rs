@@ -16,6 +16,7 @@ use super::vm_type::{self, VM_TYPES, VmType};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{Machine, Result, Vm};
+use crate::uapi::CapabilityNumbers;
 use crate::uapi::{
     ATTRIBUTE_PRIVATE, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD,
     KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_VM_TYPES, MODE_PRESERVE,
@@ -30,6 +31,19 @@ const CAP_ATTRIBUTES_UPSTREAM: u32 = 252;
 const CAP_MODES_RFC: u32 = 250;
 /// Bits that `KVM_CAP_EXIT_HYPERCALL` knows: `1 << KVM_HC_MAP_GPA_RANGE`.
 pub(super) const HYPERCALL_EXITS: u64 = 1 << 12;
+
+/// The numbers that the model gives the series' capabilities in a dialect: those of the postings.
+pub fn capability_numbers(dialect: Dialect) -> CapabilityNumbers {
+    let (attributes, modes) = match dialect {
+        Dialect::None => (None, None),
+        Dialect::RfcV4 | Dialect::RfcV5 => (Some(CAP_ATTRIBUTES_RFC), Some(CAP_MODES_RFC)),
+        Dialect::Upstream => (Some(CAP_ATTRIBUTES_UPSTREAM), None),
+    };
+    CapabilityNumbers {
+        guest_memfd_memory_attributes: attributes,
+        memory_attributes2_flags: modes,
+    }
+}
 
 /// What kind of KVM a [`Model`] is.
 #[derive(Clone, Copy, Debug)]
