@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 /// A case that passes wherever guest_memfd exists, and on the model.
-const CASE: &str = "case check.write-and-read\npages 1\nstart shared\n\n\
+const CASE: &str = "case check.write-and-read\nclause memory.same\npages 1\nstart shared\n\n\
                     host write 0..1 A\nhost expect 0..1 A\n";
 
 fn program() -> Command {
@@ -75,13 +75,20 @@ fn bad_usage_is_status_1() {
         (&["--format", "xml"], "possible values: human, tap"),
         (
             &["--platform", "sev"],
-            "possible values: default, sw-protected, snp, tdx",
+            "possible values: default, sw-protected]",
         ),
         (
             &["--dialect", "none"],
             "possible values: auto, rfc-v4, rfc-v5, upstream",
         ),
-        (&["--plant", "a-bug"], "--plant needs --machine model"),
+        (
+            &["--plant", "one-page-too-many"],
+            "--plant needs --machine model",
+        ),
+        (
+            &["--machine", "model", "--plant", "one-page-to-many"],
+            "one-page-too-many",
+        ),
         (
             &["--kernel-headers", "/nonexistent"],
             "/nonexistent: no such file",

@@ -7,10 +7,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dialect::Dialect;
+use crate::platform::Platform;
 use crate::run::protocol::MachineKind;
-
-/// The platforms that can be named.
-const PLATFORMS: [&str; 4] = ["default", "sw-protected", "snp", "tdx"];
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
 ///
@@ -77,7 +75,7 @@ pub struct SelectionArgs {
     #[arg(long)]
     pub list: bool,
     /// Platforms that must run: the absence of one is a failure, not a skip
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(PLATFORMS))]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
     pub require: Vec<String>,
 }
 
@@ -104,8 +102,8 @@ pub struct MachineArgs {
     /// What answers the KVM calls
     #[arg(long, global = true, value_name = "NAME", default_value = "host")]
     pub machine: MachineKind,
-    /// The platforms to run on [default: every one that the machine offers]
-    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(PLATFORMS))]
+    /// The platforms to run on [default: every one]
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
     pub platform: Option<Vec<String>>,
     /// The revision of the interface to judge by; auto finds it by asking the machine
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = dialect_parser())]
@@ -151,6 +149,11 @@ pub struct DialectChoice(
     /// The dialect that is forced; `None` to ask the machine.
     pub Option<Dialect>,
 );
+
+/// The names of the platforms.
+fn platform_parser() -> PossibleValuesParser {
+    PossibleValuesParser::new(Platform::ALL.map(Platform::name))
+}
 
 fn dialect_parser() -> impl TypedValueParser<Value = DialectChoice> {
     let names = ["auto"]
