@@ -194,13 +194,13 @@ mod tests {
     /// Lists are split, names are checked, and `auto` forces nothing.
     #[test]
     fn values_are_checked() {
-        let cli = parse("--platform snp,tdx --dialect rfc-v5").unwrap();
-        assert_eq!(cli.machine.platform.unwrap(), ["snp", "tdx"]);
+        let cli = parse("--platform sw-protected,default --dialect rfc-v5").unwrap();
+        assert_eq!(cli.machine.platform.unwrap(), ["sw-protected", "default"]);
         assert_eq!(cli.machine.dialect.0, Some(Dialect::RfcV5));
         assert_eq!(parse("").unwrap().machine.dialect.0, None);
         for line in [
             "--platform sev",
-            "--require tdx,",
+            "--require default,",
             "--dialect none",
             "--jobs 0",
             "--timeout 0",
