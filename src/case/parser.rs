@@ -608,8 +608,13 @@ fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
 
 /// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
 fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
-    parse_number(word.text)
-        .ok_or_else(|| line.at(word, format!("expected a number, found `{}`", word.text)))
+    parse_number(word.text).ok_or_else(|| {
+        let message = format!(
+            "expected a number of at most 64 bits, found `{}`",
+            word.text
+        );
+        line.at(word, message)
+    })
 }
 
 fn parse_number(text: &str) -> Option<u64> {

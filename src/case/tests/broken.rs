@@ -63,7 +63,6 @@ const STEPS: &[(&str, &str)] = &[
     ("unknown capability", "capability kvm-cap-magic"),
     ("unknown misbehaviour", "misbehave politely"),
     ("non-ASCII word", "host schreibe→0..4 A"),
-    ("caret behind non-ASCII words", "convert 0..4 privát zero"),
     ("control characters", "host \u{1b}[31mwrite\u{7} 0..4 A"),
     ("value that was never given", "host write $range A"),
     ("header after a step", "remap\npages 8"),
