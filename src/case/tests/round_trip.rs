@@ -266,3 +266,21 @@ fn built_in_cases_parse_back() {
         check_round_trip(&case).expect("parses back");
     }
 }
+
+/// Canonical text looks the same for everybody: columns, hexadecimal raw arguments without those that are as they would be
+/// anyway, comments in one column, and nothing of what `each` was.
+#[test]
+fn canonical_text() {
+    let text = "# SPDX-License-Identifier: GPL-2.0-only\n#  What it is about.\neach x 3\ncase t.n\n\
+                clause fresh.zero\npages 8 # few\nstart private\nneeds mode=zero\nneeds dialect=rfc-v5\n\
+                slots none\n\n# First.\nslot 1 map 2..$x\nguest   write 2..3 A#said\n\n\
+                raw offset=1<<12 size=4096 reserved10=17 flags=zero fd=vm->\n";
+    let error = parse("a.case", text).expect_err("the arrow is a word");
+    assert_eq!((error.line, error.column), (16, 56));
+    let cases = parse("a.case", &text.replace("->", " -> OK|ENOTTY @2")).expect("a good case");
+    let want = "# What it is about.\ncase    t.n.3\nclause  fresh.zero\npages   8\nstart   private\n\
+                needs   mode=zero dialect=rfc-v5\nslots   none\n\n# First.\nslot    1 map 2..3 at 2\n\
+                guest   write  2..3 A                    # said\n\
+                raw     offset=0x1000 flags=0x1 reserved10=0x11 fd=vm -> OK|ENOTTY @2\n";
+    assert_eq!(cases[0].to_string(), want);
+}
