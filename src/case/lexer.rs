@@ -20,23 +20,24 @@ pub struct ParseError {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Control characters of a file that is no case file at all must not reach a terminal.
+        let clean = |text: &str| -> String {
+            let clean = |c: char| if c.is_control() { ' ' } else { c };
+            text.chars().map(clean).collect()
+        };
         writeln!(
             f,
             "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
+            self.file,
+            self.line,
+            self.column,
+            clean(&self.message)
         )?;
-        // Control characters of a file that is no case file at all must not reach a terminal.
-        let clean = |c: char| if c.is_control() { ' ' } else { c };
         let before = self
             .text
             .get(..self.column.saturating_sub(1))
             .unwrap_or(&self.text);
-        writeln!(
-            f,
-            "{:>5} | {}",
-            self.line,
-            self.text.chars().map(clean).collect::<String>()
-        )?;
+        writeln!(f, "{:>5} | {}", self.line, clean(&self.text))?;
         write!(
             f,
             "      | {}^",

@@ -67,6 +67,16 @@ fn variables(file: &str, text: &str) -> Result<Vec<(String, Vec<String>)>, Parse
             if values.is_empty() {
                 return Err(line.expected("values, or `in` and a range"));
             }
+            for word in &values {
+                // Values made of values could grow without bounds.
+                if word.text.contains('$') {
+                    return Err(line.at(*word, "a value cannot refer to another".into()));
+                }
+                if variant_name(word.text).is_empty() {
+                    let message = "a value needs a letter or a digit to name its case by";
+                    return Err(line.at(*word, message.into()));
+                }
+            }
             variables.push((
                 name.text.into(),
                 values.iter().map(|w| w.text.to_string()).collect(),
@@ -598,30 +608,43 @@ fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
 
 /// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
 fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
-    parse_number(word.text)
-        .ok_or_else(|| line.at(word, format!("expected a number, found `{}`", word.text)))
+    parse_number(word.text).ok_or_else(|| {
+        let message = format!(
+            "expected a number of at most 64 bits, found `{}`",
+            word.text
+        );
+        line.at(word, message)
+    })
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    if let Some(rest) = text.strip_prefix('-') {
-        return Some(parse_number(rest)?.wrapping_neg());
+    match text.strip_prefix('-') {
+        Some(rest) => parse_shifted(rest).map(u64::wrapping_neg),
+        None => parse_shifted(text),
     }
-    if let Some((value, shift)) = text.split_once("<<") {
-        let shift = u32::try_from(parse_number(shift)?)
-            .ok()
-            .filter(|s| *s < 64)?;
-        return parse_number(value)?.checked_shl(shift);
-    }
-    let digits = |text: &str, radix| {
-        // from_str_radix would take a sign.
-        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let text: String = text.chars().filter(|c| *c != '_').collect();
-        plain
-            .then(|| u64::from_str_radix(&text, radix).ok())
-            .flatten()
+}
+
+fn parse_shifted(text: &str) -> Option<u64> {
+    let Some((value, shift)) = text.split_once("<<") else {
+        return parse_digits(text);
     };
-    match text.strip_prefix("0x") {
-        Some(hex) => digits(hex, 16),
-        None => digits(text, 10),
-    }
+    let value = parse_digits(value)?;
+    let shift = u32::try_from(parse_digits(shift)?).ok()?;
+    // A bit that is shifted out would make another number of it, silently.
+    value
+        .checked_shl(shift)
+        .filter(|shifted| shifted >> shift == value)
+}
+
+fn parse_digits(text: &str) -> Option<u64> {
+    let (text, radix) = match text.strip_prefix("0x") {
+        Some(hex) => (hex, 16),
+        None => (text, 10),
+    };
+    // from_str_radix would take a sign.
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let text: String = text.chars().filter(|c| *c != '_').collect();
+    plain
+        .then(|| u64::from_str_radix(&text, radix).ok())
+        .flatten()
 }

@@ -89,6 +89,12 @@ pub fn build(
     if planned.is_empty() {
         return Err("no case is left to run: the options exclude every one".into());
     }
+    let runs = |name: &String| planned.iter().any(|case| case.platform == *name);
+    if let Some(name) = selection.required.iter().find(|name| !runs(name)) {
+        return Err(format!(
+            "platform {name} is required but the options exclude every case of it"
+        ));
+    }
     Ok(planned)
 }
 
@@ -167,10 +173,13 @@ fn plan(
 
 fn check_required(environment: &Environment, required: &[String]) -> Result<(), String> {
     for name in required {
-        let state = environment.platforms.iter().find(|p| p.name == *name);
-        let missing = state.map_or(&[][..], |state| &state.missing);
-        if !missing.is_empty() {
-            let reasons: Vec<&str> = missing.iter().map(|need| need.prose.as_str()).collect();
+        let Some(state) = environment.platforms.iter().find(|p| p.name == *name) else {
+            return Err(format!(
+                "platform {name} is required but nothing is known of it here"
+            ));
+        };
+        if !state.missing.is_empty() {
+            let reasons: Vec<&str> = state.missing.iter().map(|n| n.prose.as_str()).collect();
             return Err(format!(
                 "platform {name} is required but cannot run: {}",
                 reasons.join("; ")

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The case language and the built-in cases.
+
+mod broken;
+mod each;
+mod library;
+mod round_trip;
+mod strategy;

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Arbitrary cases: every statement and every clause of a header, with valid values.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::case::*;
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::platform::Platform;
+
+/// A comment as the parser keeps it: one line without the space around it, and no licence.
+fn comment() -> impl Strategy<Value = String> {
+    "[ -~äé→]{0,24}"
+        .prop_map(|text| text.trim().to_string())
+        .prop_filter("a licence is no comment", |text| !text.starts_with("SPDX"))
+}
+
+fn pages(size: u64) -> impl Strategy<Value = Pages> {
+    (0..size, 0..size).prop_map(|(a, b)| a.min(b)..a.max(b) + 1)
+}
+
+fn attribute() -> impl Strategy<Value = Attribute> {
+    select(vec![Attribute::Shared, Attribute::Private])
+}
+
+fn requirement() -> impl Strategy<Value = Requirement> {
+    prop_oneof![
+        subsequence(Platform::ALL.to_vec(), 1..=Platform::ALL.len())
+            .prop_map(Requirement::Platform),
+        subsequence(Dialect::ALL.to_vec(), 1..=Dialect::ALL.len()).prop_map(Requirement::Dialect),
+        select(vec![Mode::Zero, Mode::Preserve]).prop_map(Requirement::Mode),
+        Just(Requirement::CapabilityNumbers),
+    ]
+}
+
+fn access(size: u64) -> impl Strategy<Value = Action> {
+    let view = select(vec![View::Host, View::Guest, View::Child]);
+    (view, pages(size), b'A'..=b'X', 0..6).prop_map(|(view, pages, letter, kind)| {
+        let look = match kind {
+            0 => {
+                return Action::Write {
+                    view,
+                    pages,
+                    letter,
+                };
+            }
+            1 => return Action::Read { view, pages },
+            2 => Look::Pattern(letter),
+            3 => Look::Zero,
+            4 if view == View::Guest => Look::Mmio,
+            4 => Look::Fault,
+            _ => Look::Any,
+        };
+        Action::Expect { view, pages, look }
+    })
+}
+
+fn raw() -> impl Strategy<Value = RawConvert> {
+    let word = || prop_oneof![Just(0), Just(8), Just(0x1000), any::<u64>()];
+    let reserved = proptest::array::uniform11(prop_oneof![8 => Just(0), 1 => any::<u64>()]);
+    let pointer = select(vec![Pointer::Good, Pointer::Bad, Pointer::ReadOnly]);
+    let descriptor = select(vec![Descriptor::GuestMemfd, Descriptor::Vm]);
+    let words = (word(), word(), word(), word(), word());
+    (words, reserved, pointer, descriptor).prop_map(|(words, reserved, pointer, descriptor)| {
+        let (offset, size, attributes, flags, error_offset) = words;
+        RawConvert {
+            offset,
+            size,
+            attributes,
+            flags,
+            error_offset,
+            reserved,
+            pointer,
+            descriptor,
+        }
+    })
+}
+
+fn action(size: u64) -> impl Strategy<Value = Action> {
+    let convert = (pages(size), attribute(), select(Mode::ALL.to_vec()))
+        .prop_map(|(pages, to, mode)| Action::Convert { pages, to, mode });
+    let touch = (select(Toucher::ALL.to_vec()), pages(size))
+        .prop_map(|(who, pages)| Action::Touch { who, pages });
+    let slot = (0..8u32, pages(size), 0..=1u64 << 30)
+        .prop_map(|(slot, pages, at)| Action::SlotMap(SlotMap { slot, pages, at }));
+    prop_oneof![
+        4 => access(size),
+        2 => convert,
+        1 => touch,
+        2 => raw().prop_map(Action::Raw),
+        1 => pages(size).prop_map(Action::Punch),
+        1 => pages(size).prop_map(Action::Allocate),
+        1 => pages(size).prop_map(Action::Pin),
+        1 => pages(size).prop_map(Action::Unpin),
+        1 => slot,
+        1 => (0..8u32).prop_map(Action::SlotDelete),
+        1 => select(vec![Action::Remap, Action::ChildFork, Action::ChildExit]),
+        1 => select(Capability::ALL.to_vec()).prop_map(Action::Capability),
+        1 => select(Misbehaviour::ALL.to_vec()).prop_map(Action::Misbehave),
+    ]
+}
+
+fn returns() -> impl Strategy<Value = Returns> {
+    let errnos = [
+        Errno::EINVAL,
+        Errno::EAGAIN,
+        Errno::EOPNOTSUPP,
+        Errno::EFAULT,
+    ];
+    let one = option::of(select(errnos.to_vec()));
+    (vec(one, 1..4), option::of(any::<u64>()))
+        .prop_map(|(any_of, error_page)| Returns { any_of, error_page })
+}
+
+fn step(size: u64) -> impl Strategy<Value = Step> {
+    let comments = (vec(comment(), 0..3), option::weighted(0.3, comment()));
+    (comments, action(size), option::weighted(0.3, returns())).prop_map(
+        |((above, comment), action, expect)| Step {
+            above,
+            action,
+            expect,
+            comment,
+            line: 0,
+        },
+    )
+}
+
+/// Any case that the language can say, of any size up to the largest.
+pub fn case() -> impl Strategy<Value = Case> {
+    let ids: Vec<String> = clauses().iter().map(|c| c.id.clone()).collect();
+    let name = "[a-z0-9_-]{1,8}\\.[a-z0-9_-]{1,8}(\\.[a-z0-9_-]{1,8})?";
+    let size = prop_oneof![1..32u64, Just(1 << 30)];
+    size.prop_flat_map(move |pages| {
+        let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4));
+        let rest = (attribute(), vec(requirement(), 0..4), any::<bool>());
+        (head, rest, vec(step(pages), 1..8)).prop_map(
+            move |((about, name, clauses), (start, needs, no_slots), steps)| Case {
+                about,
+                name,
+                clauses,
+                pages,
+                start,
+                needs,
+                no_slots,
+                steps,
+            },
+        )
+    })
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The oracle against the clauses, each written down a second time as a table or a property.
+
+mod content;
+mod judge;
+mod properties;
+mod runs;
+mod state;
+
+use super::*;
+use crate::case::{Attribute, Case, Mode, Pages, RawConvert};
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::uapi::PAGE_SIZE;
+
+/// A fresh guest_memfd with slot 0 over all of it.
+fn fresh(platform: Platform, dialect: Dialect, start: Attribute, pages: u64) -> Oracle {
+    let case = Case {
+        about: Vec::new(),
+        name: "t.n".into(),
+        clauses: Vec::new(),
+        pages,
+        start,
+        needs: Vec::new(),
+        no_slots: false,
+        steps: Vec::new(),
+    };
+    Oracle::new(platform, dialect, &case)
+}
+
+/// The call that converts `pages`.
+fn call(pages: Pages, to: Attribute, mode: Mode) -> RawConvert {
+    RawConvert {
+        offset: pages.start * PAGE_SIZE,
+        size: (pages.end - pages.start) * PAGE_SIZE,
+        attributes: to.bits(),
+        flags: mode.bits(),
+        ..RawConvert::default()
+    }
+}
+
+/// The results that are allowed for a call.
+fn results(oracle: &Oracle, call: &RawConvert) -> Vec<Result<(), Errno>> {
+    oracle.judge(call).iter().map(|a| a.result).collect()
+}
+
+/// A conversion that must be accepted.
+fn convert(oracle: &mut Oracle, pages: Pages, to: Attribute, mode: Mode) {
+    let call = call(pages, to, mode);
+    assert_eq!(results(oracle, &call), [Ok(())], "{call:?}");
+    oracle.apply(&call, Ok(()));
+}

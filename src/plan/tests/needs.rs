@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Where a case is planned, and the slugs of what it lacks there.
+
+use super::*;
+use crate::plan::{platforms_of, unmet};
+
+use Dialect::{RfcV4, RfcV5, Upstream};
+use Platform::{Default, SwProtected};
+
+fn slugs(needs: &str, platform: Platform, environment: &Environment) -> Vec<String> {
+    let needs = unmet(&case_that(needs), platform, environment);
+    assert!(needs.iter().all(|need| !need.prose.is_empty()));
+    needs.into_iter().map(|need| need.slug).collect()
+}
+
+/// A case runs on the platforms that it names, and without names where there is private memory.
+#[test]
+fn platforms() {
+    assert_eq!(platforms_of(&case_that("")), [SwProtected]);
+    assert_eq!(platforms_of(&case_that("needs mode=zero")), [SwProtected]);
+    assert_eq!(
+        platforms_of(&case_that("needs platform=default")),
+        [Default]
+    );
+    let both = case_that("needs platform=default,sw-protected");
+    assert_eq!(platforms_of(&both), [Default, SwProtected]);
+}
+
+/// What a case lacks, for each kind of need in each revision. Slugs are a contract: scripts look for them.
+#[test]
+fn slugs_by_dialect() {
+    let none: [&str; 3] = ["", "", ""];
+    let no_modes = ["", "", "no-content-modes"];
+    let rows = [
+        ("", SwProtected, none),
+        ("needs platform=sw-protected", SwProtected, none),
+        ("needs mode=preserve", SwProtected, no_modes),
+        ("needs mode=zero", SwProtected, no_modes),
+        (
+            "needs mode=zero dialect=rfc-v4,rfc-v5",
+            SwProtected,
+            no_modes,
+        ),
+        ("needs dialect=rfc-v4,rfc-v5", SwProtected, no_modes),
+        (
+            "needs dialect=rfc-v4",
+            SwProtected,
+            ["", "dialect-rfc-v5", "no-content-modes"],
+        ),
+        (
+            "needs dialect=rfc-v5",
+            SwProtected,
+            ["dialect-rfc-v4", "", "no-content-modes"],
+        ),
+        (
+            "needs dialect=upstream",
+            SwProtected,
+            ["dialect-rfc-v4", "dialect-rfc-v5", ""],
+        ),
+        (
+            "needs dialect=rfc-v4,upstream",
+            SwProtected,
+            ["", "dialect-rfc-v5", ""],
+        ),
+        (
+            "needs platform=default mode=zero",
+            Default,
+            ["no-mode-zero", "no-mode-zero", "no-content-modes"],
+        ),
+        (
+            "needs platform=default mode=preserve",
+            Default,
+            ["no-mode-preserve", "no-mode-preserve", "no-content-modes"],
+        ),
+        (
+            "needs capability-numbers",
+            SwProtected,
+            ["no-capability-numbers"; 3],
+        ),
+    ];
+    for (needs, platform, want) in rows {
+        for (dialect, want) in [RfcV4, RfcV5, Upstream].into_iter().zip(want) {
+            let found = slugs(needs, platform, &offers_all(dialect)).join(" ");
+            assert_eq!(found, want, "`{needs}` on {platform} in {dialect}");
+        }
+    }
+}
+
+/// A skip lists every need that is unmet.
+#[test]
+fn all_unmet_needs_are_listed() {
+    let needs = "needs platform=default mode=zero mode=preserve dialect=rfc-v4 capability-numbers";
+    assert_eq!(
+        slugs(needs, Default, &offers_all(RfcV5)),
+        [
+            "no-mode-zero",
+            "no-mode-preserve",
+            "dialect-rfc-v5",
+            "no-capability-numbers"
+        ]
+    );
+}
+
+/// Where the platform is missing its reasons are the case's, and nothing is guessed about the rest.
+#[test]
+fn missing_platform() {
+    let environment = lacks_protected();
+    let want = ["no-vm-type-sw-protected", "no-luck"];
+    assert_eq!(slugs("", SwProtected, &environment), want);
+    assert_eq!(
+        slugs("needs dialect=upstream", SwProtected, &environment),
+        want
+    );
+    assert!(slugs("needs platform=default", Default, &environment).is_empty());
+    let nothing = Environment::default();
+    assert_eq!(slugs("", SwProtected, &nothing), ["unknown-platform"]);
+}
+
+/// With `--kernel-headers` the capability numbers are known.
+#[test]
+fn capability_numbers() {
+    let mut environment = offers_all(RfcV5);
+    let name = "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES".to_string();
+    environment.capabilities.insert(name, 8);
+    assert!(slugs("needs capability-numbers", SwProtected, &environment).is_empty());
+}
+
+/// No built-in case is skipped everywhere: each runs in some revision on each platform that it names.
+#[test]
+fn every_built_in_case_can_run() {
+    let mut environments = Dialect::ALL.map(offers_all);
+    for environment in &mut environments {
+        let name = "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES".to_string();
+        environment.capabilities.insert(name, 8);
+    }
+    for case in case::library().expect("built-in cases parse") {
+        for platform in platforms_of(&case) {
+            let runs = environments
+                .iter()
+                .any(|e| unmet(&case, platform, e).is_empty());
+            assert!(runs, "{} never runs on {platform}", case.name);
+        }
+    }
+}
