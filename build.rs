@@ -65,10 +65,7 @@ fn payload(name: &str, out: &Path) -> Result<()> {
         .args(["-Cno-vectorize-loops", "-Cno-vectorize-slp"])
         .args(driver.iter().map(|a| format!("-Clink-arg={a}")))
         .arg(format!("-Clink-arg={to_linker}--build-id=none"))
-        .arg(format!(
-            "-Clink-arg={to_linker}--defsym=IMAGE={:#x}",
-            abi::IMAGE
-        ))
+        .arg(format!("-Clink-arg={to_linker}--defsym=IMAGE={:#x}", abi::IMAGE))
         .arg("-Clink-arg=-Tguest-payloads/payload.ld")
         .arg("-o")
         .arg(&elf)
@@ -77,10 +74,7 @@ fn payload(name: &str, out: &Path) -> Result<()> {
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         eprint!("{messages}");
-        eprintln!(
-            "failed to build the payload '{name}': rustc: {}",
-            output.status
-        );
+        eprintln!("failed to build the payload '{name}': rustc: {}", output.status);
         exit(1);
     }
     for line in messages.lines() {
@@ -127,11 +121,7 @@ fn cases(out: &Path) -> Result<()> {
     );
     for file in files {
         let path = file.to_str().ok_or("the name of a case is not UTF-8")?;
-        writeln!(
-            source,
-            "    ({path:?}, include_str!({:?})),",
-            format!("{root}/{path}")
-        )?;
+        writeln!(source, "    ({path:?}, include_str!({:?})),", format!("{root}/{path}"))?;
     }
     source.push_str("];\n");
     fs::write(out.join("cases.rs"), source)?;
@@ -183,10 +173,5 @@ fn git(arguments: &[&str]) -> Option<String> {
         .output()
         .ok()
         .filter(|o| o.status.success())?;
-    Some(
-        String::from_utf8(output.stdout)
-            .ok()?
-            .trim_end()
-            .to_string(),
-    )
+    Some(String::from_utf8(output.stdout).ok()?.trim_end().to_string())
 }

@@ -38,10 +38,7 @@ impl Dialect {
 
     /// The dialect with this name.
     pub fn from_name(name: &str) -> Option<Dialect> {
-        [Dialect::None]
-            .into_iter()
-            .chain(Dialect::ALL)
-            .find(|d| d.name() == name)
+        [Dialect::None].into_iter().chain(Dialect::ALL).find(|d| d.name() == name)
     }
 
     /// Whether a conversion can ask for a content mode.

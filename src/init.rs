@@ -119,13 +119,7 @@ fn mount_filesystems() -> Result<(), String> {
     ] {
         // Fails harmlessly in sysfs, which makes the mount point itself.
         let _ = fs::create_dir_all(target);
-        let mounted = mount(
-            Some(kind),
-            target,
-            Some(kind),
-            MsFlags::empty(),
-            None::<&str>,
-        );
+        let mounted = mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>);
         if let Err(errno) = mounted
             && needed
         {
@@ -194,19 +188,14 @@ impl Devices {
 /// Whether a driver has taken the virtio-serial device, so that its ports will appear.
 fn has_virtio_console() -> bool {
     fs::read_dir("/sys/bus/virtio/drivers/virtio_console").is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"virtio"))
+        entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"virtio"))
     })
 }
 
 fn virtio_port(name: &str) -> Option<PathBuf> {
-    let port = fs::read_dir("/sys/class/virtio-ports")
-        .ok()?
-        .flatten()
-        .find(|port| {
-            fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim() == name)
-        })?;
+    let port = fs::read_dir("/sys/class/virtio-ports").ok()?.flatten().find(|port| {
+        fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim() == name)
+    })?;
     Some(Path::new("/dev").join(port.file_name()))
 }
 
@@ -254,9 +243,7 @@ impl Output {
     }
 
     fn handle(&self) -> Result<File, String> {
-        self.file
-            .try_clone()
-            .map_err(|error| format!("failed to duplicate a descriptor: {error}"))
+        self.file.try_clone().map_err(|error| format!("failed to duplicate a descriptor: {error}"))
     }
 
     /// Waits until all has been written. Nobody else may have the output open any more.

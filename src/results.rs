@@ -98,10 +98,7 @@ pub struct Need {
 impl Need {
     /// A need that is not met.
     pub fn new(slug: impl Into<String>, prose: impl Into<String>) -> Need {
-        Need {
-            slug: slug.into(),
-            prose: prose.into(),
-        }
+        Need { slug: slug.into(), prose: prose.into() }
     }
 }
 

@@ -73,43 +73,16 @@ fn bad_usage_is_status_1() {
         (&["--jobs", "0"], "--jobs"),
         (&["--timeout", "soon"], "--timeout"),
         (&["--format", "xml"], "possible values: human, tap"),
-        (
-            &["--platform", "sev"],
-            "possible values: default, sw-protected]",
-        ),
-        (
-            &["--dialect", "none"],
-            "possible values: auto, rfc-v4, rfc-v5, upstream",
-        ),
-        (
-            &["--plant", "one-page-too-many"],
-            "--plant needs --machine model",
-        ),
-        (
-            &["--machine", "model", "--plant", "one-page-to-many"],
-            "one-page-too-many",
-        ),
-        (
-            &["--kernel-headers", "/nonexistent"],
-            "/nonexistent: no such file",
-        ),
+        (&["--platform", "sev"], "possible values: default, sw-protected]"),
+        (&["--dialect", "none"], "possible values: auto, rfc-v4, rfc-v5, upstream"),
+        (&["--plant", "one-page-too-many"], "--plant needs --machine model"),
+        (&["--machine", "model", "--plant", "one-page-to-many"], "one-page-too-many"),
+        (&["--kernel-headers", "/nonexistent"], "/nonexistent: no such file"),
         (&["check"], "FILE.case"),
-        (
-            &["check", "/nonexistent.case", "--machine", "model"],
-            "/nonexistent.case",
-        ),
-        (
-            &["check", "x.case", "--list"],
-            "unexpected argument '--list'",
-        ),
-        (
-            &["--list", "check", "x.case"],
-            "--list selects built-in cases",
-        ),
-        (
-            &["zero", "--filter", "x", "check", "x.case"],
-            "FILTER selects built-in cases",
-        ),
+        (&["check", "/nonexistent.case", "--machine", "model"], "/nonexistent.case"),
+        (&["check", "x.case", "--list"], "unexpected argument '--list'"),
+        (&["--list", "check", "x.case"], "--list selects built-in cases"),
+        (&["zero", "--filter", "x", "check", "x.case"], "FILTER selects built-in cases"),
         (&["worker"], "a worker is started by gmem-conform itself"),
     ];
     for (arguments, message) in cases {
@@ -131,11 +104,7 @@ fn check_runs_a_file() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(tap.starts_with("TAP version 13\n1.."), "{tap}");
     assert!(tap.contains("\nok 1 model."), "{tap}");
-    let output = program()
-        .args(arguments)
-        .args(["--json", "-", file.path()])
-        .output()
-        .unwrap();
+    let output = program().args(arguments).args(["--json", "-", file.path()]).output().unwrap();
     let json = text(&output.stdout);
     assert!(json.lines().count() >= 3);
     for line in json.lines() {
@@ -153,10 +122,7 @@ fn a_full_disk_is_status_1() {
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(
-        said.starts_with("gmem-conform: cannot write /dev/full: No space left"),
-        "{said}"
-    );
+    assert!(said.starts_with("gmem-conform: cannot write /dev/full: No space left"), "{said}");
     assert!(text(&output.stdout).contains(" 0 not run; "), "{output:?}");
 }
 
@@ -168,10 +134,7 @@ fn a_directory_is_no_results_file() {
     let output = program().args(arguments).arg(file.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    assert!(
-        text(&output.stderr).contains("--json /tmp: is a directory"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).contains("--json /tmp: is a directory"), "{output:?}");
 }
 
 /// A closed pipe in place of the standard output.
@@ -192,12 +155,8 @@ fn a_closed_stdout_is_quiet() {
         &["check", "--machine", "model", file.path()],
     ];
     for arguments in commands {
-        let mut child = program()
-            .args(arguments)
-            .stdout(closed_pipe())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            program().args(arguments).stdout(closed_pipe()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         let mut stderr = child.stderr.take().unwrap();
         stderr.read_to_string(&mut said).unwrap();
@@ -210,12 +169,8 @@ fn a_closed_stdout_is_quiet() {
 #[test]
 fn closed_streams_do_not_panic() {
     for arguments in [&["--no-such-option"][..], &["--plant", "x"]] {
-        let status = program()
-            .args(arguments)
-            .stdout(closed_pipe())
-            .stderr(closed_pipe())
-            .status()
-            .unwrap();
+        let status =
+            program().args(arguments).stdout(closed_pipe()).stderr(closed_pipe()).status().unwrap();
         assert_eq!(status.code(), Some(1), "{arguments:?}");
     }
 }

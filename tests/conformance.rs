@@ -17,18 +17,13 @@ type Records = BTreeMap<String, CaseRecord>;
 
 fn program(dialect: Dialect) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gmem-conform"));
-    command
-        .args(["--machine", "model", "--dialect", dialect.name()])
-        .stdin(Stdio::null());
+    command.args(["--machine", "model", "--dialect", dialect.name()]).stdin(Stdio::null());
     command
 }
 
 /// The ids of every case.
 fn ids(dialect: Dialect) -> Vec<String> {
-    let output = program(dialect)
-        .arg("--list")
-        .output()
-        .expect("the program starts");
+    let output = program(dialect).arg("--list").output().expect("the program starts");
     let ids = String::from_utf8(output.stdout).expect("ids are ASCII");
     ids.lines().map(str::to_string).collect()
 }
@@ -72,23 +67,16 @@ fn main() -> ExitCode {
     for dialect in Dialect::ALL {
         let all: Arc<OnceLock<Result<Records, String>>> = Arc::default();
         let ids = ids(dialect);
-        assert!(
-            ids.len() > 400,
-            "only {} cases are planned in {dialect}",
-            ids.len()
-        );
+        assert!(ids.len() > 400, "only {} cases are planned in {dialect}", ids.len());
         for id in ids {
             let (all, alone) = (all.clone(), arguments.exact);
-            trials.push(Trial::ignorable_test(
-                format!("{dialect}::{id}"),
-                move || {
-                    if alone {
-                        return judge(records(dialect, &["--exact", &id])?.get(&id));
-                    }
-                    let all = all.get_or_init(|| records(dialect, &[]));
-                    judge(all.as_ref().map_err(String::clone)?.get(&id))
-                },
-            ));
+            trials.push(Trial::ignorable_test(format!("{dialect}::{id}"), move || {
+                if alone {
+                    return judge(records(dialect, &["--exact", &id])?.get(&id));
+                }
+                let all = all.get_or_init(|| records(dialect, &[]));
+                judge(all.as_ref().map_err(String::clone)?.get(&id))
+            }));
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()

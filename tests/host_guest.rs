@@ -80,12 +80,7 @@ impl Setup {
     fn word(&self, page: u64, index: u64) -> *mut u64 {
         assert!(page < PAGES && index < pattern::WORDS_PER_PAGE);
         // SAFETY: inside the view, by the assertion.
-        unsafe {
-            self.view
-                .address()
-                .add((page * PAGE_SIZE + index * 8) as usize)
-        }
-        .cast()
+        unsafe { self.view.address().add((page * PAGE_SIZE + index * 8) as usize) }.cast()
     }
 
     fn read(&self, page: u64, index: u64) -> u64 {
@@ -125,11 +120,7 @@ fn host_sees_what_the_guest_fills() {
     let answer = s.guest.command(fill(a, 1, 2), soon()).unwrap();
     assert_eq!(answer.mismatch, None);
     for page in 0..PAGES {
-        let tag = if (1..3).contains(&page) {
-            a
-        } else {
-            pattern::ZERO
-        };
+        let tag = if (1..3).contains(&page) { a } else { pattern::ZERO };
         for index in 0..pattern::WORDS_PER_PAGE {
             let expected = pattern::word(tag, page, index);
             assert_eq!(s.read(page, index), expected, "page {page}, word {index}");
@@ -147,21 +138,12 @@ fn guest_checks_what_the_host_writes() {
             s.write(page, index, pattern::word(b, page, index));
         }
     }
-    assert_eq!(
-        s.guest
-            .command(check(b, 0, PAGES), soon())
-            .unwrap()
-            .mismatch,
-        None
-    );
+    assert_eq!(s.guest.command(check(b, 0, PAGES), soon()).unwrap().mismatch, None);
 
     s.write(2, 77, 0xbad);
     let answer = s.guest.command(check(b, 1, 3), soon()).unwrap();
-    let expected = Mismatch {
-        offset: PAGE_SIZE + 77 * 8,
-        expected: pattern::word(b, 2, 77),
-        found: 0xbad,
-    };
+    let expected =
+        Mismatch { offset: PAGE_SIZE + 77 * 8, expected: pattern::word(b, 2, 77), found: 0xbad };
     assert_eq!(answer.mismatch, Some(expected));
 }
 
@@ -176,16 +158,11 @@ fn words_and_pages() {
     let answer = s.guest.command(Command::Read { address }, soon()).unwrap();
     assert_eq!(answer.found, 42);
 
-    let touch = Command::Touch {
-        address: TEST_MEMORY,
-        length: SIZE,
-    };
+    let touch = Command::Touch { address: TEST_MEMORY, length: SIZE };
     s.guest.command(touch, soon()).unwrap();
 
     s.guest.command(fill(tag(b'C', 3), 2, 1), soon()).unwrap();
-    let copy = Command::CopyOut {
-        address: TEST_MEMORY + 2 * PAGE_SIZE,
-    };
+    let copy = Command::CopyOut { address: TEST_MEMORY + 2 * PAGE_SIZE };
     s.guest.command(copy, soon()).unwrap();
     let mut page = [0; 4096];
     s.guest.copy_buffer(&mut page);
@@ -200,27 +177,15 @@ fn words_and_pages() {
 fn exceptions_are_reported() {
     let Some(mut s) = set_up() else { return };
     let address = 1 << 46;
-    let stop = s
-        .guest
-        .command(Command::Read { address }, soon())
-        .unwrap_err();
-    let GuestStop::Exception {
-        vector,
-        error_code,
-        rip,
-        cr2,
-    } = stop
-    else {
+    let stop = s.guest.command(Command::Read { address }, soon()).unwrap_err();
+    let GuestStop::Exception { vector, error_code, rip, cr2 } = stop else {
         panic!("{stop}");
     };
     // A read of a page that is not present, in supervisor mode.
     assert_eq!((vector, error_code, cr2), (14, 0, address));
     assert!((IMAGE..IMAGE + 0x1000).contains(&rip), "RIP {rip:#x}");
 
-    let touch = Command::Touch {
-        address: TEST_MEMORY,
-        length: SIZE,
-    };
+    let touch = Command::Touch { address: TEST_MEMORY, length: SIZE };
     let refused = s.guest.command(touch, soon()).unwrap_err();
     assert!(matches!(refused, GuestStop::Unexpected(_)), "{refused}");
     s.guest.reset(soon()).unwrap();
@@ -233,26 +198,14 @@ fn exceptions_are_reported() {
 fn unbacked_addresses_exit() {
     let Some(mut s) = set_up() else { return };
     let address = TEST_MEMORY + SIZE;
-    for (command, write) in [
-        (Command::Read { address }, false),
-        (Command::Write { address, word: 1 }, true),
-    ] {
+    for (command, write) in
+        [(Command::Read { address }, false), (Command::Write { address, word: 1 }, true)]
+    {
         let stop = s.guest.command(command, soon()).unwrap_err();
-        assert_eq!(
-            stop,
-            GuestStop::Mmio {
-                gpa: address,
-                write
-            }
-        );
+        assert_eq!(stop, GuestStop::Mmio { gpa: address, write });
         s.guest.reset(soon()).unwrap();
-        s.guest
-            .command(fill(tag(b'D', 4), 0, PAGES), soon())
-            .unwrap();
-        let answer = s
-            .guest
-            .command(check(tag(b'D', 4), 0, PAGES), soon())
-            .unwrap();
+        s.guest.command(fill(tag(b'D', 4), 0, PAGES), soon()).unwrap();
+        let answer = s.guest.command(check(tag(b'D', 4), 0, PAGES), soon()).unwrap();
         assert_eq!(answer.mismatch, None);
     }
 }
@@ -285,10 +238,7 @@ fn deadlines_of_several_threads() {
                 let deadline = Instant::now() + Duration::from_millis(milliseconds);
                 let stop = guest.command(Command::Spin, deadline).unwrap_err();
                 assert!(matches!(stop, GuestStop::Hang { .. }), "{stop}");
-                assert!(
-                    Instant::now() >= deadline,
-                    "another's deadline ended the run"
-                );
+                assert!(Instant::now() >= deadline, "another's deadline ended the run");
             });
         }
     });
@@ -359,18 +309,8 @@ fn sw_protected_guests_use_private_pages() {
         unsafe { gmem.set_memory_attributes2(&raw mut argument) }
     };
     convert(&*s.gmem, ATTRIBUTE_PRIVATE).unwrap();
-    assert_eq!(
-        s.view.pin(PAGE_SIZE).err(),
-        Some(Errno::EFAULT),
-        "the page is private"
-    );
-    assert_eq!(
-        s.guest
-            .command(check(a, 0, PAGES), soon())
-            .unwrap()
-            .mismatch,
-        None
-    );
+    assert_eq!(s.view.pin(PAGE_SIZE).err(), Some(Errno::EFAULT), "the page is private");
+    assert_eq!(s.guest.command(check(a, 0, PAGES), soon()).unwrap().mismatch, None);
     s.guest.command(fill(b, 1, 1), soon()).unwrap();
     convert(&*s.gmem, 0).unwrap();
     assert_eq!(s.read(0, 5), pattern::word(a, 0, 5));

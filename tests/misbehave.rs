@@ -35,9 +35,7 @@ fn between_good_cases(name: &str) -> CaseRecord {
             Record::Summary(s) => summary = Some(s),
         }
     }
-    let fixture = records
-        .remove(&format!("model.sw-protected.misbehave.{name}"))
-        .unwrap();
+    let fixture = records.remove(&format!("model.sw-protected.misbehave.{name}")).unwrap();
     assert_eq!(records.len(), 3);
     for record in records.values() {
         assert_eq!(
@@ -62,15 +60,9 @@ fn assert_located(record: &CaseRecord) {
     let statement = failure.statement.as_deref().unwrap_or("");
     assert!(statement.starts_with("misbehave"), "{statement:?}");
     let text = failure.case_text.as_deref().unwrap();
-    assert_eq!(
-        text.lines().nth(failure.line.unwrap() - 1).unwrap().trim(),
-        statement
-    );
+    assert_eq!(text.lines().nth(failure.line.unwrap() - 1).unwrap().trim(), statement);
     let command = failure.command.as_deref().unwrap();
-    assert!(
-        command.starts_with("gmem-conform check --machine model"),
-        "{command}"
-    );
+    assert!(command.starts_with("gmem-conform check --machine model"), "{command}");
 }
 
 /// A guest that never answers is a timeout, told from a host that hangs by the guest's own, earlier deadline.
@@ -120,15 +112,8 @@ fn worker_that_exits() {
 fn case_that_writes_garbage() {
     let record = between_good_cases("garbage");
     assert_eq!(record.verdict, Verdict::Pass);
-    assert!(
-        record.stray_output.contains("not ok 1 this.is.no.result"),
-        "{}",
-        record.stray_output
-    );
-    assert!(
-        !record.stray_output.contains('\u{1b}'),
-        "control characters do not reach a terminal"
-    );
+    assert!(record.stray_output.contains("not ok 1 this.is.no.result"), "{}", record.stray_output);
+    assert!(!record.stray_output.contains('\u{1b}'), "control characters do not reach a terminal");
 }
 
 /// An exception in the guest is reported with vector, error code, RIP and CR2, and blamed on the payload.
@@ -147,44 +132,19 @@ fn guest_that_takes_an_exception() {
 /// All fixtures in one run, with several workers: every case has a line of TAP, and the counts are right.
 #[test]
 fn all_at_once() {
-    let names = [
-        "hang-guest",
-        "segfault",
-        "kill",
-        "exit",
-        "garbage",
-        "guest-exception",
-        "panic",
-        "fine",
-    ];
+    let names =
+        ["hang-guest", "segfault", "kill", "exit", "garbage", "guest-exception", "panic", "fine"];
     let files: Vec<String> = names.iter().map(|name| format!("{name}.case")).collect();
     let mut arguments = vec!["--format", "tap", "--jobs", "3"];
     arguments.extend(files.iter().map(String::as_str));
     let output = check(&arguments);
     let tap = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        tap.contains("\n1..10\n") || tap.starts_with("1..10\n"),
-        "{tap}"
-    );
-    let results: Vec<&str> = tap
-        .lines()
-        .filter(|l| l.starts_with("ok ") || l.starts_with("not ok "))
-        .collect();
+    assert!(tap.contains("\n1..10\n") || tap.starts_with("1..10\n"), "{tap}");
+    let results: Vec<&str> =
+        tap.lines().filter(|l| l.starts_with("ok ") || l.starts_with("not ok ")).collect();
     assert_eq!(results.len(), 10, "{tap}");
-    assert_eq!(
-        results.iter().filter(|l| l.starts_with("ok ")).count(),
-        4,
-        "{tap}"
-    );
-    assert_eq!(
-        results.iter().filter(|l| l.contains("# ERROR")).count(),
-        5,
-        "{tap}"
-    );
-    assert_eq!(
-        results.iter().filter(|l| l.contains("# TIMEOUT")).count(),
-        1,
-        "{tap}"
-    );
+    assert_eq!(results.iter().filter(|l| l.starts_with("ok ")).count(), 4, "{tap}");
+    assert_eq!(results.iter().filter(|l| l.contains("# ERROR")).count(), 5, "{tap}");
+    assert_eq!(results.iter().filter(|l| l.contains("# TIMEOUT")).count(), 1, "{tap}");
 }

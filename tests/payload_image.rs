@@ -36,10 +36,7 @@ fn objection(instruction: &Instruction) -> Option<String> {
     }
     // The long NOP is the assembler's padding.
     let nop = instruction.mnemonic() == Mnemonic::Nop;
-    let foreign = instruction
-        .cpuid_features()
-        .iter()
-        .find(|f| !ALLOWED.contains(f));
+    let foreign = instruction.cpuid_features().iter().find(|f| !ALLOWED.contains(f));
     foreign.filter(|_| !nop).map(|f| format!("needs {f:?}"))
 }
 
@@ -57,16 +54,10 @@ fn objections(bytes: &[u8], address: u64) -> Vec<String> {
 fn code_is_plain() {
     let (entry, segments) = elf::parse(PLAIN).unwrap();
     assert_eq!(entry, IMAGE);
-    let code: Vec<_> = segments
-        .iter()
-        .filter(|s| s.flags & elf::EXECUTABLE != 0)
-        .collect();
+    let code: Vec<_> = segments.iter().filter(|s| s.flags & elf::EXECUTABLE != 0).collect();
     assert_eq!(code.len(), 1, "one segment of code");
     let [code] = code[..] else { unreachable!() };
-    assert!(
-        code.bytes.len() > 500,
-        "32 exception stubs and a command loop"
-    );
+    assert!(code.bytes.len() > 500, "32 exception stubs and a command loop");
     assert_eq!(objections(code.bytes, code.address), Vec::<String>::new());
 }
 
@@ -92,10 +83,7 @@ fn image_has_no_relocations() {
     // SHT_RELA, SHT_REL and SHT_DYNAMIC in the section headers.
     let field = |offset: usize, size: usize| {
         let bytes = &PLAIN[offset..offset + size];
-        bytes
-            .iter()
-            .rev()
-            .fold(0usize, |n, &b| n << 8 | usize::from(b))
+        bytes.iter().rev().fold(0usize, |n, &b| n << 8 | usize::from(b))
     };
     let (table, size, count) = (field(40, 8), field(58, 2), field(60, 2));
     assert!(count > 3, "section headers were not stripped");

@@ -160,15 +160,8 @@ fn events(machine: &str) -> Vec<Event> {
     }))];
     for (index, record) in records.into_iter().enumerate() {
         summary.count(record.verdict);
-        events.push(Event::CaseStarted {
-            id: record.id.clone(),
-            pid: 4711,
-        });
-        events.push(Event::Finished {
-            number: index + 1,
-            total: 7,
-            record: Box::new(record),
-        });
+        events.push(Event::CaseStarted { id: record.id.clone(), pid: 4711 });
+        events.push(Event::Finished { number: index + 1, total: 7, record: Box::new(record) });
     }
     events.push(Event::Note("worker died of SIGABRT after a.case".into()));
     events.push(Event::Aborted("interrupted by SIGINT".into()));
@@ -208,10 +201,7 @@ fn colour_adds_nothing_else() {
     let plain_text = written(Human::new(plain.clone()), &plain, &events("host"));
     let report = Human::new(colour.clone()).colour(true);
     let colour_text = written(report, &colour, &events("host"));
-    assert!(
-        colour_text.contains("\x1b[1m\x1b[31mFAIL\x1b[0m"),
-        "{colour_text}"
-    );
+    assert!(colour_text.contains("\x1b[1m\x1b[31mFAIL\x1b[0m"), "{colour_text}");
     let stripped = anstream::adapter::strip_str(&colour_text).to_string();
     assert_eq!(stripped, plain_text);
 }
@@ -238,10 +228,7 @@ fn the_model_is_named() {
         for text in texts {
             let mut last = text.lines().rev();
             assert!(last.next().unwrap().contains("1 not run"), "{text}");
-            let warns = last
-                .next()
-                .unwrap()
-                .ends_with("nothing here is about a kernel");
+            let warns = last.next().unwrap().ends_with("nothing here is about a kernel");
             assert_eq!(warns, machine == "model", "{text}");
         }
     }
@@ -279,10 +266,8 @@ fn json_lines_read_back() {
         }
         let text = fs::read_to_string(&file.0).unwrap();
         assert!(text.ends_with('\n'));
-        let records: Vec<Record> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let records: Vec<Record> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(records, expected);
     }
     assert_eq!(expected.len(), 8);
@@ -329,28 +314,19 @@ fn a_line_that_does_not_fit_is_taken_back() {
         setrlimit(Resource::RLIMIT_FSIZE, 2000, hard).unwrap();
         let mut reports = Reports::new();
         reports.add("results", Json::create(path.as_ref()).unwrap());
-        let stopped = events("host")
-            .iter()
-            .any(|event| reports.event(event).is_break());
+        let stopped = events("host").iter().any(|event| reports.event(event).is_break());
         assert!(stopped && reports.failed());
         return;
     }
     let file = Temporary::new("limit");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_line_that_does_not_fit_is_taken_back",
-            "--nocapture",
-        ])
+        .args(["--exact", "a_line_that_does_not_fit_is_taken_back", "--nocapture"])
         .env(CHILD, &file.0)
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        messages.contains("gmem-conform: cannot write results: "),
-        "{messages}"
-    );
+    assert!(messages.contains("gmem-conform: cannot write results: "), "{messages}");
     let text = fs::read_to_string(&file.0).unwrap();
     assert!(text.len() > 500 && text.ends_with('\n'), "{text:?}");
     for line in text.lines() {

@@ -43,10 +43,7 @@ fn main() -> ExitCode {
         vm_trial("streams_stay_apart_and_clean", streams_stay_apart_and_clean),
         vm_trial("serial_ports_serve_as_well", serial_ports_serve_as_well),
         vm_trial("files_are_there", files_are_there),
-        vm_trial(
-            "leftover_process_delays_nothing",
-            leftover_process_delays_nothing,
-        ),
+        vm_trial("leftover_process_delays_nothing", leftover_process_delays_nothing),
         vm_trial("signal_is_status_1", signal_is_status_1),
         vm_trial("crash_keeps_results", crash_keeps_results),
         vm_trial("panic_at_boot", panic_at_boot),
@@ -57,9 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn trial(name: &'static str, test: fn(&Script)) -> Trial {
-    Trial::test(name, move || {
-        run_in_directory(name, test, PathBuf::from("/nonexistent"))
-    })
+    Trial::test(name, move || run_in_directory(name, test, PathBuf::from("/nonexistent")))
 }
 
 /// A test that boots the kernel.
@@ -82,11 +77,7 @@ fn run_in_directory(name: &str, test: fn(&Script), kernel: PathBuf) -> Result<()
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run in vm, {name}"));
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(directory.join("tmp"))?;
-    test(&Script {
-        kernel,
-        directory,
-        transcript: RefCell::default(),
-    });
+    test(&Script { kernel, directory, transcript: RefCell::default() });
     Ok(())
 }
 
@@ -120,11 +111,7 @@ impl Script {
     /// Boots the kernel with `options`, to run `binary`.
     fn booting(&self, binary: impl AsRef<OsStr>, options: &[&str]) -> Command {
         let mut command = self.bare();
-        command
-            .arg(&self.kernel)
-            .arg("--binary")
-            .arg(binary)
-            .args(options);
+        command.arg(&self.kernel).arg("--binary").arg(binary).args(options);
         command
     }
 
@@ -138,11 +125,8 @@ impl Script {
 
     /// Runs a command to its end; its exit status, standard output and standard error.
     fn finish(&self, mut command: Command) -> (Option<i32>, String, String) {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = command.output().expect("bash runs scripts/run-in-vm");
+        let Output { status, stdout, stderr } =
+            command.output().expect("bash runs scripts/run-in-vm");
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
         let entry = format!("{command:?}: {status}\n{stderr}");
@@ -178,14 +162,8 @@ fn usage_errors_are_status_1(script: &Script) {
         (&[][..], "no KERNEL given"),
         (&["--bogus"], "unknown option --bogus"),
         (&["text", "--memory"], "--memory needs a value"),
-        (
-            &["text", "--memory", "2G"],
-            "--memory needs a positive number, not '2G'",
-        ),
-        (
-            &["text", "--idle=0"],
-            "--idle needs a positive number, not '0'",
-        ),
+        (&["text", "--memory", "2G"], "--memory needs a positive number, not '2G'"),
+        (&["text", "--idle=0"], "--idle needs a positive number, not '0'"),
         (&["missing"], "missing: no such kernel"),
         (&["text"], "text: not a bzImage"),
     ] {
@@ -248,10 +226,7 @@ fn version_of_the_suite(script: &Script) {
     command.arg("--version");
     let (status, stdout, _) = script.finish(command);
     assert_eq!(status, Some(0));
-    assert!(
-        stdout.starts_with(concat!("gmem-conform ", env!("CARGO_PKG_VERSION"))),
-        "{stdout}"
-    );
+    assert!(stdout.starts_with(concat!("gmem-conform ", env!("CARGO_PKG_VERSION"))), "{stdout}");
 }
 
 /// Requires that the suite's own usage error comes out as it is, without the guest's console after it.
@@ -292,18 +267,11 @@ fn streams_stay_apart_and_clean(script: &Script) {
 
 /// Requires the same of a kernel without virtio-serial, through serial ports.
 fn serial_ports_serve_as_well(script: &Script) {
-    expect_streams(
-        script,
-        &["--append", "initcall_blacklist=virtio_console_init"],
-    );
+    expect_streams(script, &["--append", "initcall_blacklist=virtio_console_init"]);
 }
 
 fn expect_streams(script: &Script, options: &[&str]) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = script
+    let Output { status, stdout, stderr } = script
         .fixture(options, &["streams", "--json=results.jsonl"])
         .output()
         .expect("bash runs scripts/run-in-vm");
@@ -338,10 +306,7 @@ fn files_are_there(script: &Script) {
         ],
     ));
     assert_eq!(status, Some(0));
-    assert_eq!(
-        stdout,
-        "contents of a case\ncontents of waivers\ncontents of kvm.h\n"
-    );
+    assert_eq!(stdout, "contents of a case\ncontents of waivers\ncontents of kvm.h\n");
 }
 
 /// Requires that a process which the program leaves behind, with all of its descriptors, does not keep the guest up.
@@ -369,11 +334,7 @@ fn crash_keeps_results(script: &Script) {
 
 /// Requires that a kernel which does not get as far as the program is a failure that shows the console.
 fn panic_at_boot(script: &Script) {
-    let options = [
-        "--append",
-        "rdinit=/nonexistent",
-        "--append=init=/nonexistent",
-    ];
+    let options = ["--append", "rdinit=/nonexistent", "--append=init=/nonexistent"];
     let (status, stdout, stderr) = script.finish(script.fixture(&options, &["arguments"]));
     assert_eq!((status, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("the guest's kernel panicked"), "{stderr}");
@@ -385,10 +346,7 @@ fn panic_at_boot(script: &Script) {
 fn silent_guest_is_given_up(script: &Script) {
     let (status, _, stderr) = script.finish(script.fixture(&["--idle", "3"], &["hang"]));
     assert_eq!(status, Some(1));
-    assert!(
-        stderr.contains("the guest was silent for 3 seconds"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("the guest was silent for 3 seconds"), "{stderr}");
 }
 
 /// Requires that an interrupted script leaves neither QEMU nor files behind, and keeps the results so far.
@@ -485,9 +443,7 @@ mod fixture {
     /// Prints the files that arguments name, as file or as `--option=file`.
     fn cat(arguments: &[String]) -> io::Result<ExitCode> {
         for argument in arguments {
-            let name = argument
-                .split_once('=')
-                .map_or(&argument[..], |pair| pair.1);
+            let name = argument.split_once('=').map_or(&argument[..], |pair| pair.1);
             if Path::new(name).is_file() {
                 io::stdout().write_all(&fs::read(name)?)?;
             }
@@ -496,10 +452,7 @@ mod fixture {
     }
 
     fn leave_child() -> io::Result<ExitCode> {
-        Command::new("/proc/self/exe")
-            .args([FIXTURE, "hang"])
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Command::new("/proc/self/exe").args([FIXTURE, "hang"]).stdout(Stdio::piped()).spawn()?;
         println!("left");
         Ok(ExitCode::from(4))
     }

@@ -39,11 +39,7 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
     let first_page = cpu.read(MAILBOX + offset_of!(Mailbox, first_page) as u64)?;
 
     let mut outcome = status::OK;
-    let mut detail = Mismatch {
-        offset: 0,
-        expected: 0,
-        found: 0,
-    };
+    let mut detail = Mismatch { offset: 0, expected: 0, found: 0 };
     match operation {
         operation::FILL => fill(cpu, address, length, tag, first_page)?,
         operation::CHECK => {
@@ -64,10 +60,7 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
 
     cpu.write(MAILBOX + offset_of!(Mailbox, status) as u64, outcome)?;
     cpu.write(MAILBOX + offset_of!(Mailbox, offset) as u64, detail.offset)?;
-    cpu.write(
-        MAILBOX + offset_of!(Mailbox, expected) as u64,
-        detail.expected,
-    )?;
+    cpu.write(MAILBOX + offset_of!(Mailbox, expected) as u64, detail.expected)?;
     cpu.write(MAILBOX + offset_of!(Mailbox, found) as u64, detail.found)?;
     // Last, so that an answer means a complete result.
     cpu.write(MAILBOX + offset_of!(Mailbox, answer) as u64, !sequence)
@@ -99,11 +92,7 @@ fn check<C: Cpu>(
         let expected = expected_at(tag, first_page, offset);
         let found = cpu.read(address + offset)?;
         if found != expected {
-            return Ok(Some(Mismatch {
-                offset,
-                expected,
-                found,
-            }));
+            return Ok(Some(Mismatch { offset, expected, found }));
         }
         offset += 8;
     }

@@ -40,10 +40,5 @@ pub const fn parse(word: u64) -> Option<(u8, u16, u64, u64)> {
     if !letter.is_ascii_uppercase() || word & (0b111 << 9) != MARK {
         return None;
     }
-    Some((
-        letter,
-        (word >> 44 & 0xfff) as u16,
-        word >> 12 & 0xffff_ffff,
-        word & 0x1ff,
-    ))
+    Some((letter, (word >> 44 & 0xfff) as u16, word >> 12 & 0xffff_ffff, word & 0x1ff))
 }

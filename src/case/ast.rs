@@ -104,8 +104,8 @@ pub enum Requirement {
     Dialect(Vec<Dialect>),
     /// `needs mode=...`: the platform offers this content mode in this dialect.
     Mode(Mode),
-    /// `needs capability-numbers`: the numbers of the capabilities that the case asks for are known (`--kernel-headers`).
-    CapabilityNumbers,
+    /// `needs capability=...`: the number of this capability is known (`--kernel-headers`).
+    CapabilityNumber(Capability),
 }
 
 /// A memslot: which pages of the file it maps where.
@@ -171,12 +171,7 @@ pub enum Toucher {
 
 impl Toucher {
     /// Every toucher.
-    pub const ALL: [Toucher; 4] = [
-        Toucher::Nobody,
-        Toucher::Host,
-        Toucher::Guest,
-        Toucher::Both,
-    ];
+    pub const ALL: [Toucher; 4] = [Toucher::Nobody, Toucher::Host, Toucher::Guest, Toucher::Both];
 
     /// The word in a case.
     pub fn name(self) -> &'static str {

@@ -25,24 +25,10 @@ impl fmt::Display for ParseError {
             let clean = |c: char| if c.is_control() { ' ' } else { c };
             text.chars().map(clean).collect()
         };
-        writeln!(
-            f,
-            "{}:{}:{}: {}",
-            self.file,
-            self.line,
-            self.column,
-            clean(&self.message)
-        )?;
-        let before = self
-            .text
-            .get(..self.column.saturating_sub(1))
-            .unwrap_or(&self.text);
+        writeln!(f, "{}:{}:{}: {}", self.file, self.line, self.column, clean(&self.message))?;
+        let before = self.text.get(..self.column.saturating_sub(1)).unwrap_or(&self.text);
         writeln!(f, "{:>5} | {}", self.line, clean(&self.text))?;
-        write!(
-            f,
-            "      | {}^",
-            before.chars().map(|_| ' ').collect::<String>()
-        )
+        write!(f, "      | {}^", before.chars().map(|_| ' ').collect::<String>())
     }
 }
 
@@ -79,23 +65,13 @@ impl<'a> Line<'a> {
             match (c.is_whitespace(), start) {
                 (false, None) => start = Some(at),
                 (true, Some(from)) => {
-                    words.push(Word {
-                        text: &code[from..at],
-                        at: from,
-                    });
+                    words.push(Word { text: &code[from..at], at: from });
                     start = None;
                 }
                 _ => {}
             }
         }
-        Line {
-            file,
-            number,
-            text,
-            words,
-            next: 0,
-            comment,
-        }
+        Line { file, number, text, words, next: 0, comment }
     }
 
     pub fn number(&self) -> usize {
@@ -146,10 +122,7 @@ impl<'a> Line<'a> {
             Some(word) => self.at(word, format!("expected {expected}, found `{}`", word.text)),
             None => {
                 let end = self.words.last().map_or(0, |w| w.at + w.text.len());
-                self.at_byte(
-                    end,
-                    format!("expected {expected}, found the end of the line"),
-                )
+                self.at_byte(end, format!("expected {expected}, found the end of the line"))
             }
         }
     }

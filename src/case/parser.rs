@@ -24,18 +24,12 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, ParseError> {
             .iter()
             .flat_map(|c| {
                 values.iter().map(move |v| {
-                    c.iter()
-                        .cloned()
-                        .chain([(name.as_str(), v.clone())])
-                        .collect::<Vec<_>>()
+                    c.iter().cloned().chain([(name.as_str(), v.clone())]).collect::<Vec<_>>()
                 })
             })
             .collect();
     }
-    combinations
-        .iter()
-        .map(|values| parse_one(file, text, values))
-        .collect()
+    combinations.iter().map(|values| parse_one(file, text, values)).collect()
 }
 
 /// The `each` lines of a file: names and values.
@@ -77,10 +71,7 @@ fn variables(file: &str, text: &str) -> Result<Vec<(String, Vec<String>)>, Parse
                     return Err(line.at(*word, message.into()));
                 }
             }
-            variables.push((
-                name.text.into(),
-                values.iter().map(|w| w.text.to_string()).collect(),
-            ));
+            variables.push((name.text.into(), values.iter().map(|w| w.text.to_string()).collect()));
         }
         count = count.saturating_mul(variables.last().map_or(1, |(_, v)| v.len()));
         if count > MAX_EXPANSION {
@@ -96,11 +87,7 @@ fn substitute(text: &str, values: &[(&str, String)]) -> String {
     let mut values: Vec<_> = values.iter().collect();
     values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     values.iter().fold(text.to_string(), |text, (name, value)| {
-        if text.contains('$') {
-            text.replace(&format!("${name}"), value)
-        } else {
-            text
-        }
+        if text.contains('$') { text.replace(&format!("${name}"), value) } else { text }
     })
 }
 
@@ -175,8 +162,7 @@ fn case_name(line: &mut Line, values: &[(&str, String)]) -> Result<String, Parse
     line.end()?;
     let good = |s: &str| {
         !s.is_empty()
-            && s.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
     };
     let parts: Vec<&str> = word.text.split('.').collect();
     if !(2..=3).contains(&parts.len()) || !parts.iter().all(|p| good(p)) {
@@ -198,9 +184,7 @@ fn variant_name(value: &str) -> String {
         Some(rest) => format!("minus{rest}"),
         None => value.to_ascii_lowercase(),
     };
-    let words = value
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|w| !w.is_empty());
+    let words = value.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
     words.collect::<Vec<_>>().join("-")
 }
 
@@ -262,9 +246,6 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
 }
 
 fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
-    if word.text == "capability-numbers" {
-        return Ok(Requirement::CapabilityNumbers);
-    }
     let Some((key, values)) = word.text.split_once('=') else {
         return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
     };
@@ -276,40 +257,35 @@ fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
     match key {
         "platform" => {
             list(&|v| Platform::from_name(v).is_some(), "a platform")?;
-            Ok(Requirement::Platform(
-                values.split(',').filter_map(Platform::from_name).collect(),
-            ))
+            Ok(Requirement::Platform(values.split(',').filter_map(Platform::from_name).collect()))
         }
         "dialect" => {
-            list(
-                &|v| Dialect::from_name(v).is_some(),
-                "a dialect: rfc-v4, rfc-v5, upstream",
-            )?;
-            Ok(Requirement::Dialect(
-                values.split(',').filter_map(Dialect::from_name).collect(),
-            ))
+            list(&|v| Dialect::from_name(v).is_some(), "a dialect: rfc-v4, rfc-v5, upstream")?;
+            Ok(Requirement::Dialect(values.split(',').filter_map(Dialect::from_name).collect()))
         }
+        "capability" => match Capability::ALL.into_iter().find(|c| c.name() == values) {
+            Some(capability) => Ok(Requirement::CapabilityNumber(capability)),
+            None => {
+                let names = Capability::ALL.map(Capability::name).join(", ");
+                Err(line.at(word, format!("expected a capability: {names}, found `{values}`")))
+            }
+        },
         "mode" => match Mode::ALL.into_iter().find(|m| m.name() == values) {
             Some(mode @ (Mode::Zero | Mode::Preserve)) => Ok(Requirement::Mode(mode)),
-            _ => Err(line.at(
-                word,
-                format!("expected mode=zero or mode=preserve, found `{values}`"),
-            )),
+            _ => {
+                Err(line.at(word, format!("expected mode=zero or mode=preserve, found `{values}`")))
+            }
         },
-        _ => Err(line.at(
-            word,
-            format!("expected platform, dialect or mode, found `{key}`"),
-        )),
+        _ => {
+            Err(line
+                .at(word, format!("expected platform, dialect, mode or capability, found `{key}`")))
+        }
     }
 }
 
 fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseError> {
     let action = action(line, case)?;
-    let expect = if line.take("->") {
-        Some(returns(line)?)
-    } else {
-        None
-    };
+    let expect = if line.take("->") { Some(returns(line)?) } else { None };
     line.end()?;
     Ok(Step {
         above,
@@ -330,10 +306,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "child" => access(line, View::Child, case)?,
         "touch" => {
             let who = name_of(line, &Toucher::ALL, Toucher::name)?;
-            Action::Touch {
-                who,
-                pages: pages(line, case)?,
-            }
+            Action::Touch { who, pages: pages(line, case)? }
         }
         "convert" => {
             let pages = pages(line, case)?;
@@ -367,21 +340,11 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
             let pages = pages(line, case)?;
             let word = line.word("a pattern: a letter from A to X")?;
             let letter = letter(word).ok_or_else(|| {
-                line.at(
-                    word,
-                    format!("expected a pattern A to X, found `{}`", word.text),
-                )
+                line.at(word, format!("expected a pattern A to X, found `{}`", word.text))
             })?;
-            Ok(Action::Write {
-                view,
-                pages,
-                letter,
-            })
+            Ok(Action::Write { view, pages, letter })
         }
-        "read" => Ok(Action::Read {
-            view,
-            pages: pages(line, case)?,
-        }),
+        "read" => Ok(Action::Read { view, pages: pages(line, case)? }),
         "expect" => {
             let pages = pages(line, case)?;
             let word = line.word("a pattern, `zero`, `fault`, `mmio` or `any`")?;
@@ -401,10 +364,7 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
             Ok(Action::Expect { view, pages, look })
         }
         _ => {
-            let message = format!(
-                "expected `write`, `read` or `expect`, found `{}`",
-                verb.text
-            );
+            let message = format!("expected `write`, `read` or `expect`, found `{}`", verb.text);
             Err(line.at(verb, message))
         }
     }
@@ -419,11 +379,7 @@ fn letter(word: Word) -> Option<u8> {
 }
 
 fn attribute(line: &mut Line) -> Result<Attribute, ParseError> {
-    name_of(
-        line,
-        &[Attribute::Shared, Attribute::Private],
-        Attribute::name,
-    )
+    name_of(line, &[Attribute::Shared, Attribute::Private], Attribute::name)
 }
 
 /// Takes a word that must be the name of one of `all`.
@@ -432,9 +388,7 @@ fn name_of<T: Copy>(
     all: &[T],
     name: fn(T) -> &'static str,
 ) -> Result<T, ParseError> {
-    let found = line
-        .peek()
-        .and_then(|w| all.iter().find(|t| name(**t) == w.text));
+    let found = line.peek().and_then(|w| all.iter().find(|t| name(**t) == w.text));
     match found {
         Some(t) => {
             line.word("")?;
@@ -481,10 +435,7 @@ fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
         let Some((key, value)) = word.text.split_once('=') else {
             return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
         };
-        let value_word = Word {
-            text: value,
-            at: word.at + key.len() + 1,
-        };
+        let value_word = Word { text: value, at: word.at + key.len() + 1 };
         let named = |names: &str| line.at(value_word, format!("expected {names}, found `{value}`"));
         match key {
             "offset" => raw.offset = number(line, value_word)?,
@@ -521,9 +472,7 @@ fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
                 }
             }
             _ => {
-                let index = key
-                    .strip_prefix("reserved")
-                    .and_then(|n| n.parse::<usize>().ok());
+                let index = key.strip_prefix("reserved").and_then(|n| n.parse::<usize>().ok());
                 match index.and_then(|i| raw.reserved.get_mut(i)) {
                     Some(reserved) => *reserved = number(line, value_word)?,
                     None => {
@@ -548,20 +497,14 @@ fn returns(line: &mut Line) -> Result<Returns, ParseError> {
         any_of.push(match name {
             "OK" => None,
             _ => Some(Errno::from_name(name).ok_or_else(|| {
-                line.at(
-                    word,
-                    format!("expected OK or the name of an error, found `{name}`"),
-                )
+                line.at(word, format!("expected OK or the name of an error, found `{name}`"))
             })?),
         });
     }
     let mut error_page = None;
     if let Some(word) = line.peek().filter(|w| w.text.starts_with('@')) {
         line.word("")?;
-        let page = Word {
-            text: &word.text[1..],
-            at: word.at + 1,
-        };
+        let page = Word { text: &word.text[1..], at: word.at + 1 };
         error_page = Some(number(line, page)?);
     }
     Ok(Returns { any_of, error_page })
@@ -572,10 +515,7 @@ fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
     let word = line.word("a range of pages such as 0..4")?;
     let range = range(line, word)?;
     if range.end > case.pages {
-        let message = format!(
-            "the range ends at page {}, the case has {}",
-            range.end, case.pages
-        );
+        let message = format!("the range ends at page {}, the case has {}", range.end, case.pages);
         return Err(line.at(word, message));
     }
     Ok(range)
@@ -583,22 +523,10 @@ fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
 
 fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
     let Some((start, end)) = word.text.split_once("..") else {
-        return Err(line.at(
-            word,
-            format!("expected a range such as 0..4, found `{}`", word.text),
-        ));
+        return Err(line.at(word, format!("expected a range such as 0..4, found `{}`", word.text)));
     };
-    let end_word = Word {
-        text: end,
-        at: word.at + start.len() + 2,
-    };
-    let start = number(
-        line,
-        Word {
-            text: start,
-            at: word.at,
-        },
-    )?;
+    let end_word = Word { text: end, at: word.at + start.len() + 2 };
+    let start = number(line, Word { text: start, at: word.at })?;
     let end = number(line, end_word)?;
     if start >= end {
         return Err(line.at(word, format!("the range {start}..{end} is empty")));
@@ -609,10 +537,7 @@ fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
 /// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
 fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
     parse_number(word.text).ok_or_else(|| {
-        let message = format!(
-            "expected a number of at most 64 bits, found `{}`",
-            word.text
-        );
+        let message = format!("expected a number of at most 64 bits, found `{}`", word.text);
         line.at(word, message)
     })
 }
@@ -631,9 +556,7 @@ fn parse_shifted(text: &str) -> Option<u64> {
     let value = parse_digits(value)?;
     let shift = u32::try_from(parse_digits(shift)?).ok()?;
     // A bit that is shifted out would make another number of it, silently.
-    value
-        .checked_shl(shift)
-        .filter(|shifted| shifted >> shift == value)
+    value.checked_shl(shift).filter(|shifted| shifted >> shift == value)
 }
 
 fn parse_digits(text: &str) -> Option<u64> {
@@ -644,7 +567,5 @@ fn parse_digits(text: &str) -> Option<u64> {
     // from_str_radix would take a sign.
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let text: String = text.chars().filter(|c| *c != '_').collect();
-    plain
-        .then(|| u64::from_str_radix(&text, radix).ok())
-        .flatten()
+    plain.then(|| u64::from_str_radix(&text, radix).ok()).flatten()
 }

@@ -84,18 +84,8 @@ pub(crate) fn range(pages: &Pages) -> String {
 impl Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Write {
-                view,
-                pages,
-                letter,
-            } => {
-                write!(
-                    f,
-                    "{:7} write  {} {}",
-                    view.name(),
-                    range(pages),
-                    *letter as char
-                )
+            Action::Write { view, pages, letter } => {
+                write!(f, "{:7} write  {} {}", view.name(), range(pages), *letter as char)
             }
             Action::Read { view, pages } => write!(f, "{:7} read   {}", view.name(), range(pages)),
             Action::Expect { view, pages, look } => {
@@ -111,13 +101,7 @@ impl Display for Action {
             Action::Pin(pages) => write!(f, "pin     {}", range(pages)),
             Action::Unpin(pages) => write!(f, "unpin   {}", range(pages)),
             Action::SlotMap(map) => {
-                write!(
-                    f,
-                    "slot    {} map {} at {}",
-                    map.slot,
-                    range(&map.pages),
-                    map.at
-                )
+                write!(f, "slot    {} map {} at {}", map.slot, range(&map.pages), map.at)
             }
             Action::SlotDelete(slot) => write!(f, "slot    {slot} delete"),
             Action::Remap => f.write_str("remap"),
@@ -178,11 +162,8 @@ impl Display for RawConvert {
 
 impl Display for Returns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = self
-            .any_of
-            .iter()
-            .map(|e| e.map_or("OK".into(), |e| e.to_string()))
-            .collect();
+        let names: Vec<String> =
+            self.any_of.iter().map(|e| e.map_or("OK".into(), |e| e.to_string())).collect();
         f.write_str(&names.join("|"))?;
         match self.error_page {
             Some(page) => write!(f, " @{page}"),
@@ -196,21 +177,15 @@ impl Display for Requirement {
         let list = |names: Vec<&str>| names.join(",");
         match self {
             Requirement::Platform(platforms) => {
-                write!(
-                    f,
-                    "platform={}",
-                    list(platforms.iter().map(|p| p.name()).collect())
-                )
+                write!(f, "platform={}", list(platforms.iter().map(|p| p.name()).collect()))
             }
             Requirement::Dialect(dialects) => {
-                write!(
-                    f,
-                    "dialect={}",
-                    list(dialects.iter().map(|d| d.name()).collect())
-                )
+                write!(f, "dialect={}", list(dialects.iter().map(|d| d.name()).collect()))
             }
             Requirement::Mode(mode) => write!(f, "mode={mode}"),
-            Requirement::CapabilityNumbers => f.write_str("capability-numbers"),
+            Requirement::CapabilityNumber(capability) => {
+                write!(f, "capability={}", capability.name())
+            }
         }
     }
 }

@@ -156,9 +156,7 @@ fn platform_parser() -> PossibleValuesParser {
 }
 
 fn dialect_parser() -> impl TypedValueParser<Value = DialectChoice> {
-    let names = ["auto"]
-        .into_iter()
-        .chain(Dialect::ALL.into_iter().map(Dialect::name));
+    let names = ["auto"].into_iter().chain(Dialect::ALL.into_iter().map(Dialect::name));
     PossibleValuesParser::new(names).map(|name| DialectChoice(Dialect::from_name(&name)))
 }
 

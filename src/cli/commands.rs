@@ -48,18 +48,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 /// kselftest runner.
 fn usage(error: &clap::Error) -> u8 {
     let printed = error.print();
-    if error.use_stderr() || printed.is_err() {
-        run::EXIT_FAILED
-    } else {
-        run::EXIT_PASSED
-    }
+    if error.use_stderr() || printed.is_err() { run::EXIT_FAILED } else { run::EXIT_PASSED }
 }
 
 fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
     if let (Some(_), Some(name)) = (&cli.command, cli.selection.given()) {
-        return Err(format!(
-            "{name} selects built-in cases to run, which a command does not"
-        ));
+        return Err(format!("{name} selects built-in cases to run, which a command does not"));
     }
     let config = machine_config(&cli.machine)?;
     match &cli.command {
@@ -99,10 +93,7 @@ fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
     Ok(MachineConfig {
         kind: args.machine,
         // A planted bug may hide the dialect from whoever asks, so the model is told one in which it makes a difference.
-        dialect: args
-            .dialect
-            .0
-            .or(fault.and_then(|fault| fault.dialects().first().copied())),
+        dialect: args.dialect.0.or(fault.and_then(|fault| fault.dialects().first().copied())),
         fault: args.plant.clone(),
         capability_numbers: numbers.map(run::capability_numbers).transpose()?,
     })
@@ -111,10 +102,7 @@ fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
 /// The planted bug with this name.
 fn planted(name: &str) -> Result<Fault, String> {
     Fault::from_name(name).ok_or_else(|| {
-        let names = Fault::ALL
-            .iter()
-            .chain(Fault::BENIGN)
-            .map(|fault| fault.name());
+        let names = Fault::ALL.iter().chain(Fault::BENIGN).map(|fault| fault.name());
         let near = plan::nearest(names, name).join("\n  ");
         format!("the model has no planted bug `{name}`; the nearest are\n  {near}")
     })
@@ -132,10 +120,7 @@ fn faults() -> String {
         for fault in faults {
             let dialects: Vec<&str> = fault.dialects().iter().map(|d| d.name()).collect();
             let (name, doc, clause) = (fault.name(), fault.doc(), fault.clause());
-            out += &format!(
-                "  {name}\n    {doc}\n    clause {clause}; {}\n",
-                dialects.join(", ")
-            );
+            out += &format!("  {name}\n    {doc}\n    clause {clause}; {}\n", dialects.join(", "));
         }
     }
     out
@@ -162,11 +147,7 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
 /// Runs a selection of the built-in cases.
 fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcome {
     let environment = ask(&mut config, &options)?;
-    let plan = plan::build(
-        &config,
-        &environment,
-        &selection(&cli.selection, &cli.machine),
-    )?;
+    let plan = plan::build(&config, &environment, &selection(&cli.selection, &cli.machine))?;
     if cli.selection.list {
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);

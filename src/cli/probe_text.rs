@@ -20,11 +20,7 @@ pub(super) fn probe_text(environment: &Environment) -> String {
     row("boot", &environment.kernel_command_line);
     row("cpu", &environment.cpu);
     row("", &environment.virtualization);
-    let forced = if environment.dialect_forced {
-        " (forced)"
-    } else {
-        ""
-    };
+    let forced = if environment.dialect_forced { " (forced)" } else { "" };
     let dialect = match environment.dialect {
         Some(dialect) => format!("{dialect}{forced}"),
         None => "unknown: the machine could not be asked".to_string(),
@@ -86,10 +82,7 @@ mod tests {
             capabilities: [("KVM_CAP_GUEST_MEMFD".into(), 1)].into(),
             kvm_parameters: [("kvm_amd.sev_snp".into(), "N".into())].into(),
             platforms: vec![
-                PlatformState {
-                    name: "sw-protected".into(),
-                    missing: vec![],
-                },
+                PlatformState { name: "sw-protected".into(), missing: vec![] },
                 PlatformState {
                     name: "snp".into(),
                     missing: vec![

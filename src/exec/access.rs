@@ -14,10 +14,7 @@ const WORDS: usize = PAGE_SIZE as usize / 8;
 ///
 /// If the view does not reach that far: the parser keeps a case's ranges within its file.
 fn address(view: &dyn HostView, page: u64) -> *mut u64 {
-    assert!(
-        (page + 1) * PAGE_SIZE <= view.length(),
-        "page {page} lies outside of the view"
-    );
+    assert!((page + 1) * PAGE_SIZE <= view.length(), "page {page} lies outside of the view");
     // SAFETY: checked above.
     unsafe { view.address().add((page * PAGE_SIZE) as usize) }.cast()
 }

@@ -49,11 +49,7 @@ impl Session<'_> {
         // The first look at a hole allocates it: once from the host's side, once from the guest's.
         let order = [(memory, View::Host), (odd, View::Guest), (even, View::Host)];
         for (pages, first) in order {
-            let second = if first == View::Host {
-                View::Guest
-            } else {
-                View::Host
-            };
+            let second = if first == View::Host { View::Guest } else { View::Host };
             for view in [first, second] {
                 let mapped: Vec<u64> = pages
                     .iter()
@@ -74,10 +70,8 @@ impl Session<'_> {
     /// the kernel's record, while the old mapping may still hold pages that the record says are private.
     fn look_afresh(&mut self) -> Result<(), Stop> {
         let length = self.view.length();
-        let mut fresh = self
-            .gmem
-            .mmap(0, length)
-            .map_err(|e| failed("a second mmap of the guest_memfd", e))?;
+        let mut fresh =
+            self.gmem.mmap(0, length).map_err(|e| failed("a second mmap of the guest_memfd", e))?;
         let pages: Vec<u64> = self.pages_of_interest().into_iter().collect();
         std::mem::swap(&mut self.view, &mut fresh);
         let result = self.look(View::Host, &pages, &After::Nothing, false);
@@ -88,11 +82,7 @@ impl Session<'_> {
     }
 
     fn pages_of_interest(&self) -> BTreeSet<u64> {
-        self.touched
-            .iter()
-            .map(|(page, _)| *page)
-            .chain(self.edges.iter().copied())
-            .collect()
+        self.touched.iter().map(|(page, _)| *page).chain(self.edges.iter().copied()).collect()
     }
 
     /// What the guest writes to a shared page the host reads, and the other way round.
@@ -112,10 +102,7 @@ impl Session<'_> {
             // Arbitrary words of the page, different ones in each direction.
             let (to_host, to_guest) = ((page * 7 % 511) as usize, (page * 11 % 511) as usize + 1);
             let word = self.tag(b'Y') | page << 12 | to_host as u64;
-            let command = Command::Write {
-                address: address + to_host as u64 * 8,
-                word,
-            };
+            let command = Command::Write { address: address + to_host as u64 * 8, word };
             self.guest_command(command, "write", page)?;
             let found = access::read_word(&*self.view, page, to_host)
                 .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
@@ -124,9 +111,7 @@ impl Session<'_> {
             let word = self.tag(b'Z') | page << 12 | to_guest as u64;
             access::write_word(&*self.view, page, to_guest, word)
                 .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
-            let command = Command::Read {
-                address: address + to_guest as u64 * 8,
-            };
+            let command = Command::Read { address: address + to_guest as u64 * 8 };
             let found = self.guest_command(command, "read", page)?.found;
             self.same(View::Guest, page, to_guest, word, found)?;
         }

@@ -45,11 +45,9 @@ impl Child {
         // system calls and touches the mapping and its own stack, and never returns.
         match unsafe { fork() }? {
             ForkResult::Child => serve(view, &child_requests, &child_replies),
-            ForkResult::Parent { child } => Ok(Child {
-                pid: child,
-                requests: requests.into(),
-                replies: replies.into(),
-            }),
+            ForkResult::Parent { child } => {
+                Ok(Child { pid: child, requests: requests.into(), replies: replies.into() })
+            }
         }
     }
 
@@ -89,10 +87,7 @@ impl Child {
         self.replies.read_exact(&mut code).map_err(errno)?;
         Ok(match i64::from_ne_bytes(code) {
             DONE => Ok(()),
-            code => Err(BusError {
-                copied: 0,
-                code: code as i32,
-            }),
+            code => Err(BusError { copied: 0, code: code as i32 }),
         })
     }
 }

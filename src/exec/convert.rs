@@ -88,18 +88,13 @@ impl Session<'_> {
                 ErrorOffset::At(at) => offset(at),
                 _ => format!("{} as before the call", offset(call.error_offset)),
             };
-            let name = returned
-                .result
-                .map_or_else(|e| e.to_string(), |()| "success".into());
+            let name = returned.result.map_or_else(|e| e.to_string(), |()| "success".into());
             let got = offset(returned.error_offset);
             return Err(Stop::broken(
                 outcome.error_offset_clause,
                 format!("{name} with error_offset {got} instead of {want}"),
             )
-            .but(
-                format!("{name}, error_offset {want}"),
-                format!("{name}, error_offset {got}"),
-            ));
+            .but(format!("{name}, error_offset {want}"), format!("{name}, error_offset {got}")));
         }
         let no_effect = outcome.no_effect_clause;
         self.remember_contents(call, returned.result);
@@ -109,8 +104,7 @@ impl Session<'_> {
         self.watch_ends(range.start, range.end);
         Ok(match returned.result {
             Ok(()) => {
-                self.refused
-                    .retain(|(r, _)| r.end <= range.start || range.end <= r.start);
+                self.refused.retain(|(r, _)| r.end <= range.start || range.end <= r.start);
                 After::Converted(range)
             }
             Err(_) => {
@@ -137,12 +131,7 @@ impl Session<'_> {
             _ => Attribute::Private,
         };
         let range = call.offset / PAGE_SIZE..(call.offset + call.size) / PAGE_SIZE;
-        for page in self
-            .oracle
-            .pages_with_memory(range)
-            .into_iter()
-            .take(REMEMBERED)
-        {
+        for page in self.oracle.pages_with_memory(range).into_iter().take(REMEMBERED) {
             let content = self.oracle.content(page);
             if content != Content::Unknown {
                 self.before.insert(page, (content, self.line, to));
@@ -153,9 +142,8 @@ impl Session<'_> {
     /// Whether a refusal may be a page in flight: EAGAIN to private that names a page of the range that nothing of ours
     /// uses.
     fn is_transient(&self, call: &RawConvert, allowed: &[Allowed], returned: &Returned) -> bool {
-        let may_convert = allowed
-            .iter()
-            .any(|a| a.result.is_ok() || a.result == Err(Errno::EAGAIN));
+        let may_convert =
+            allowed.iter().any(|a| a.result.is_ok() || a.result == Err(Errno::EAGAIN));
         let page = returned.error_offset / PAGE_SIZE;
         may_convert
             && call.attributes == ATTRIBUTE_PRIVATE
@@ -181,10 +169,7 @@ impl Session<'_> {
         if result == Err(Errno::EINTR) {
             return self.issue(call);
         }
-        Ok(Returned {
-            result,
-            error_offset: argument.error_offset(call),
-        })
+        Ok(Returned { result, error_offset: argument.error_offset(call) })
     }
 }
 
@@ -202,13 +187,9 @@ fn refusal(allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
 /// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.
 fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), Stop> {
     let same = explicit.any_of.len() == allowed.len()
-        && allowed
-            .iter()
-            .all(|a| explicit.any_of.contains(&a.result.err()));
+        && allowed.iter().all(|a| explicit.any_of.contains(&a.result.err()));
     let same_page = explicit.error_page.is_none_or(|page| {
-        allowed
-            .iter()
-            .any(|a| a.error_offset == ErrorOffset::At(page * PAGE_SIZE))
+        allowed.iter().any(|a| a.error_offset == ErrorOffset::At(page * PAGE_SIZE))
     });
     if same && same_page {
         return Ok(());
@@ -216,10 +197,7 @@ fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), Stop> {
     let oracle: Vec<String> = allowed.iter().map(describe).collect();
     Err(Stop::error(
         Blame::Suite,
-        format!(
-            "the case expects {explicit}, the clauses say {}",
-            oracle.join(" or ")
-        ),
+        format!("the case expects {explicit}, the clauses say {}", oracle.join(" or ")),
     ))
 }
 

@@ -56,11 +56,8 @@ pub const BUS_ADRERR: i32 = 2;
 pub fn install() -> Result<(), Errno> {
     static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
-        let action = SigAction::new(
-            SigHandler::SigAction(on_sigbus),
-            SaFlags::SA_SIGINFO,
-            SigSet::empty(),
-        );
+        let action =
+            SigAction::new(SigHandler::SigAction(on_sigbus), SaFlags::SA_SIGINFO, SigSet::empty());
         // SAFETY: the handler does only what is allowed in one: it reads its arguments, stores to a const-initialised
         // thread-local atomic, and changes the context that it was given or resets the signal's action.
         unsafe { sigaction(Signal::SIGBUS, &action) }?;
@@ -98,10 +95,7 @@ pub unsafe fn copy(to: *mut u64, from: *const u64, words: usize) -> Result<(), B
     if left == 0 {
         return Ok(());
     }
-    Err(BusError {
-        copied: (words - left) * 8,
-        code: SI_CODE.with(|c| c.load(Ordering::Relaxed)),
-    })
+    Err(BusError { copied: (words - left) * 8, code: SI_CODE.with(|c| c.load(Ordering::Relaxed)) })
 }
 
 #[cfg(test)]
@@ -121,27 +115,12 @@ mod tests {
         nix::unistd::ftruncate(&fd, 4096).unwrap();
         let length = NonZeroUsize::new(8192).unwrap();
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let map = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ,
-                MapFlags::MAP_SHARED,
-                &fd,
-                0,
-            )
-        }
-        .unwrap();
+        let map = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, &fd, 0) }
+            .unwrap();
         let mut out = vec![1u64; 1024];
         // SAFETY: `map` is mapped for 8192 bytes, of which the file has 4096; `out` has 1024 words.
         let result = unsafe { copy(out.as_mut_ptr(), map.as_ptr().cast(), 1024) };
-        assert_eq!(
-            result,
-            Err(BusError {
-                copied: 4096,
-                code: BUS_ADRERR
-            })
-        );
+        assert_eq!(result, Err(BusError { copied: 4096, code: BUS_ADRERR }));
         assert!(out[..512].iter().all(|w| *w == 0) && out[512..].iter().all(|w| *w == 1));
         // SAFETY: as above, within the file.
         let within = unsafe { copy(out.as_mut_ptr(), map.as_ptr().cast(), 512) };

@@ -49,9 +49,7 @@ pub(super) fn describe(bytes: &[u8], page: u64) -> String {
         };
     };
     let tag = words[0] & !0xfff_ffff_ffff;
-    let whole = Content::Pattern(tag)
-        .bytes(of_page)
-        .is_some_and(|b| b[..] == *bytes);
+    let whole = Content::Pattern(tag).bytes(of_page).is_some_and(|b| b[..] == *bytes);
     let part = if whole { "" } else { "in part " };
     match of_page == page & 0xffff_ffff {
         true => format!("{part}pattern {}", letter as char),

@@ -18,37 +18,27 @@ use crate::uapi::PAGE_SIZE;
 /// Pages that a guest command reads or writes, and what for.
 pub(super) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
     let broken = |what: String| {
-        Stop::broken(
-            "guest.access",
-            format!("guest cannot {doing} page {page}: {what}"),
-        )
-        .at("guest", page, None)
+        Stop::broken("guest.access", format!("guest cannot {doing} page {page}: {what}"))
+            .at("guest", page, None)
     };
     match stop {
         GuestStop::Mmio { gpa, .. } => broken(format!("KVM_EXIT_MMIO at {gpa:#x}")),
         GuestStop::MemoryFault { flags, gpa, size } => {
-            let wanted = if flags & crate::uapi::ATTRIBUTE_PRIVATE != 0 {
-                "private"
-            } else {
-                "shared"
-            };
-            broken(format!(
-                "KVM_EXIT_MEMORY_FAULT ({wanted} access, gpa {gpa:#x}, size {size:#x})"
-            ))
+            let wanted =
+                if flags & crate::uapi::ATTRIBUTE_PRIVATE != 0 { "private" } else { "shared" };
+            broken(format!("KVM_EXIT_MEMORY_FAULT ({wanted} access, gpa {gpa:#x}, size {size:#x})"))
         }
         GuestStop::Failed(call, errno) => broken(format!("{call} failed with {errno}")),
         GuestStop::Hang { rip } => {
             let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
             Stop::timeout(format!("guest did not {doing} page {page} in time{at}"))
         }
-        GuestStop::Exception { .. } | GuestStop::BadAnswer(_) => Stop::error(
-            Blame::Payload,
-            format!("guest was to {doing} page {page}: {stop}"),
-        ),
-        GuestStop::Shutdown | GuestStop::Unexpected(_) => Stop::error(
-            Blame::Machine,
-            format!("guest was to {doing} page {page}: {stop}"),
-        ),
+        GuestStop::Exception { .. } | GuestStop::BadAnswer(_) => {
+            Stop::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
+        }
+        GuestStop::Shutdown | GuestStop::Unexpected(_) => {
+            Stop::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
+        }
     }
 }
 
@@ -63,12 +53,8 @@ impl Session<'_> {
         writes: bool,
     ) -> Result<(), Stop> {
         match view {
-            View::Host => pages
-                .iter()
-                .try_for_each(|p| self.look_host(*p, after, writes)),
-            View::Child => pages
-                .iter()
-                .try_for_each(|p| self.look_child(*p, after, writes)),
+            View::Host => pages.iter().try_for_each(|p| self.look_host(*p, after, writes)),
+            View::Child => pages.iter().try_for_each(|p| self.look_child(*p, after, writes)),
             View::Guest => self.look_guest(pages, after),
         }
     }
@@ -98,10 +84,7 @@ impl Session<'_> {
     fn look_child(&mut self, page: u64, after: &After, writes: bool) -> Result<(), Stop> {
         let sight = self.oracle.sight(View::Child, page);
         let Some(child) = &mut self.child else {
-            return Err(Stop::error(
-                Blame::Suite,
-                "the case asks a child that was not forked",
-            ));
+            return Err(Stop::error(Blame::Suite, "the case asks a child that was not forked"));
         };
         let read = child.read(page).map_err(child_failed)?;
         match sight {
@@ -112,9 +95,7 @@ impl Session<'_> {
                     None
                 };
                 self.must_fault(View::Child, page, read, after, "read")?;
-                write.map_or(Ok(()), |w| {
-                    self.must_fault(View::Child, page, w, after, "wrote")
-                })
+                write.map_or(Ok(()), |w| self.must_fault(View::Child, page, w, after, "wrote"))
             }
             Sight::Content(_) => {
                 let bytes =
@@ -132,12 +113,11 @@ impl Session<'_> {
             Content::Pattern(tag) => Some(*tag),
             Content::Bytes(_) | Content::Unknown => None,
         };
-        let groups = self.groups(pages.iter().copied(), |p| {
-            match self.oracle.sight(View::Guest, p) {
+        let groups =
+            self.groups(pages.iter().copied(), |p| match self.oracle.sight(View::Guest, p) {
                 Sight::Content(content) => (p, checkable(&content)).1.ok_or(p),
                 Sight::Fault | Sight::Mmio => Err(p),
-            }
-        });
+            });
         for group in groups {
             let page = group.start;
             let Some(address) = self.guest_address(page) else {
@@ -167,12 +147,7 @@ impl Session<'_> {
         after: &After,
     ) -> Result<(), Stop> {
         let length = (group.end - group.start) * PAGE_SIZE;
-        let command = Command::Check {
-            address,
-            length,
-            tag,
-            first_page: group.start,
-        };
+        let command = Command::Check { address, length, tag, first_page: group.start };
         let answer = self.guest_command(command, "read", group.start)?;
         if let Some(mismatch) = answer.mismatch {
             let page = (group.start + mismatch.offset / PAGE_SIZE).min(group.end - 1);
@@ -184,10 +159,7 @@ impl Session<'_> {
             let summary = format!("guest saw a change of page {page} that went away");
             return Err(Stop::broken(clause, summary)
                 .at("guest", page, Some(mismatch.offset % PAGE_SIZE))
-                .but(
-                    format!("{:#018x}", mismatch.expected),
-                    format!("{:#018x}", mismatch.found),
-                ));
+                .but(format!("{:#018x}", mismatch.expected), format!("{:#018x}", mismatch.found)));
         }
         for page in group.clone() {
             self.oracle.touch(page);
@@ -212,9 +184,7 @@ impl Session<'_> {
         page: u64,
     ) -> Result<Answer, Stop> {
         let deadline = self.deadline();
-        self.guest
-            .command(command, deadline)
-            .map_err(|stop| guest_stop(stop, doing, page))
+        self.guest.command(command, deadline).map_err(|stop| guest_stop(stop, doing, page))
     }
 
     /// The guest's access to `page` must be an MMIO exit.
@@ -223,10 +193,7 @@ impl Session<'_> {
         let found = match self.guest.command(Command::Read { address }, deadline) {
             Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
                 // The vCPU is in the middle of the instruction; start it afresh.
-                return self
-                    .guest
-                    .reset(deadline)
-                    .map_err(|e| super::session::launch_failed(&e));
+                return self.guest.reset(deadline).map_err(|e| super::session::launch_failed(&e));
             }
             Err(stop @ (GuestStop::Hang { .. } | GuestStop::BadAnswer(_))) => {
                 return Err(guest_stop(stop, "read", page));
@@ -258,10 +225,8 @@ impl Session<'_> {
                 View::Host | View::Guest => self.content_clause(page, after),
             };
             let found = describe(bytes, page);
-            let summary = format!(
-                "{view} sees {found} in page {page} instead of {}",
-                content.describe()
-            );
+            let summary =
+                format!("{view} sees {found} in page {page} instead of {}", content.describe());
             return Err(Stop::broken(clause, summary)
                 .at(view.name(), page, Some(at as u64 & !7))
                 .but(content.describe(), found)
@@ -291,18 +256,13 @@ impl Session<'_> {
     ) -> Result<(), Stop> {
         // A fault leaves no trace, so it does not count as a touch.
         match access {
-            Err(BusError {
-                code: BUS_ADRERR, ..
-            }) => Ok(()),
+            Err(BusError { code: BUS_ADRERR, .. }) => Ok(()),
             Err(BusError { code, .. }) => {
                 let summary =
                     format!("{view} gets a SIGBUS of another kind at private page {page}");
                 Err(Stop::broken("host.fault-private", summary)
                     .at(view.name(), page, None)
-                    .but(
-                        "SIGBUS, si_code 2 (BUS_ADRERR)",
-                        format!("SIGBUS, si_code {code}"),
-                    ))
+                    .but("SIGBUS, si_code 2 (BUS_ADRERR)", format!("SIGBUS, si_code {code}")))
             }
             Ok(_) => {
                 let clause = self.attribute_clause(view, page, after, "host.fault-private");
@@ -317,12 +277,9 @@ impl Session<'_> {
     /// A shared page must not fault.
     pub fn must_not_fault(&self, view: View, page: u64, fault: BusError, after: &After) -> Stop {
         let clause = self.attribute_clause(view, page, after, "host.access-shared");
-        Stop::broken(
-            clause,
-            format!("{view} gets SIGBUS at page {page}, which is shared"),
-        )
-        .at(view.name(), page, Some(fault.copied as u64))
-        .but("no fault", format!("SIGBUS, si_code {}", fault.code))
+        Stop::broken(clause, format!("{view} gets SIGBUS at page {page}, which is shared"))
+            .at(view.name(), page, Some(fault.copied as u64))
+            .but("no fault", format!("SIGBUS, si_code {}", fault.code))
     }
 
     /// The clause that a wrong attribute breaks; `otherwise` when it was right before, or nobody knows.
@@ -342,11 +299,7 @@ impl Session<'_> {
             After::Converted(_) => self.oracle.attribute_clause(page),
             After::Nothing => self.refusal(page).unwrap_or_else(|| {
                 let seen = self.touched.contains(&(page, view));
-                if seen {
-                    otherwise
-                } else {
-                    self.oracle.attribute_clause(page)
-                }
+                if seen { otherwise } else { self.oracle.attribute_clause(page) }
             }),
         }
     }

@@ -76,27 +76,18 @@ pub fn probe(config: &MachineConfig) -> Environment {
     environment.platforms = Platform::ALL
         .into_iter()
         .zip(missing)
-        .map(|(platform, missing)| PlatformState {
-            name: platform.name().into(),
-            missing,
-        })
+        .map(|(platform, missing)| PlatformState { name: platform.name().into(), missing })
         .collect();
     environment
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_string()
+    fs::read_to_string(path).unwrap_or_default().trim().to_string()
 }
 
 /// Why /dev/kvm cannot be opened.
 fn no_kvm() -> Need {
-    let result = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
+    let result = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match result.err().and_then(|e| e.raw_os_error()).map(Errno) {
         Some(Errno::ENOENT) => Need::new(
             "no-dev-kvm",
@@ -107,10 +98,7 @@ fn no_kvm() -> Need {
             "no permission to open /dev/kvm: run as root or join the group kvm",
         ),
         Some(errno) => Need::new("no-kvm", format!("opening /dev/kvm fails with {errno}")),
-        None => Need::new(
-            "no-kvm",
-            "/dev/kvm can be opened but does not answer like KVM",
-        ),
+        None => Need::new("no-kvm", "/dev/kvm can be opened but does not answer like KVM"),
     }
 }
 
@@ -147,23 +135,15 @@ fn no_memory_attributes2(parameters: &BTreeMap<String, String>) -> Need {
 /// unmerged series collide with others', so they are no evidence).
 fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Dialect, Need> {
     if machine.check_extension(KVM_CAP_GUEST_MEMFD).unwrap_or(0) <= 0 {
-        return Err(Need::new(
-            "no-guest-memfd",
-            "this kernel does not have guest_memfd",
-        ));
+        return Err(Need::new("no-guest-memfd", "this kernel does not have guest_memfd"));
     }
     let types = machine.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0);
     let sw_protected = Platform::SwProtected.vm_type();
-    let vm_type = if types >> sw_protected & 1 == 1 {
-        sw_protected
-    } else {
-        Platform::Default.vm_type()
-    };
+    let vm_type =
+        if types >> sw_protected & 1 == 1 { sw_protected } else { Platform::Default.vm_type() };
     let failed =
         |call: &str, e: Errno| Need::new("no-guest-memfd", format!("{call} fails with {e}"));
-    let vm = machine
-        .create_vm(vm_type)
-        .map_err(|e| failed("KVM_CREATE_VM", e))?;
+    let vm = machine.create_vm(vm_type).map_err(|e| failed("KVM_CREATE_VM", e))?;
     // Mapped and shared as the cases want it; a kernel without in-place conversion refuses INIT_SHARED here, and a
     // guest_memfd without any flag is enough to see that.
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
@@ -176,32 +156,15 @@ fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Diale
     if call(&*gmem, empty) == Err(Errno::ENOTTY) {
         return Ok(Dialect::None);
     }
-    let valid = MemoryAttributes2 {
-        size: PAGE_SIZE,
-        ..empty
-    };
+    let valid = MemoryAttributes2 { size: PAGE_SIZE, ..empty };
     let plain = call(&*gmem, valid);
-    let zero = call(
-        &*gmem,
-        MemoryAttributes2 {
-            flags: MODE_ZERO,
-            ..valid
-        },
-    );
-    let error_offset = call(
-        &*gmem,
-        MemoryAttributes2 {
-            error_offset: 1,
-            ..valid
-        },
-    );
+    let zero = call(&*gmem, MemoryAttributes2 { flags: MODE_ZERO, ..valid });
+    let error_offset = call(&*gmem, MemoryAttributes2 { error_offset: 1, ..valid });
     let private_memory = vm_type == sw_protected;
     if let Err(errno) = plain
         && private_memory
     {
-        remarks.push(format!(
-            "a plain conversion of a shared page to shared fails with {errno}"
-        ));
+        remarks.push(format!("a plain conversion of a shared page to shared fails with {errno}"));
     }
     Ok(match (zero, error_offset) {
         (Err(Errno::EINVAL), _) => Dialect::Upstream,
@@ -224,27 +187,15 @@ fn capabilities(machine: &dyn Machine, config: &MachineConfig) -> BTreeMap<Strin
     ];
     if let Some(numbers) = capability_numbers(config) {
         let named = [
-            (
-                "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",
-                numbers.guest_memfd_memory_attributes,
-            ),
-            (
-                "KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS",
-                numbers.memory_attributes2_flags,
-            ),
+            ("KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES", numbers.guest_memfd_memory_attributes),
+            ("KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS", numbers.memory_attributes2_flags),
         ];
-        known.extend(
-            named
-                .into_iter()
-                .filter_map(|(name, number)| Some((name, number?))),
-        );
+        known.extend(named.into_iter().filter_map(|(name, number)| Some((name, number?))));
     }
     known
         .into_iter()
         .map(|(name, number)| {
-            let value = machine
-                .check_extension(number)
-                .map_or_else(|e| -i64::from(e.0), i64::from);
+            let value = machine.check_extension(number).map_or_else(|e| -i64::from(e.0), i64::from);
             (name.to_string(), value)
         })
         .collect()
@@ -271,21 +222,12 @@ fn kvm_parameters(modules: &Path) -> BTreeMap<String, String> {
 /// Vendor and model, and whether a hypervisor is present.
 fn cpu(cpuinfo: &str) -> (String, String) {
     let field = |name: &str| {
-        let line = cpuinfo
-            .lines()
-            .find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
-        line.and_then(|l| l.split_once(':'))
-            .map_or("", |(_, v)| v.trim())
-            .to_string()
+        let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
+        line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
     };
     let nested = field("flags").split_whitespace().any(|f| f == "hypervisor");
     let kind = if nested { "nested" } else { "bare-metal" };
-    (
-        format!("{} {}", field("vendor_id"), field("model name"))
-            .trim()
-            .to_string(),
-        kind.into(),
-    )
+    (format!("{} {}", field("vendor_id"), field("model name")).trim().to_string(), kind.into())
 }
 
 #[cfg(test)]

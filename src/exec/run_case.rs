@@ -46,9 +46,9 @@ pub(super) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, S
 pub(super) fn capability_numbers(config: &MachineConfig) -> Option<CapabilityNumbers> {
     config.capability_numbers.or_else(|| match config.kind {
         MachineKind::Host => None,
-        MachineKind::Model => Some(model::capability_numbers(
-            config.dialect.unwrap_or(MODEL_DIALECT),
-        )),
+        MachineKind::Model => {
+            Some(model::capability_numbers(config.dialect.unwrap_or(MODEL_DIALECT)))
+        }
     })
 }
 
@@ -62,25 +62,12 @@ pub fn run_case(
     progress: &mut dyn FnMut(usize),
 ) -> Outcome {
     let mut observations = Vec::new();
-    let stop = run(
-        config,
-        platform,
-        text,
-        timeout_s,
-        progress,
-        &mut observations,
-    )
-    .err();
+    let stop = run(config, platform, text, timeout_s, progress, &mut observations).err();
     let (verdict, failure) = match stop {
         None => (Verdict::Pass, None),
         Some(stop) => (stop.verdict, Some(*stop.failure)),
     };
-    Outcome {
-        id: id.to_string(),
-        verdict,
-        failure,
-        observations,
-    }
+    Outcome { id: id.to_string(), verdict, failure, observations }
 }
 
 fn run(
@@ -92,23 +79,15 @@ fn run(
     observations: &mut Vec<Observation>,
 ) -> Result<(), Stop> {
     let suite = |why: String| Stop::error(Blame::Suite, why);
-    let case = match case::parse("case", text)
-        .map_err(|e| suite(e.to_string()))?
-        .as_slice()
-    {
+    let case = match case::parse("case", text).map_err(|e| suite(e.to_string()))?.as_slice() {
         [case] => case.clone(),
         cases => {
-            return Err(suite(format!(
-                "a job holds {} cases instead of one",
-                cases.len()
-            )));
+            return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
         }
     };
     let platform = Platform::from_name(platform)
         .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
-    let dialect = config
-        .dialect
-        .ok_or_else(|| suite("the dialect is not known".into()))?;
+    let dialect = config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
     let machine = open_machine(config).map_err(|e| Stop::error(Blame::Machine, e))?;
     let setup = Setup {
         machine: &*machine,
@@ -137,10 +116,7 @@ fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) ->
     let last = case.steps.last();
     let before = session.oracle.clone();
     session.final_audit().map_err(|mut stop| {
-        stop.failure.detail.insert(
-            0,
-            "seen in the look at all pages after the last step".into(),
-        );
+        stop.failure.detail.insert(0, "seen in the look at all pages after the last step".into());
         match last {
             Some(step) => place(stop, step, &before, &before, case),
             None => stop,
@@ -169,9 +145,6 @@ fn shown_pages(step: &Step, page: Option<u64>, file_pages: u64) -> Pages {
         Action::Convert { pages, .. } | Action::Punch(pages) => pages.start,
         _ => 0,
     };
-    let start = page
-        .unwrap_or(range)
-        .saturating_sub(MAP_PAGES / 4)
-        .min(file_pages - MAP_PAGES);
+    let start = page.unwrap_or(range).saturating_sub(MAP_PAGES / 4).min(file_pages - MAP_PAGES);
     start..start + MAP_PAGES
 }

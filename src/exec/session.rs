@@ -89,9 +89,7 @@ impl<'a> Session<'a> {
             .vm()
             .create_guest_memfd(size, flags)
             .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
-        let view = gmem
-            .mmap(0, size)
-            .map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
         let mut session = Session {
             setup,
             oracle: Oracle::new(setup.platform, setup.dialect, case),
@@ -149,10 +147,7 @@ impl<'a> Session<'a> {
                 format!("the case deletes slot {slot}, which is not there"),
             ));
         };
-        let region = kvm_userspace_memory_region2 {
-            slot,
-            ..Default::default()
-        };
+        let region = kvm_userspace_memory_region2 { slot, ..Default::default() };
         // SAFETY: a region of size 0 gives the guest no memory.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
             .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2 (delete)", e))?;
@@ -168,10 +163,7 @@ impl<'a> Session<'a> {
             return Err(Stop::error(Blame::Suite, why));
         }
         let size = self.view.length();
-        let view = self
-            .gmem
-            .mmap(0, size)
-            .map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let view = self.gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
         self.view = view;
         self.touched.retain(|(_, view)| *view != View::Host);
         Ok(())
@@ -180,11 +172,7 @@ impl<'a> Session<'a> {
     /// Guest address of a page of the file: where a slot maps it, or where one did.
     pub fn guest_address(&self, page: u64) -> Option<u64> {
         let at = self.oracle.slot_of(page).map(|(_, at)| at).or_else(|| {
-            let slot = self
-                .former_slots
-                .iter()
-                .rev()
-                .find(|s| s.pages.contains(&page))?;
+            let slot = self.former_slots.iter().rev().find(|s| s.pages.contains(&page))?;
             Some(slot.at + (page - slot.pages.start))
         })?;
         Some(TEST_MEMORY + at * PAGE_SIZE)
@@ -225,9 +213,7 @@ impl<'a> Session<'a> {
             if let Some(last) = groups.last_mut()
                 && last.end == page
                 && self.guest_address(page)
-                    == self
-                        .guest_address(page - 1)
-                        .map(|address| address + PAGE_SIZE)
+                    == self.guest_address(page - 1).map(|address| address + PAGE_SIZE)
                 && key(page) == key(page - 1)
             {
                 last.end = page + 1;
@@ -241,21 +227,15 @@ impl<'a> Session<'a> {
     /// A command to the guest about a group of pages.
     pub fn fill_command(&self, pages: &Range<u64>, address: u64, tag: u64) -> Command {
         let length = (pages.end - pages.start) * PAGE_SIZE;
-        Command::Fill {
-            address,
-            length,
-            tag,
-            first_page: pages.start,
-        }
+        Command::Fill { address, length, tag, first_page: pages.start }
     }
 }
 
 /// A number that differs from case to case and is the same in every run.
 fn salt(name: &str) -> u16 {
     // FNV-1a; any mixing of the bytes would do.
-    let hash = name.bytes().fold(0x811c_9dc5u32, |h, b| {
-        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        name.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     (hash ^ hash >> 16) as u16 & 0xfff
 }
 
@@ -266,5 +246,5 @@ pub(super) fn failed(call: &str, errno: Errno) -> Stop {
 
 /// The VM could not be launched.
 pub(super) fn launch_failed(error: &LaunchError) -> Stop {
-    Stop::error(Blame::Machine, error.to_string())
+    Stop::error(Blame::Machine, format!("failed to {error}"))
 }

@@ -35,16 +35,9 @@ impl Session<'_> {
             }
             Action::Raw(call) => self.convert(call, expect)?,
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
-                return Err(Stop::error(
-                    Blame::Suite,
-                    "only a conversion can be expected to fail",
-                ));
+                return Err(Stop::error(Blame::Suite, "only a conversion can be expected to fail"));
             }
-            Action::Write {
-                view,
-                pages,
-                letter,
-            } => {
+            Action::Write { view, pages, letter } => {
                 self.write(*view, pages, *letter)?;
                 After::Nothing
             }
@@ -236,19 +229,13 @@ impl Session<'_> {
     fn punch(&mut self, pages: &Pages) -> Result<After, Stop> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         self.gmem
-            .fallocate(
-                mode,
-                pages.start * PAGE_SIZE,
-                (pages.end - pages.start) * PAGE_SIZE,
-            )
+            .fallocate(mode, pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
             .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))?;
         self.oracle.punch(pages.clone());
         self.before.retain(|page, _| !pages.contains(page));
         // They are holes again, and a look at a hole allocates it: that can wait until the end.
-        let (punched, touched): (Vec<_>, Vec<_>) = self
-            .touched
-            .iter()
-            .partition(|(page, _)| pages.contains(page));
+        let (punched, touched): (Vec<_>, Vec<_>) =
+            self.touched.iter().partition(|(page, _)| pages.contains(page));
         self.edges.extend(punched.into_iter().map(|(page, _)| page));
         self.touched = touched.into_iter().collect();
         self.watch_ends(pages.start, pages.end);
@@ -274,10 +261,7 @@ impl Session<'_> {
                 let why = format!("the case pins page {page}, which is private");
                 return Err(Stop::error(Blame::Suite, why));
             }
-            let pin = self
-                .view
-                .pin(page * PAGE_SIZE)
-                .map_err(|e| failed("vmsplice", e))?;
+            let pin = self.view.pin(page * PAGE_SIZE).map_err(|e| failed("vmsplice", e))?;
             self.pins.entry(page).or_default().push(pin);
             self.oracle.pin(page);
             self.touched.insert((page, View::Host));
@@ -307,10 +291,7 @@ impl Session<'_> {
             Capability::MemoryAttributes2Flags => numbers.and_then(|n| n.memory_attributes2_flags),
         };
         let Some(number) = number else {
-            let why = format!(
-                "the number of the capability {} is not known",
-                capability.name()
-            );
+            let why = format!("the number of the capability {} is not known", capability.name());
             return Err(Stop::error(Blame::Suite, why));
         };
         let (system, vm) =
@@ -385,7 +366,5 @@ fn no_child() -> Stop {
 /// The bytes of a pattern in a page.
 pub(super) fn pattern_bytes(tag: u64, page: u64) -> PageBytes {
     // A pattern always has known bytes.
-    Content::Pattern(tag)
-        .bytes(page)
-        .unwrap_or([0; PAGE_SIZE as usize])
+    Content::Pattern(tag).bytes(page).unwrap_or([0; PAGE_SIZE as usize])
 }

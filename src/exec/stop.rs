@@ -38,15 +38,8 @@ impl Stop {
 
     fn new(verdict: Verdict, blame: Blame, summary: impl Into<String>) -> Stop {
         let summary = summary.into();
-        let failure = Failure {
-            summary,
-            blame: Some(blame),
-            ..Failure::default()
-        };
-        Stop {
-            verdict,
-            failure: Box::new(failure),
-        }
+        let failure = Failure { summary, blame: Some(blame), ..Failure::default() };
+        Stop { verdict, failure: Box::new(failure) }
     }
 
     /// Says what was expected and what was found.

@@ -81,11 +81,7 @@ pub fn capability_values(
     capability: Capability,
 ) -> (i32, i32) {
     let on_vm = |value| {
-        if platform.has_private_memory() {
-            value
-        } else {
-            0
-        }
+        if platform.has_private_memory() { value } else { 0 }
     };
     let private = ATTRIBUTE_PRIVATE as i32;
     let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
@@ -164,10 +160,7 @@ impl Oracle {
             ATTRIBUTE_PRIVATE => Attribute::Private,
             _ => return Err("arguments.attributes"),
         };
-        let end = call
-            .offset
-            .checked_add(call.size)
-            .ok_or("arguments.range")?;
+        let end = call.offset.checked_add(call.size).ok_or("arguments.range")?;
         if call.size == 0 {
             return Err("arguments.range");
         }
@@ -177,11 +170,7 @@ impl Oracle {
         if end > self.file_pages * PAGE_SIZE {
             return Err("arguments.range");
         }
-        Ok(Request {
-            range: call.offset / PAGE_SIZE..end / PAGE_SIZE,
-            to,
-            mode,
-        })
+        Ok(Request { range: call.offset / PAGE_SIZE..end / PAGE_SIZE, to, mode })
     }
 
     fn judge_request(&self, call: &RawConvert, request: &Request) -> Vec<Allowed> {
@@ -191,11 +180,7 @@ impl Oracle {
             return vec![Allowed {
                 result: Err(Errno::EOPNOTSUPP),
                 error_offset: ErrorOffset::At(call.offset),
-                clause: if to_private {
-                    "zero.to-private-refused"
-                } else {
-                    "mode.refused"
-                },
+                clause: if to_private { "zero.to-private-refused" } else { "mode.refused" },
                 error_offset_clause: "mode.refused",
                 no_effect_clause: "mode.refused-no-effect",
             }];
@@ -248,11 +233,7 @@ impl Oracle {
             match mode {
                 Mode::Zero => {
                     page.content = Content::Zero;
-                    page.clause = if already {
-                        "zero.whole-range"
-                    } else {
-                        "zero.to-shared"
-                    };
+                    page.clause = if already { "zero.whole-range" } else { "zero.to-shared" };
                 }
                 Mode::Preserve => {
                     page.clause = match to {

@@ -13,19 +13,13 @@ pub(super) struct Runs<T> {
 impl<T: Clone + PartialEq> Runs<T> {
     /// Every page has `value`.
     pub fn new(value: T) -> Runs<T> {
-        Runs {
-            starts: BTreeMap::from([(0, value)]),
-        }
+        Runs { starts: BTreeMap::from([(0, value)]) }
     }
 
     /// The value of `page`.
     pub fn get(&self, page: u64) -> &T {
         // Page 0 always starts a run.
-        self.starts
-            .range(..=page)
-            .next_back()
-            .map(|(_, v)| v)
-            .expect("a run starts at page 0")
+        self.starts.range(..=page).next_back().map(|(_, v)| v).expect("a run starts at page 0")
     }
 
     /// Gives every page of `range` the value.

@@ -66,14 +66,7 @@ impl Oracle {
     pub fn new(platform: Platform, dialect: Dialect, case: &Case) -> Oracle {
         let mut slots = BTreeMap::new();
         if !case.no_slots {
-            slots.insert(
-                0,
-                SlotMap {
-                    slot: 0,
-                    pages: 0..case.pages,
-                    at: 0,
-                },
-            );
+            slots.insert(0, SlotMap { slot: 0, pages: 0..case.pages, at: 0 });
         }
         Oracle {
             platform,
@@ -110,9 +103,7 @@ impl Oracle {
 
     /// What is known of the bytes of `page`, for whoever may read them.
     pub fn content(&self, page: u64) -> Content {
-        self.pages
-            .get(&page)
-            .map_or(Content::Zero, |p| p.content.clone())
+        self.pages.get(&page).map_or(Content::Zero, |p| p.content.clone())
     }
 
     /// The clause that the contents of `page` follow from.
@@ -150,11 +141,7 @@ impl Oracle {
     /// Somebody has touched `page`: it has memory from now on.
     pub fn touch(&mut self, page: u64) {
         let clause = self.content_clause(page);
-        let new = Page {
-            backing: Backing::Allocated,
-            content: Content::Zero,
-            clause,
-        };
+        let new = Page { backing: Backing::Allocated, content: Content::Zero, clause };
         self.pages.entry(page).or_insert(new).backing = Backing::Allocated;
         self.punched.remove(&page);
     }
@@ -162,14 +149,8 @@ impl Oracle {
     /// Somebody has written the pattern with `tag` to `page`.
     pub fn write(&mut self, page: u64, tag: u64) {
         let content = Content::Pattern(tag);
-        self.pages.insert(
-            page,
-            Page {
-                backing: Backing::Allocated,
-                content,
-                clause: "memory.same",
-            },
-        );
+        self.pages
+            .insert(page, Page { backing: Backing::Allocated, content, clause: "memory.same" });
         self.punched.remove(&page);
     }
 

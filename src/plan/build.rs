@@ -43,11 +43,7 @@ pub struct Selection {
 impl Selection {
     fn selects(&self, id: &str) -> bool {
         let matches = |filter: &String| {
-            if self.exact {
-                id == filter
-            } else {
-                id.contains(filter.as_str())
-            }
+            if self.exact { id == filter } else { id.contains(filter.as_str()) }
         };
         (self.filters.is_empty() || self.filters.iter().any(matches))
             && !self.skips.iter().any(|skip| id.contains(skip.as_str()))
@@ -67,25 +63,14 @@ pub fn build(
     // A filter that matches nothing is a mistake, even when another one matches.
     let ids = || all.iter().map(|case| case.id.as_str());
     for filter in &selection.filters {
-        let alone = Selection {
-            filters: vec![filter.clone()],
-            ..selection.clone()
-        };
-        let alone = Selection {
-            skips: Vec::new(),
-            ..alone
-        };
+        let alone = Selection { filters: vec![filter.clone()], ..selection.clone() };
+        let alone = Selection { skips: Vec::new(), ..alone };
         if !ids().any(|id| alone.selects(id)) {
             let near = nearest(ids(), filter).join("\n  ");
-            return Err(format!(
-                "no case matches `{filter}`; the nearest ids are\n  {near}"
-            ));
+            return Err(format!("no case matches `{filter}`; the nearest ids are\n  {near}"));
         }
     }
-    let planned: Vec<PlannedCase> = all
-        .into_iter()
-        .filter(|c| selection.selects(&c.id))
-        .collect();
+    let planned: Vec<PlannedCase> = all.into_iter().filter(|c| selection.selects(&c.id)).collect();
     if planned.is_empty() {
         return Err("no case is left to run: the options exclude every one".into());
     }
@@ -130,15 +115,8 @@ fn read_case(file: &Path) -> Result<String, String> {
     let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1;
-        format!(
-            "{}:{line}: not a case file: the line is not UTF-8 text",
-            file.display()
-        )
+        let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("{}:{line}: not a case file: the line is not UTF-8 text", file.display())
     })
 }
 
@@ -155,10 +133,7 @@ fn plan(
     let wanted = |p: &Platform| platforms.is_none_or(|names| names.iter().any(|n| n == p.name()));
     let mut planned = Vec::new();
     for platform in Platform::ALL.into_iter().filter(wanted) {
-        for case in cases
-            .iter()
-            .filter(|case| platforms_of(case).contains(&platform))
-        {
+        for case in cases.iter().filter(|case| platforms_of(case).contains(&platform)) {
             planned.push(PlannedCase {
                 id: format!("{prefix}{platform}.{}", case.name),
                 platform: platform.name().into(),
@@ -174,9 +149,7 @@ fn plan(
 fn check_required(environment: &Environment, required: &[String]) -> Result<(), String> {
     for name in required {
         let Some(state) = environment.platforms.iter().find(|p| p.name == *name) else {
-            return Err(format!(
-                "platform {name} is required but nothing is known of it here"
-            ));
+            return Err(format!("platform {name} is required but nothing is known of it here"));
         };
         if !state.missing.is_empty() {
             let reasons: Vec<&str> = state.missing.iter().map(|n| n.prose.as_str()).collect();

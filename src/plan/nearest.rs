@@ -8,17 +8,11 @@ const PROPOSALS: usize = 5;
 /// those in which the filter, or its longest segment, costs the fewest changes of a letter.
 pub fn nearest<'a>(ids: impl IntoIterator<Item = &'a str>, filter: &str) -> Vec<String> {
     let filter = filter.to_ascii_lowercase();
-    let mut ranked: Vec<(usize, usize, &str)> = ids
-        .into_iter()
-        .map(|id| (distance_within(id, &filter), id.len(), id))
-        .collect();
+    let mut ranked: Vec<(usize, usize, &str)> =
+        ids.into_iter().map(|id| (distance_within(id, &filter), id.len(), id)).collect();
     ranked.sort_unstable();
     ranked.dedup();
-    ranked
-        .into_iter()
-        .take(PROPOSALS)
-        .map(|(_, _, id)| id.to_string())
-        .collect()
+    ranked.into_iter().take(PROPOSALS).map(|(_, _, id)| id.to_string()).collect()
 }
 
 /// The fewest insertions, deletions and replacements that turn `pattern` into some part of `text`.
@@ -63,10 +57,7 @@ mod tests {
     #[test]
     fn bounds() {
         let many: Vec<String> = (0..100).map(|n| format!("a.b.{n}")).collect();
-        assert_eq!(
-            nearest(many.iter().map(String::as_str), "x").len(),
-            PROPOSALS
-        );
+        assert_eq!(nearest(many.iter().map(String::as_str), "x").len(), PROPOSALS);
         assert!(nearest([], "x").is_empty());
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Where a case makes sense, and what it lacks there.
 
-use crate::case::{Action, Attribute, Capability, Case, Requirement};
+use crate::case::{Attribute, Case, Requirement};
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
@@ -12,26 +12,15 @@ pub fn platforms_of(case: &Case) -> Vec<Platform> {
         Requirement::Platform(platforms) => Some(platforms.clone()),
         _ => None,
     });
-    named.unwrap_or_else(|| {
-        Platform::ALL
-            .into_iter()
-            .filter(|p| p.has_private_memory())
-            .collect()
-    })
+    named.unwrap_or_else(|| Platform::ALL.into_iter().filter(|p| p.has_private_memory()).collect())
 }
 
 /// Everything that a case needs on a platform and that is not there.
 pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<Need> {
-    let state = environment
-        .platforms
-        .iter()
-        .find(|p| p.name == platform.name());
+    let state = environment.platforms.iter().find(|p| p.name == platform.name());
     let mut unmet = match state {
         Some(state) => state.missing.clone(),
-        None => vec![Need::new(
-            "unknown-platform",
-            format!("nothing is known of {platform} here"),
-        )],
+        None => vec![Need::new("unknown-platform", format!("nothing is known of {platform} here"))],
     };
     // Without a dialect the platform is missing, and nothing more can be said.
     let Some(dialect) = environment.dialect.filter(|_| unmet.is_empty()) else {
@@ -69,19 +58,14 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
                     unmet.push(Need::new(format!("no-mode-{mode}"), prose));
                 }
             }
-            Requirement::CapabilityNumbers => {
-                let known = |c: &Capability| environment.capabilities.contains_key(c.constant());
-                let asked = case.steps.iter().filter_map(|step| match &step.action {
-                    Action::Capability(capability) => Some(*capability),
-                    _ => None,
-                });
-                for capability in asked.filter(|c| !known(c)) {
-                    let prose = format!(
-                        "the number of {} is not known: give --kernel-headers DIR of a kernel that has it",
-                        capability.constant()
-                    );
-                    unmet.push(Need::new("no-capability-numbers", prose));
-                }
+            Requirement::CapabilityNumber(capability)
+                if environment.capabilities.contains_key(capability.constant()) => {}
+            Requirement::CapabilityNumber(capability) => {
+                let prose = format!(
+                    "the number of {} is not known: give --kernel-headers DIR of a kernel that has it",
+                    capability.constant()
+                );
+                unmet.push(Need::new("no-capability-number", prose));
             }
         }
     }
@@ -90,8 +74,5 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
 }
 
 fn no_content_modes() -> Need {
-    Need::new(
-        "no-content-modes",
-        "this revision of the interface has no content modes",
-    )
+    Need::new("no-content-modes", "this revision of the interface has no content modes")
 }

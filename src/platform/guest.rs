@@ -56,14 +56,8 @@ impl Guest {
                 unsafe { plain::create(machine, platform, PAYLOAD_SLOT, &memory) }?
             }
         };
-        let mut guest = Guest {
-            vcpu,
-            vm,
-            memory,
-            page_tables: PageTables::new(),
-            sequence: 0,
-            ready: false,
-        };
+        let mut guest =
+            Guest { vcpu, vm, memory, page_tables: PageTables::new(), sequence: 0, ready: false };
         guest.map(0, PAYLOAD_SIZE)?;
         guest.start(deadline)?;
         Ok(guest)
@@ -158,10 +152,7 @@ impl fmt::Display for LaunchError {
         match self {
             LaunchError::Call { what, errno } => write!(f, "{what}: {errno}"),
             LaunchError::NoRoom { gpa, size } => {
-                write!(
-                    f,
-                    "map {size:#x} bytes at {gpa:#x} in the guest's page tables"
-                )
+                write!(f, "map {size:#x} bytes at {gpa:#x} in the guest's page tables")
             }
             LaunchError::Stopped(stop) => write!(f, "start the payload: {stop}"),
         }

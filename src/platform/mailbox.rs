@@ -63,18 +63,12 @@ impl Command {
     /// Operation, address, length, pattern and first page as the mailbox has them.
     fn words(self) -> [u64; 5] {
         match self {
-            Command::Fill {
-                address,
-                length,
-                tag,
-                first_page,
-            } => [operation::FILL, address, length, tag, first_page],
-            Command::Check {
-                address,
-                length,
-                tag,
-                first_page,
-            } => [operation::CHECK, address, length, tag, first_page],
+            Command::Fill { address, length, tag, first_page } => {
+                [operation::FILL, address, length, tag, first_page]
+            }
+            Command::Check { address, length, tag, first_page } => {
+                [operation::CHECK, address, length, tag, first_page]
+            }
             Command::Read { address } => [operation::READ, address, 0, 0, 0],
             Command::Write { address, word } => [operation::WRITE, address, 0, word, 0],
             Command::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
@@ -144,11 +138,7 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
         status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
         other => return Err(format!("the guest answered with status {other:#x}")),
     };
-    Ok(Answer {
-        mismatch,
-        found,
-        retries,
-    })
+    Ok(Answer { mismatch, found, retries })
 }
 
 /// Vector, error code, RIP and CR2 of the exception that the guest has reported.
@@ -200,14 +190,8 @@ mod tests {
         assert!(take(&memory, 7, 0).is_err(), "there is no answer yet");
         let Ok(()) = execute(&mut Native(&mut memory));
         let answer = take(&memory, 7, 3).unwrap();
-        assert_eq!(
-            (answer.found, answer.mismatch, answer.retries),
-            (0x1234, None, 3)
-        );
-        assert!(
-            take(&memory, 8, 0).is_err(),
-            "that was the answer to command 7"
-        );
+        assert_eq!((answer.found, answer.mismatch, answer.retries), (0x1234, None, 3));
+        assert!(take(&memory, 8, 0).is_err(), "that was the answer to command 7");
 
         memory.write(MAILBOX + offset_of!(Mailbox, operation) as u64, 99);
         let Ok(()) = execute(&mut Native(&mut memory));

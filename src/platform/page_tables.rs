@@ -29,9 +29,7 @@ pub(super) struct NoRoom;
 impl PageTables {
     /// Page tables that map nothing, in memory that is still zero.
     pub(super) fn new() -> PageTables {
-        PageTables {
-            next: PAGE_TABLES + PAGE_SIZE,
-        }
+        PageTables { next: PAGE_TABLES + PAGE_SIZE }
     }
 
     /// Maps `gpa..gpa + size`, extended to multiples of 2 MiB; a no-op where it is mapped already.
@@ -104,12 +102,7 @@ mod tests {
         let mut tables = PageTables::new();
         let gpa = TEST_MEMORY + LEAF_SIZE - 4096;
         tables.map(&mut memory, gpa, 8192).unwrap();
-        for address in [
-            TEST_MEMORY,
-            gpa,
-            gpa + 4096,
-            TEST_MEMORY + 2 * LEAF_SIZE - 8,
-        ] {
+        for address in [TEST_MEMORY, gpa, gpa + 4096, TEST_MEMORY + 2 * LEAF_SIZE - 8] {
             assert_eq!(walk(&memory, address), Some(address));
         }
         for address in [0, TEST_MEMORY - 8, TEST_MEMORY + 2 * LEAF_SIZE] {
@@ -118,10 +111,7 @@ mod tests {
         // Again, and across a gigabyte: the tables that exist are kept.
         tables.map(&mut memory, gpa, 1 << 30).unwrap();
         assert_eq!(walk(&memory, gpa), Some(gpa));
-        assert_eq!(
-            walk(&memory, gpa + (1 << 30) - 8),
-            Some(gpa + (1 << 30) - 8)
-        );
+        assert_eq!(walk(&memory, gpa + (1 << 30) - 8), Some(gpa + (1 << 30) - 8));
     }
 
     /// What does not fit is an error, not a table outside of its room.

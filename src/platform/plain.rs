@@ -38,10 +38,7 @@ pub(super) unsafe fn create(
     slot: u32,
     memory: &PayloadMemory,
 ) -> Result<Created, LaunchError> {
-    let vm = call(
-        "create the VM with KVM_CREATE_VM",
-        machine.create_vm(platform.vm_type()),
-    )?;
+    let vm = call("create the VM with KVM_CREATE_VM", machine.create_vm(platform.vm_type()))?;
     let region = kvm_userspace_memory_region2 {
         slot,
         guest_phys_addr: 0,
@@ -51,21 +48,13 @@ pub(super) unsafe fn create(
     };
     // SAFETY: the caller keeps `memory`, which is accessed through raw pointers only.
     let added = unsafe { vm.set_user_memory_region2(&region) };
-    call(
-        "add the payload's memslot with KVM_SET_USER_MEMORY_REGION2",
-        added,
-    )?;
+    call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
 
     let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
-    let mut cpuid = call(
-        "ask for CPU features with KVM_GET_SUPPORTED_CPUID",
-        machine.get_supported_cpuid(),
-    )?;
+    let mut cpuid =
+        call("ask for CPU features with KVM_GET_SUPPORTED_CPUID", machine.get_supported_cpuid())?;
     hide_paravirtual_features(&mut cpuid);
-    call(
-        "set CPU features with KVM_SET_CPUID2",
-        vcpu.set_cpuid2(&cpuid),
-    )?;
+    call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
     Ok(Created { vm, vcpu })
 }
 
@@ -92,13 +81,7 @@ pub(super) fn set_registers(vcpu: &dyn Vcpu) -> Result<(), LaunchError> {
         g: 1,
         ..Default::default()
     };
-    let code = kvm_segment {
-        selector: 8,
-        type_: 11,
-        db: 0,
-        l: 1,
-        ..data
-    };
+    let code = kvm_segment { selector: 8, type_: 11, db: 0, l: 1, ..data };
     let mut sregs = call("read registers with KVM_GET_SREGS", vcpu.get_sregs())?;
     sregs.cs = code;
     sregs.ds = data;

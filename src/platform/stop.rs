@@ -26,21 +26,10 @@ pub(super) fn run_until(
     loop {
         let exit = vcpu.run(deadline);
         return Err(match exit.map_err(|e| GuestStop::Failed("KVM_RUN", e))? {
-            Exit::IoOut {
-                port: DOORBELL_PORT,
-                data,
-            } if data == message => return Ok(retries),
-            Exit::IoOut {
-                port: DOORBELL_PORT,
-                data: doorbell::EXCEPTION,
-            } => {
+            Exit::IoOut { port: DOORBELL_PORT, data } if data == message => return Ok(retries),
+            Exit::IoOut { port: DOORBELL_PORT, data: doorbell::EXCEPTION } => {
                 let [vector, error_code, rip, cr2] = mailbox::exception(memory);
-                GuestStop::Exception {
-                    vector,
-                    error_code,
-                    rip,
-                    cr2,
-                }
+                GuestStop::Exception { vector, error_code, rip, cr2 }
             }
             Exit::MemoryFault { .. } if retries < MEMORY_FAULT_RETRIES => {
                 retries += 1;
@@ -49,9 +38,7 @@ pub(super) fn run_until(
             Exit::MemoryFault { flags, gpa, size } => GuestStop::MemoryFault { flags, gpa, size },
             Exit::Mmio { gpa, write, .. } => GuestStop::Mmio { gpa, write },
             Exit::Shutdown => GuestStop::Shutdown,
-            Exit::Interrupted => GuestStop::Hang {
-                rip: vcpu.get_regs().ok().map(|regs| regs.rip),
-            },
+            Exit::Interrupted => GuestStop::Hang { rip: vcpu.get_regs().ok().map(|regs| regs.rip) },
             other => GuestStop::Unexpected(format!("{other:?}")),
         });
     }
@@ -107,21 +94,13 @@ impl fmt::Display for GuestStop {
         match self {
             GuestStop::Mmio { gpa, write } => {
                 let access = if *write { "write" } else { "read" };
-                write!(
-                    f,
-                    "KVM_EXIT_MMIO for a {access} at guest physical address {gpa:#x}"
-                )
+                write!(f, "KVM_EXIT_MMIO for a {access} at guest physical address {gpa:#x}")
             }
             GuestStop::MemoryFault { flags, gpa, size } => write!(
                 f,
                 "KVM_EXIT_MEMORY_FAULT at guest physical address {gpa:#x}, {size:#x} bytes, flags {flags:#x}"
             ),
-            GuestStop::Exception {
-                vector,
-                error_code,
-                rip,
-                cr2,
-            } => write!(
+            GuestStop::Exception { vector, error_code, rip, cr2 } => write!(
                 f,
                 "exception {vector} in the guest, error code {error_code:#x}, RIP {rip:#x}, CR2 {cr2:#x}"
             ),
@@ -179,11 +158,7 @@ mod tests {
         Ok(Exit::IoOut { port, data })
     }
 
-    const FAULT: Exit = Exit::MemoryFault {
-        flags: 8,
-        gpa: 0x1000,
-        size: 0x1000,
-    };
+    const FAULT: Exit = Exit::MemoryFault { flags: 8, gpa: 0x1000, size: 0x1000 };
 
     /// A memory fault that goes away is a race and is counted; one that stays is reported with its numbers.
     #[test]
@@ -195,11 +170,7 @@ mod tests {
 
         let mut exits = vec![Ok(FAULT); limit + 1];
         exits.push(out(DOORBELL_PORT, doorbell::DONE));
-        let fault = GuestStop::MemoryFault {
-            flags: 8,
-            gpa: 0x1000,
-            size: 0x1000,
-        };
+        let fault = GuestStop::MemoryFault { flags: 8, gpa: 0x1000, size: 0x1000 };
         assert_eq!(run(exits), Err(fault));
     }
 

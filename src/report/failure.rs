@@ -58,10 +58,7 @@ fn block(failure: &Failure, lines: &mut Vec<String>) {
         row("", Some(format!("  {line}")));
     }
     row("pages", pages(failure));
-    row(
-        "blame",
-        failure.blame.map(|blame| blame_name(blame).to_string()),
-    );
+    row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     row("run", failure.command.clone());
 }
 
@@ -99,11 +96,8 @@ fn place(failure: &Failure) -> Option<String> {
 fn pages(failure: &Failure) -> Option<String> {
     let (before, after) = (failure.map_before.as_deref(), failure.map_after.as_deref());
     let count = before.or(after)?.len() as u64;
-    let mut text = format!(
-        "{}..{}",
-        failure.map_first_page,
-        failure.map_first_page.saturating_add(count)
-    );
+    let mut text =
+        format!("{}..{}", failure.map_first_page, failure.map_first_page.saturating_add(count));
     if let Some(map) = before {
         text += &format!("  before {}", map_text(map));
     }
@@ -125,10 +119,7 @@ fn map_text(map: &str) -> String {
             _ => runs.push((letter, 1)),
         }
     }
-    let runs: Vec<String> = runs
-        .iter()
-        .map(|(letter, count)| format!("{count}{letter}"))
-        .collect();
+    let runs: Vec<String> = runs.iter().map(|(letter, count)| format!("{count}{letter}")).collect();
     runs.join(" ")
 }
 

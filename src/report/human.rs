@@ -72,11 +72,7 @@ impl<W: Write> Human<W> {
     }
 
     fn painted(&self, text: &str, style: Style) -> String {
-        if self.looks.colour {
-            format!("{style}{text}{style:#}")
-        } else {
-            text.to_string()
-        }
+        if self.looks.colour { format!("{style}{text}{style:#}") } else { text.to_string() }
     }
 
     fn named(&self, verdict: Verdict) -> String {
@@ -112,11 +108,8 @@ impl<W: Write> Human<W> {
         }
         self.failures.push((record.verdict, record.id.clone()));
         let seconds = record.duration_us as f64 / 1e6;
-        let mut text = format!(
-            "\n{} {} ({seconds:.2} s)\n",
-            self.named(record.verdict),
-            ascii(&record.id)
-        );
+        let mut text =
+            format!("\n{} {} ({seconds:.2} s)\n", self.named(record.verdict), ascii(&record.id));
         for line in failure_lines(record) {
             let _ = writeln!(text, "  {line}");
         }
@@ -175,12 +168,7 @@ impl<W: Write> Human<W> {
         if !self.looks.heartbeat {
             return Ok(());
         }
-        let line = format!(
-            "[{}/{}] {} (pid {pid})",
-            self.ended,
-            self.planned,
-            ascii(id)
-        );
+        let line = format!("[{}/{}] {} (pid {pid})", self.ended, self.planned, ascii(id));
         self.write(&format!("\r\x1b[K{line:.79}"))?;
         self.beating = true;
         Ok(())
@@ -195,18 +183,13 @@ pub(super) fn headline(run: &RunRecord) -> String {
         Some(dialect) => format!("dialect {dialect}"),
         None => "dialect unknown".to_string(),
     };
-    let mut text = format!(
-        "{}: {} cases, machine {}, {dialect}",
-        run.suite, run.planned, environment.machine
-    );
+    let mut text =
+        format!("{}: {} cases, machine {}, {dialect}", run.suite, run.planned, environment.machine);
     if let Some(fault) = &environment.planted_fault {
         text += &format!(", planted fault {fault}");
     }
     if !environment.kernel_release.is_empty() {
-        text += &format!(
-            ", Linux {}, {}",
-            environment.kernel_release, environment.virtualization
-        );
+        text += &format!(", Linux {}, {}", environment.kernel_release, environment.virtualization);
     }
     ascii(&text)
 }

@@ -26,9 +26,7 @@ impl Json {
     pub fn create(path: &Path) -> Result<Json, String> {
         let say = |what: String| format!("--json {}: {what}", path.display());
         match File::create(path) {
-            Ok(file) => Ok(Json {
-                out: Out::File(file, 0),
-            }),
+            Ok(file) => Ok(Json { out: Out::File(file, 0) }),
             Err(error) if error.kind() == ErrorKind::IsADirectory => {
                 Err(say("is a directory; name a file in it".to_string()))
             }

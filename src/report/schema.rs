@@ -33,16 +33,10 @@ fn schema_is_current() {
 fn is_valid(value: &Value) -> Result<(), String> {
     let schema: Value = serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
     let mut compiler = Compiler::new();
-    compiler
-        .add_resource("results-schema.json", schema)
-        .unwrap();
+    compiler.add_resource("results-schema.json", schema).unwrap();
     let mut schemas = Schemas::new();
-    let index = compiler
-        .compile("results-schema.json", &mut schemas)
-        .unwrap();
-    schemas
-        .validate(value, index)
-        .map_err(|error| error.to_string())
+    let index = compiler.compile("results-schema.json", &mut schemas).unwrap();
+    schemas.validate(value, index).map_err(|error| error.to_string())
 }
 
 fn case(verdict: Verdict) -> CaseRecord {
@@ -99,13 +93,7 @@ fn records_are_valid() {
         })),
         Record::Summary(Summary::default()),
     ];
-    for verdict in [
-        Verdict::Pass,
-        Verdict::Fail,
-        Verdict::Error,
-        Verdict::Timeout,
-        Verdict::Skip,
-    ] {
+    for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Error, Verdict::Timeout, Verdict::Skip] {
         records.push(Record::Case(Box::new(case(verdict))));
     }
     for record in records {

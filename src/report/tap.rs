@@ -19,11 +19,7 @@ pub struct Tap<W> {
 impl<W: Write> Tap<W> {
     /// Writes to `out`; `timeout_s` is what one case was given, in seconds.
     pub fn new(out: W, timeout_s: u64) -> Tap<W> {
-        Tap {
-            out,
-            timeout_s,
-            on_model: false,
-        }
+        Tap { out, timeout_s, on_model: false }
     }
 
     fn started(&mut self, run: &RunRecord) -> String {

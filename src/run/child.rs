@@ -127,9 +127,7 @@ impl Worker {
     pub(super) fn line(&self) -> Option<usize> {
         let mut bytes = [0; 8];
         self.progress.read_exact_at(&mut bytes, 0).ok()?;
-        usize::try_from(u64::from_ne_bytes(bytes))
-            .ok()
-            .filter(|line| *line > 0)
+        usize::try_from(u64::from_ne_bytes(bytes)).ok().filter(|line| *line > 0)
     }
 
     /// What it has written to its standard output and error since the last call, made printable.
@@ -386,8 +384,7 @@ pub(super) fn describe_status(status: ExitStatus) -> String {
 
 /// Why no worker could be started, for people.
 pub(super) fn cannot_start(command: &[OsString], error: &io::Error) -> String {
-    let program = command
-        .first()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let program =
+        command.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     format!("cannot start a worker ({program}): {}", describe(error))
 }

@@ -7,12 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::uapi::CapabilityNumbers;
 
 /// Where a kernel tree, an installed tree of headers, or a folder of them has the file.
-const PLACES: [&str; 4] = [
-    "linux/kvm.h",
-    "include/uapi/linux/kvm.h",
-    "usr/include/linux/kvm.h",
-    "include/linux/kvm.h",
-];
+const PLACES: [&str; 4] =
+    ["linux/kvm.h", "include/uapi/linux/kvm.h", "usr/include/linux/kvm.h", "include/linux/kvm.h"];
 
 /// Reads the numbers from `path`: a `kvm.h`, or a directory that has one where kernel trees have it.
 ///
@@ -47,13 +43,7 @@ fn find(path: &Path) -> Result<PathBuf, String> {
         .iter()
         .map(|place| path.join(place))
         .find(|header| header.is_file())
-        .ok_or_else(|| {
-            format!(
-                "no kvm.h below {}; tried {}",
-                path.display(),
-                PLACES.join(", ")
-            )
-        })
+        .ok_or_else(|| format!("no kvm.h below {}; tried {}", path.display(), PLACES.join(", ")))
 }
 
 /// The number that a header gives to `name`.
@@ -103,19 +93,11 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("gmem-conform-headers-{}", std::process::id()));
         let header = dir.join("include/uapi/linux/kvm.h");
         std::fs::create_dir_all(dir.join("include/uapi/linux")).unwrap();
-        assert!(
-            capability_numbers(&dir)
-                .unwrap_err()
-                .starts_with("no kvm.h below")
-        );
+        assert!(capability_numbers(&dir).unwrap_err().starts_with("no kvm.h below"));
         std::fs::write(&header, "#define KVM_CAP_MEMORY_ATTRIBUTES2 245\n").unwrap();
         let message = capability_numbers(&dir).unwrap_err();
         assert!(message.contains("does not have the interface"), "{message}");
-        std::fs::write(
-            &header,
-            "#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252\n",
-        )
-        .unwrap();
+        std::fs::write(&header, "#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252\n").unwrap();
         let expected = CapabilityNumbers {
             guest_memfd_memory_attributes: Some(252),
             memory_attributes2_flags: None,
@@ -125,10 +107,7 @@ mod tests {
         assert_eq!(capability_numbers(&dir.join("include/uapi")), Ok(expected));
         assert_eq!(
             capability_numbers(&dir.join("absent")).unwrap_err(),
-            format!(
-                "{}: no such file or directory",
-                dir.join("absent").display()
-            )
+            format!("{}: no such file or directory", dir.join("absent").display())
         );
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -11,11 +11,8 @@ use super::kernel_log;
 
 /// Taint flags that a kernel sets when something went wrong in it (Documentation/admin-guide/tainted-kernels.rst); others
 /// tell of modules and user requests.
-const TAINTS: [(u32, &str); 3] = [
-    (4, "machine check"),
-    (7, "kernel died"),
-    (9, "kernel issued a warning"),
-];
+const TAINTS: [(u32, &str); 3] =
+    [(4, "machine check"), (7, "kernel died"), (9, "kernel issued a warning")];
 
 /// Largest record of /dev/kmsg (`PRINTK_MESSAGE_MAX` and its properties), with room to spare.
 const RECORD_BYTES: usize = 16 * 1024;
@@ -54,11 +51,7 @@ struct Counter {
 
 impl Counter {
     fn open(root: &Path, path: &'static str) -> Option<Counter> {
-        let mut counter = Counter {
-            name: path,
-            file: File::open(root.join(path)).ok()?,
-            last: 0,
-        };
+        let mut counter = Counter { name: path, file: File::open(root.join(path)).ok()?, last: 0 };
         counter.last = counter.read()?;
         Some(counter)
     }
@@ -66,11 +59,7 @@ impl Counter {
     fn read(&self) -> Option<u64> {
         let mut buffer = [0; 32];
         let length = self.file.read_at(&mut buffer, 0).ok()?;
-        std::str::from_utf8(&buffer[..length])
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()
     }
 
     /// The value before and now, if it has changed.
@@ -122,9 +111,8 @@ impl KernelWatch {
         let taint = self.taint.as_ref().map_or(0, |taint| taint.last);
         for (bit, meaning) in TAINTS {
             if taint & 1 << bit != 0 {
-                remarks.push(format!(
-                    "the kernel was tainted before the run: {meaning} (bit {bit})"
-                ));
+                remarks
+                    .push(format!("the kernel was tainted before the run: {meaning} (bit {bit})"));
             }
         }
         remarks
@@ -145,10 +133,7 @@ impl KernelWatch {
                 counters.push(format!("/{} went from {before} to {now}", counter.name));
             }
         }
-        Damage {
-            log: kernel_log::damage(&self.read_log()),
-            counters,
-        }
+        Damage { log: kernel_log::damage(&self.read_log()), counters }
     }
 
     /// The messages that have been logged since the last call.
@@ -161,9 +146,8 @@ impl KernelWatch {
         for _ in 0..RECORDS_AT_ONCE {
             match log.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(length) => messages.extend(kernel_log::messages(&String::from_utf8_lossy(
-                    &buffer[..length],
-                ))),
+                Ok(length) => messages
+                    .extend(kernel_log::messages(&String::from_utf8_lossy(&buffer[..length]))),
                 // EPIPE: records were overwritten before they were read; the next read goes on with the oldest left.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -253,10 +237,7 @@ mod tests {
         root.set("proc/sys/kernel/tainted", "512\n");
         let mut watch = KernelWatch::start(&root.0);
         let remarks = watch.remarks();
-        assert!(
-            remarks[0].contains("/dev/kmsg: no such file"),
-            "{remarks:?}"
-        );
+        assert!(remarks[0].contains("/dev/kmsg: no such file"), "{remarks:?}");
         assert!(remarks[1].contains("(bit 9)"), "{remarks:?}");
         assert!(watch.look().is_empty());
     }

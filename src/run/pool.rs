@@ -126,10 +126,7 @@ pub fn run(
         config,
         options,
         sink,
-        summary: Summary {
-            planned: plan.len(),
-            ..Summary::default()
-        },
+        summary: Summary { planned: plan.len(), ..Summary::default() },
         queue: plan.into(),
         seats: Vec::new(),
         number: 0,
@@ -222,11 +219,7 @@ impl Runner<'_> {
             let Some(case) = self.next_case() else { return };
             if index == self.seats.len() {
                 match self.start_worker() {
-                    Ok(worker) => self.seats.push(Seat {
-                        worker,
-                        running: None,
-                        before: None,
-                    }),
+                    Ok(worker) => self.seats.push(Seat { worker, running: None, before: None }),
                     Err(why) => {
                         self.queue.push_front(case);
                         return self.abort(why);
@@ -268,10 +261,7 @@ impl Runner<'_> {
             text: case.text.clone(),
             timeout_s: self.options.timeout.as_secs(),
         };
-        let event = Event::CaseStarted {
-            id: case.id.clone(),
-            pid: seat.worker.pid(),
-        };
+        let event = Event::CaseStarted { id: case.id.clone(), pid: seat.worker.pid() };
         let since = Instant::now();
         let sent = seat.worker.send(&job);
         seat.running = Some(Running {
@@ -316,11 +306,7 @@ impl Runner<'_> {
             self.worker_ended(seat, Some(end));
             return None;
         }
-        if seat
-            .running
-            .as_ref()
-            .is_some_and(|running| running.deadline <= now)
-        {
+        if seat.running.as_ref().is_some_and(|running| running.deadline <= now) {
             self.worker_ended(seat, None);
             return None;
         }
@@ -467,15 +453,7 @@ impl Runner<'_> {
     }
 
     fn exit_status(&self) -> u8 {
-        let Summary {
-            passed,
-            failed,
-            errors,
-            timeouts,
-            skipped,
-            not_run,
-            ..
-        } = self.summary;
+        let Summary { passed, failed, errors, timeouts, skipped, not_run, .. } = self.summary;
         let unwell = self.broken || self.sink.failed() || not_run > 0;
         if unwell || failed + errors + timeouts > 0 {
             EXIT_FAILED

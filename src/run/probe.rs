@@ -22,9 +22,7 @@ pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, S
         .map_err(cannot_start)?;
     let deadline = Instant::now() + options.timeout;
     loop {
-        let until = worker
-            .closing
-            .map_or(deadline, |closing| closing.min(deadline));
+        let until = worker.closing.map_or(deadline, |closing| closing.min(deadline));
         let interrupt = options.interrupt.as_ref();
         let interrupted = child::wait(&mut [&mut worker], interrupt.map(AsFd::as_fd), Some(until))
             .map_err(|error| format!("poll: {error}"))?;

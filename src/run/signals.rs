@@ -31,11 +31,8 @@ extern "C" fn on_signal(number: libc::c_int) {
 pub fn interrupts() -> io::Result<OwnedFd> {
     let (read, write) = pipe()?;
     NOTIFY.store(write.into_raw_fd(), Ordering::SeqCst);
-    let action = SigAction::new(
-        SigHandler::Handler(on_signal),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action =
+        SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // SAFETY: the handler only makes async-signal-safe calls and touches one atomic.
         unsafe { sigaction(signal, &action) }?;
@@ -46,13 +43,11 @@ pub fn interrupts() -> io::Result<OwnedFd> {
 /// The signal that `interrupts` has caught, when its descriptor is readable.
 pub(super) fn caught(interrupt: &OwnedFd) -> String {
     let mut byte = [0];
-    let number = match interrupt
-        .try_clone()
-        .and_then(|fd| io::Read::read(&mut File::from(fd), &mut byte))
-    {
-        Ok(1) => i32::from(byte[0]),
-        _ => return "a signal".to_string(),
-    };
+    let number =
+        match interrupt.try_clone().and_then(|fd| io::Read::read(&mut File::from(fd), &mut byte)) {
+            Ok(1) => i32::from(byte[0]),
+            _ => return "a signal".to_string(),
+        };
     match Signal::try_from(number) {
         Ok(signal) => signal.as_str().to_string(),
         Err(_) => format!("signal {number}"),

@@ -65,14 +65,7 @@ pub(super) fn spawn(command: &[OsString]) -> io::Result<Spawned> {
         Ok((open_pidfd(&child)?, jobs))
     });
     match spawned {
-        Ok((pidfd, jobs)) => Ok(Spawned {
-            child,
-            pidfd,
-            jobs,
-            replies,
-            output,
-            progress,
-        }),
+        Ok((pidfd, jobs)) => Ok(Spawned { child, pidfd, jobs, replies, output, progress }),
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
@@ -118,11 +111,7 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// What the new process does before exec: only system calls.
 fn become_worker(runner: u32, reply: RawFd, progress: RawFd) -> io::Result<()> {
     let failed = |result: libc::c_int| {
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
     // SAFETY: prctl, getppid, dup2 and sigprocmask are async-signal-safe and take no memory but `none`, a local. The
     // numbers 3 and 4 are free for use in this process: `hold_low_descriptors` keeps std's own descriptors away.
@@ -136,11 +125,7 @@ fn become_worker(runner: u32, reply: RawFd, progress: RawFd) -> io::Result<()> {
         failed(libc::dup2(progress, PROGRESS_FD))?;
         let mut none: libc::sigset_t = std::mem::zeroed();
         failed(libc::sigemptyset(&mut none))?;
-        failed(libc::sigprocmask(
-            libc::SIG_SETMASK,
-            &none,
-            std::ptr::null_mut(),
-        ))
+        failed(libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()))
     }
 }
 

@@ -25,10 +25,7 @@ pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
 
 /// The record of a case that cannot run here.
 pub(super) fn skipped(case: &PlannedCase) -> CaseRecord {
-    CaseRecord {
-        needs: case.unmet.clone(),
-        ..empty(case, Verdict::Skip)
-    }
+    CaseRecord { needs: case.unmet.clone(), ..empty(case, Verdict::Skip) }
 }
 
 /// The record of a case whose worker has replied.
@@ -49,11 +46,7 @@ pub(super) fn replied(case: &PlannedCase, outcome: Outcome) -> CaseRecord {
 }
 
 fn suite_failure(summary: &str) -> Failure {
-    Failure {
-        summary: summary.to_string(),
-        blame: Some(Blame::Suite),
-        ..Failure::default()
-    }
+    Failure { summary: summary.to_string(), blame: Some(Blame::Suite), ..Failure::default() }
 }
 
 /// What a worker did that it must not, in words that follow "worker".
@@ -91,14 +84,12 @@ pub(super) fn timed_out(
     seconds: u64,
     death: &Death,
 ) -> CaseRecord {
-    let mut failure = Failure {
-        summary: format!("no result within {seconds} seconds"),
-        ..Failure::default()
-    };
+    let mut failure =
+        Failure { summary: format!("no result within {seconds} seconds"), ..Failure::default() };
     if let Death::Stuck(place) = death {
-        failure.detail.push(format!(
-            "the worker cannot be killed: it is stuck in the kernel at {place}"
-        ));
+        failure
+            .detail
+            .push(format!("the worker cannot be killed: it is stuck in the kernel at {place}"));
         failure.blame = Some(Blame::Kernel);
     }
     with_statement(empty(case, Verdict::Timeout), case, line, failure)
@@ -114,10 +105,7 @@ fn with_statement(
     failure.statement = line
         .and_then(|line| case.text.lines().nth(line - 1))
         .map(|statement| statement.trim().to_string());
-    CaseRecord {
-        failure: Some(failure),
-        ..record
-    }
+    CaseRecord { failure: Some(failure), ..record }
 }
 
 /// Adds what went wrong in the kernel during a case, which fails a case that would have passed. `others` are the cases

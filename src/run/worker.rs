@@ -23,15 +23,7 @@ pub fn serve() -> Result<(), String> {
                 let environment = exec::probe(config);
                 reply(&mut replies, &Reply::Probed(Box::new(environment)))?;
             }
-            (
-                Job::Case {
-                    id,
-                    platform,
-                    text,
-                    timeout_s,
-                },
-                Some(config),
-            ) => {
+            (Job::Case { id, platform, text, timeout_s }, Some(config)) => {
                 reply(&mut replies, &Reply::Accepted)?;
                 let mut tell = |line: usize| {
                     // Without it a report of this worker's death lacks the statement; nothing else depends on it.
@@ -68,7 +60,5 @@ fn reply(replies: &mut File, reply: &Reply) -> Result<(), String> {
     let mut line =
         serde_json::to_vec(reply).map_err(|error| format!("writing a reply: {error}"))?;
     line.push(b'\n');
-    replies
-        .write_all(&line)
-        .map_err(|error| format!("writing a reply: {error}"))
+    replies.write_all(&line).map_err(|error| format!("writing a reply: {error}"))
 }

@@ -156,12 +156,7 @@ pub fn case(id: &str) -> PlannedCase {
 }
 
 pub fn config(kind: MachineKind) -> MachineConfig {
-    MachineConfig {
-        kind,
-        dialect: None,
-        fault: None,
-        capability_numbers: None,
-    }
+    MachineConfig { kind, dialect: None, fault: None, capability_numbers: None }
 }
 
 pub fn run_log(ids: &[&str], kind: MachineKind, options: &Options, mut log: Log) -> (Log, Summary) {

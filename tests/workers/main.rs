@@ -33,10 +33,7 @@ fn misbehave(id: &str) -> CaseRecord {
 /// Whether the process has ended; one that nobody has waited for yet counts as ended.
 fn has_ended(pid: &str) -> bool {
     match fs::read_to_string(format!("/proc/{}/stat", pid.trim())) {
-        Ok(stat) => stat
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with('Z')),
+        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
         Err(_) => true,
     }
 }
@@ -105,10 +102,7 @@ fn an_exit_is_an_error() {
 /// What is no reply, or a reply about another case, is no result.
 #[test]
 fn garbage_is_an_error() {
-    assert_error(
-        "garbage",
-        "worker replied \"ok 1 not JSON\", which is no reply",
-    );
+    assert_error("garbage", "worker replied \"ok 1 not JSON\", which is no reply");
     assert_error(
         "wrong-id",
         "worker replied a result of another.case out of turn, which is no reply",
@@ -132,10 +126,7 @@ fn an_orphan_is_killed() {
 fn noise_is_kept_apart() {
     let record = misbehave("noise");
     assert_eq!(record.verdict, Verdict::Pass);
-    assert_eq!(
-        record.stray_output,
-        "not ok 1 fake\nred \\u{1b}[31m \u{fffd}\n"
-    );
+    assert_eq!(record.stray_output, "not ok 1 fake\nred \\u{1b}[31m \u{fffd}\n");
     let record = misbehave("flood");
     assert_eq!(record.verdict, Verdict::Pass);
     let (kept, rest) = record.stray_output.split_once('\n').unwrap();
@@ -172,10 +163,8 @@ fn a_death_between_cases_costs_nothing() {
     assert_eq!((summary.passed, summary.not_run), (2, 0));
     assert_eq!(
         log.notes(),
-        [
-            "worker died of SIGBUS after test.before before it took test.deaf-once, \
-          which another one will run"
-        ]
+        ["worker died of SIGBUS after test.before before it took test.deaf-once, \
+          which another one will run"]
     );
 }
 
@@ -190,10 +179,7 @@ fn three_strikes_end_the_run() {
             "3 workers in a row ended before they took a case, the last one: worker exited with status 7"
         )
     );
-    assert_eq!(
-        (summary.passed, summary.not_run, summary.exit_status),
-        (1, 2, 1)
-    );
+    assert_eq!((summary.passed, summary.not_run, summary.exit_status), (1, 2, 1));
     let mut options = options(&folder.0);
     options.worker = shell("echo no such thing >&2; exit 127", &folder.0);
     let (log, summary) = run_cases(&["one"], &options);
@@ -229,13 +215,7 @@ fn large_jobs_arrive() {
 #[test]
 fn two_workers_run_two_cases() {
     let folder = Folder::new("pair");
-    assert!(
-        Command::new("mkfifo")
-            .arg(folder.0.join("fifo"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(folder.0.join("fifo")).status().unwrap().success());
     let mut options = options(&folder.0);
     options.jobs = 2;
     let ids = ["meet-a", "meet-b", "one", "two", "segfault", "three"];
@@ -266,25 +246,14 @@ fn skips_do_not_run() {
     let config = config(MachineKind::Model);
     let summary = run::run(plan, &config, &options, environment, &mut log);
     assert_eq!(log.records()[0].needs, skipped.unmet);
-    assert_eq!(
-        (summary.skipped, summary.exit_status),
-        (2, run::EXIT_SKIPPED)
-    );
+    assert_eq!((summary.skipped, summary.exit_status), (2, run::EXIT_SKIPPED));
 }
 
 /// A kernel warning fails the case in which it comes, and no other; a harmless log does not.
 #[test]
 fn a_kernel_warning_fails_its_case() {
     let folder = Folder::new("warnings");
-    let ids = [
-        "fine",
-        "warn",
-        "fine",
-        "taint",
-        "fine",
-        "warn-and-die",
-        "fine",
-    ];
+    let ids = ["fine", "warn", "fine", "taint", "fine", "warn-and-die", "fine"];
     let options = options(&folder.0);
     let (log, summary) = run_log(&ids, MachineKind::Host, &options, Log::default());
     let records = log.records();
@@ -297,14 +266,7 @@ fn a_kernel_warning_fails_its_case() {
     assert_eq!(failure.summary, format!("the kernel reported: {line}"));
     assert_eq!(failure.detail, [line]);
     assert!(failure.command.is_some() && failure.case_text.is_some());
-    assert!(
-        records[3]
-            .failure
-            .as_ref()
-            .unwrap()
-            .summary
-            .contains("(bit 9)")
-    );
+    assert!(records[3].failure.as_ref().unwrap().summary.contains("(bit 9)"));
     for record in [&records[1], &records[3], &records[5]] {
         let failure = record.failure.as_ref().unwrap();
         assert_eq!(failure.blame, Some(Blame::Kernel));
@@ -330,30 +292,17 @@ fn an_interrupt_ends_the_run() {
     let ids = ["fine", "hang", "never"];
     let (log, summary) = run_log(&ids, MachineKind::Model, &options, log);
     assert_eq!(log.aborted(), Some("interrupted by SIGTERM"));
-    assert_eq!(
-        (summary.passed, summary.not_run, summary.exit_status),
-        (1, 2, 1)
-    );
+    assert_eq!((summary.passed, summary.not_run, summary.exit_status), (1, 2, 1));
 }
 
 /// When nobody reads on, the run ends, and without a word about it.
 #[test]
 fn nobody_reads_on() {
     let folder = Folder::new("unread");
-    let log = Log {
-        break_after: Some(3),
-        ..Log::default()
-    };
-    let (log, summary) = run_log(
-        &["one", "two", "three"],
-        MachineKind::Model,
-        &options(&folder.0),
-        log,
-    );
-    assert_eq!(
-        (summary.passed, summary.not_run, summary.exit_status),
-        (1, 2, 1)
-    );
+    let log = Log { break_after: Some(3), ..Log::default() };
+    let (log, summary) =
+        run_log(&["one", "two", "three"], MachineKind::Model, &options(&folder.0), log);
+    assert_eq!((summary.passed, summary.not_run, summary.exit_status), (1, 2, 1));
     assert_eq!(log.aborted(), None);
 }
 
@@ -375,10 +324,7 @@ fn a_probe_has_a_deadline() {
         probe("echo Oh >&2; kill -SEGV $$", 60),
         Err("the machine could not be probed: its worker died of SIGSEGV; it wrote:\nOh".into())
     );
-    let environment = Environment {
-        machine: "host".into(),
-        ..Environment::default()
-    };
+    let environment = Environment { machine: "host".into(), ..Environment::default() };
     let mut reply = serde_json::to_value(&environment).unwrap();
     reply["reply"] = "probed".into();
     let script = format!("read -r a; read -r b; echo '{reply}' >&3");
@@ -391,9 +337,7 @@ const CHILD: &str = "GMEM_CONFORM_TEST_CHILD";
 /// This test program again, running only `test`, with the variable that makes it play the child.
 fn child(test: &str, argument: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, argument);
+    command.args(["--exact", test, "--nocapture"]).env(CHILD, argument);
     command
 }
 
@@ -428,19 +372,12 @@ fn no_worker_survives_the_runner() {
             })),
             ..Log::default()
         };
-        run_log(
-            &["hang"],
-            MachineKind::Model,
-            &options(Path::new(&dir)),
-            log,
-        );
+        run_log(&["hang"], MachineKind::Model, &options(Path::new(&dir)), log);
         unreachable!("the case hangs");
     }
     let folder = Folder::new("survivor");
-    let mut runner = child("no_worker_survives_the_runner", &folder.0)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut runner =
+        child("no_worker_survives_the_runner", &folder.0).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(runner.stdout.take().unwrap()).lines();
     let worker = lines
         .map_while(Result::ok)

@@ -47,14 +47,8 @@ const STEPS: &[(&str, &str)] = &[
     ("unknown descriptor", "raw fd=kvm"),
     ("arrow without a result", "punch 0..4 ->"),
     ("unknown errno", "convert 0..4 private zero -> EWHAT"),
-    (
-        "unknown errno among known ones",
-        "convert 0..4 private zero -> OK|EAGIAN",
-    ),
-    (
-        "bad page of error_offset",
-        "convert 0..4 private zero -> EAGAIN @x",
-    ),
+    ("unknown errno among known ones", "convert 0..4 private zero -> OK|EAGIAN"),
+    ("bad page of error_offset", "convert 0..4 private zero -> EAGAIN @x"),
     ("too many words", "remap now"),
     ("no slot", "slot"),
     ("a slot too many", "slot 8 delete"),
@@ -81,26 +75,14 @@ const FILES: &[(&str, &str)] = &[
     ("name of two words", "case a.b c\n"),
     ("no clause", "case a.b\npages 4\nstart shared\nremap\n"),
     ("empty clause", "case a.b\nclause\n"),
-    (
-        "unknown clause",
-        "case a.b\nclause fresh.zero fresh.zeros\n",
-    ),
-    (
-        "no pages",
-        "case a.b\nclause fresh.zero\nstart shared\nremap\n",
-    ),
+    ("unknown clause", "case a.b\nclause fresh.zero fresh.zeros\n"),
+    ("no pages", "case a.b\nclause fresh.zero\nstart shared\nremap\n"),
     ("no number of pages", "case a.b\nclause fresh.zero\npages\n"),
     ("no page at all", "case a.b\nclause fresh.zero\npages 0\n"),
-    (
-        "too many pages",
-        "case a.b\nclause fresh.zero\npages 1073741825\n",
-    ),
+    ("too many pages", "case a.b\nclause fresh.zero\npages 1073741825\n"),
     ("no start", "case a.b\nclause fresh.zero\npages 4\nremap\n"),
     ("unknown start", "case a.b\nstart both\n"),
-    (
-        "no steps",
-        "case a.b\nclause fresh.zero\npages 4\nstart shared\n",
-    ),
+    ("no steps", "case a.b\nclause fresh.zero\npages 4\nstart shared\n"),
     ("empty needs", "case a.b\nneeds\n"),
     ("need without a value", "case a.b\nneeds luck\n"),
     ("unknown need", "case a.b\nneeds cpu=amd\n"),
@@ -114,14 +96,8 @@ const FILES: &[(&str, &str)] = &[
     ("each in nothing", "each x in\ncase a.b\n"),
     ("duplicate each", "each x 1 2\neach x 3\ncase a.b\n"),
     ("each in an endless range", "each x in 0..10001\ncase a.b\n"),
-    (
-        "too many expansions",
-        "each x in 0..101\neach y in 0..100\ncase a.b\n",
-    ),
-    (
-        "a value that names another",
-        "each x $y\neach y 1\ncase a.b\n",
-    ),
+    ("too many expansions", "each x in 0..101\neach y in 0..100\ncase a.b\n"),
+    ("a value that names another", "each x $y\neach y 1\ncase a.b\n"),
     ("a value that names nothing", "each x 1 ..\ncase a.b\n"),
     (
         "error in an expansion",
@@ -132,9 +108,7 @@ const FILES: &[(&str, &str)] = &[
 /// Every mistake is answered with file, line, column, what was expected there and what was found.
 #[test]
 fn messages() {
-    let steps = STEPS
-        .iter()
-        .map(|(what, step)| (what, format!("{HEAD}{step}\n")));
+    let steps = STEPS.iter().map(|(what, step)| (what, format!("{HEAD}{step}\n")));
     let files = FILES.iter().map(|(what, text)| (what, (*text).to_string()));
     let mut all = String::new();
     for (what, text) in steps.chain(files) {

@@ -20,16 +20,10 @@ fn nothing_to_expand() {
 /// The variants are named after the values: a third part of the name, or a part of the third.
 #[test]
 fn names_of_variants() {
-    assert_eq!(
-        names("each x zero preserve\n", "a.b"),
-        ["a.b.zero", "a.b.preserve"]
-    );
+    assert_eq!(names("each x zero preserve\n", "a.b"), ["a.b.zero", "a.b.preserve"]);
     assert_eq!(names("each x zero\n", "a.b.c"), ["a.b.c-zero"]);
     assert_eq!(
-        names(
-            "each x 0..4 -1 -0x1000 1<<63 SHARED zero+preserve host,guest\n",
-            "a.b"
-        ),
+        names("each x 0..4 -1 -0x1000 1<<63 SHARED zero+preserve host,guest\n", "a.b"),
         [
             "a.b.0-4",
             "a.b.minus1",
@@ -47,23 +41,15 @@ fn names_of_variants() {
 fn product() {
     assert_eq!(
         names("each x 1 2\neach y a b c\n", "t.n"),
-        [
-            "t.n.1-a", "t.n.1-b", "t.n.1-c", "t.n.2-a", "t.n.2-b", "t.n.2-c"
-        ]
+        ["t.n.1-a", "t.n.1-b", "t.n.1-c", "t.n.2-a", "t.n.2-b", "t.n.2-c"]
     );
-    assert_eq!(
-        names("each y a b\neach x 1\n", "t.n"),
-        ["t.n.a-1", "t.n.b-1"]
-    );
+    assert_eq!(names("each y a b\neach x 1\n", "t.n"), ["t.n.a-1", "t.n.b-1"]);
 }
 
 /// `in` is half-open, like every range.
 #[test]
 fn numbers_in_a_range() {
-    assert_eq!(
-        names("each x in 2..5\n", "t.n"),
-        ["t.n.2", "t.n.3", "t.n.4"]
-    );
+    assert_eq!(names("each x in 2..5\n", "t.n"), ["t.n.2", "t.n.3", "t.n.4"]);
     assert_eq!(names("each x in 0..10000\n", "t.n").len(), 10_000);
 }
 
@@ -86,10 +72,7 @@ fn values_are_substituted() {
 /// A name that begins like another one does not eat its beginning, whichever comes first.
 #[test]
 fn the_longest_name_wins() {
-    for each in [
-        "each at 1\neach attributes 8\n",
-        "each attributes 8\neach at 1\n",
-    ] {
+    for each in ["each at 1\neach attributes 8\n", "each attributes 8\neach at 1\n"] {
         let text = format!(
             "{each}case t.n\nclause fresh.zero\npages 4\nstart shared\n\
              raw offset=$at attributes=$attributes\n"

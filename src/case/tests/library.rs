@@ -19,21 +19,14 @@ fn names_follow_paths() {
             assert!(names.insert(case.name.clone()), "two cases {}", case.name);
         }
     }
-    assert!(
-        names.len() > 400,
-        "only {} cases were built in",
-        names.len()
-    );
+    assert!(names.len() > 400, "only {} cases were built in", names.len());
 }
 
 /// A case says what it is about.
 #[test]
 fn every_case_is_described() {
     for (path, text) in CASES {
-        assert!(
-            text.starts_with("# SPDX-License-Identifier: GPL-2.0-only\n"),
-            "{path}"
-        );
+        assert!(text.starts_with("# SPDX-License-Identifier: GPL-2.0-only\n"), "{path}");
         for case in parse(path, text).unwrap_or_else(|e| panic!("{e}")) {
             assert!(case.about.iter().any(|line| !line.is_empty()), "{path}");
         }
@@ -47,12 +40,7 @@ fn clauses_and_cases_agree() {
     let mut untested: BTreeSet<&str> = clauses().iter().map(|c| c.id.as_str()).collect();
     for case in &cases {
         let named: BTreeSet<&str> = case.clauses.iter().map(String::as_str).collect();
-        assert_eq!(
-            named.len(),
-            case.clauses.len(),
-            "{} repeats a clause",
-            case.name
-        );
+        assert_eq!(named.len(), case.clauses.len(), "{} repeats a clause", case.name);
         for id in named {
             assert!(clause(id).is_some(), "{} names {id}", case.name);
             untested.remove(id);
@@ -68,17 +56,9 @@ fn clauses_are_complete() {
     for clause in clauses() {
         assert!(ids.insert(&clause.id), "two clauses {}", clause.id);
         let id = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-        assert!(
-            clause.id.contains('.') && clause.id.bytes().all(id),
-            "{}",
-            clause.id
-        );
+        assert!(clause.id.contains('.') && clause.id.bytes().all(id), "{}", clause.id);
         assert!(!clause.text.trim().is_empty(), "{} says nothing", clause.id);
-        assert!(
-            !clause.source.trim().is_empty(),
-            "{} has no source",
-            clause.id
-        );
+        assert!(!clause.source.trim().is_empty(), "{} has no source", clause.id);
     }
     assert_eq!(clause("no.such-clause"), None);
 }

@@ -12,11 +12,7 @@ use crate::case::{Case, parse};
 
 /// Enough to meet every statement many times; a failure is shrunk and printed, so no file has to remember it.
 fn config(cases: u32) -> Config {
-    Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    }
+    Config { cases, failure_persistence: None, ..Config::default() }
 }
 
 /// What is printed parses back to the same case, with the line numbers of the printed text, and prints the same again.
@@ -43,20 +39,14 @@ fn check_any_text(text: &str) -> Result<(), TestCaseError> {
     };
     let lines: Vec<&str> = text.lines().collect();
     prop_assert!((1..=lines.len().max(1)).contains(&error.line), "{error}");
-    prop_assert!(
-        (1..=error.text.len() + 1).contains(&error.column),
-        "{error}"
-    );
+    prop_assert!((1..=error.text.len() + 1).contains(&error.column), "{error}");
     if !text.contains('$') && !error.text.is_empty() {
         prop_assert_eq!(&error.text, lines[error.line - 1]);
     }
     let shown = error.to_string();
     let place = format!("any.case:{}:{}: ", error.line, error.column);
     prop_assert!(shown.starts_with(&place), "{shown}");
-    prop_assert!(
-        !shown.contains(|c: char| c.is_control() && c != '\n'),
-        "{shown:?}"
-    );
+    prop_assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
     prop_assert_eq!(shown.lines().count(), 3, "{:?}", shown);
     Ok(())
 }
@@ -165,9 +155,9 @@ impl Damage {
                 let at = at.index(words.len());
                 words[at] = (*word).to_string();
             }),
-            Damage::DeleteLine(at) => edit(text, '\n', |lines| {
-                drop(lines.remove(at.index(lines.len())))
-            }),
+            Damage::DeleteLine(at) => {
+                edit(text, '\n', |lines| drop(lines.remove(at.index(lines.len()))))
+            }
             Damage::RepeatLine(at) => edit(text, '\n', |lines| {
                 let at = at.index(lines.len());
                 lines.insert(at, lines[at].clone());
@@ -189,10 +179,8 @@ impl Damage {
             }),
             Damage::InsertChar(at, c) => {
                 let at = at.index(text.chars().count() + 1);
-                let (before, after): (String, String) = (
-                    text.chars().take(at).collect(),
-                    text.chars().skip(at).collect(),
-                );
+                let (before, after): (String, String) =
+                    (text.chars().take(at).collect(), text.chars().skip(at).collect());
                 format!("{before}{c}{after}")
             }
         }
@@ -281,6 +269,6 @@ fn canonical_text() {
     let want = "# What it is about.\ncase    t.n.3\nclause  fresh.zero\npages   8\nstart   private\n\
                 needs   mode=zero dialect=rfc-v5\nslots   none\n\n# First.\nslot    1 map 2..3 at 2\n\
                 guest   write  2..3 A                    # said\n\
-                raw     offset=0x1000 flags=0x1 reserved10=0x11 fd=vm -> OK|ENOTTY @2\n";
+                raw     offset=0x1000 size=0x1000 attributes=private flags=zero reserved10=0x11 fd=vm -> OK|ENOTTY @2\n";
     assert_eq!(cases[0].to_string(), want);
 }

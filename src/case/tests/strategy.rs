@@ -32,7 +32,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
             .prop_map(Requirement::Platform),
         subsequence(Dialect::ALL.to_vec(), 1..=Dialect::ALL.len()).prop_map(Requirement::Dialect),
         select(vec![Mode::Zero, Mode::Preserve]).prop_map(Requirement::Mode),
-        Just(Requirement::CapabilityNumbers),
+        select(&Capability::ALL[..]).prop_map(Requirement::CapabilityNumber),
     ]
 }
 
@@ -41,11 +41,7 @@ fn access(size: u64) -> impl Strategy<Value = Action> {
     (view, pages(size), b'A'..=b'X', 0..6).prop_map(|(view, pages, letter, kind)| {
         let look = match kind {
             0 => {
-                return Action::Write {
-                    view,
-                    pages,
-                    letter,
-                };
+                return Action::Write { view, pages, letter };
             }
             1 => return Action::Read { view, pages },
             2 => Look::Pattern(letter),
@@ -66,16 +62,7 @@ fn raw() -> impl Strategy<Value = RawConvert> {
     let words = (word(), word(), word(), word(), word());
     (words, reserved, pointer, descriptor).prop_map(|(words, reserved, pointer, descriptor)| {
         let (offset, size, attributes, flags, error_offset) = words;
-        RawConvert {
-            offset,
-            size,
-            attributes,
-            flags,
-            error_offset,
-            reserved,
-            pointer,
-            descriptor,
-        }
+        RawConvert { offset, size, attributes, flags, error_offset, reserved, pointer, descriptor }
     })
 }
 
@@ -104,12 +91,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
 }
 
 fn returns() -> impl Strategy<Value = Returns> {
-    let errnos = [
-        Errno::EINVAL,
-        Errno::EAGAIN,
-        Errno::EOPNOTSUPP,
-        Errno::EFAULT,
-    ];
+    let errnos = [Errno::EINVAL, Errno::EAGAIN, Errno::EOPNOTSUPP, Errno::EFAULT];
     let one = option::of(select(errnos.to_vec()));
     (vec(one, 1..4), option::of(any::<u64>()))
         .prop_map(|(any_of, error_page)| Returns { any_of, error_page })
@@ -118,13 +100,7 @@ fn returns() -> impl Strategy<Value = Returns> {
 fn step(size: u64) -> impl Strategy<Value = Step> {
     let comments = (vec(comment(), 0..3), option::weighted(0.3, comment()));
     (comments, action(size), option::weighted(0.3, returns())).prop_map(
-        |((above, comment), action, expect)| Step {
-            above,
-            action,
-            expect,
-            comment,
-            line: 0,
-        },
+        |((above, comment), action, expect)| Step { above, action, expect, comment, line: 0 },
     )
 }
 

@@ -43,9 +43,7 @@ impl Machine for Host {
     }
 
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {
-        Ok(Box::new(HostVm::new(
-            self.kvm.create_vm_with_type(vm_type)?,
-        )))
+        Ok(Box::new(HostVm::new(self.kvm.create_vm_with_type(vm_type)?)))
     }
 }
 

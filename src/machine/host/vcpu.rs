@@ -26,11 +26,7 @@ impl HostVcpu {
         watchdog::let_signal_in()?;
         // SAFETY: the call has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
-        Ok(HostVcpu {
-            vcpu,
-            immediate_exit,
-            thread,
-        })
+        Ok(HostVcpu { vcpu, immediate_exit, thread })
     }
 }
 
@@ -78,31 +74,20 @@ impl Vcpu for HostVcpu {
 fn translate(exit: VcpuExit<'_>) -> Exit {
     match exit {
         // A string instruction may write several at once; nobody here uses one.
-        VcpuExit::IoOut(port, &[a]) => Exit::IoOut {
-            port,
-            data: u32::from(a),
-        },
-        VcpuExit::IoOut(port, &[a, b]) => Exit::IoOut {
-            port,
-            data: u32::from(u16::from_le_bytes([a, b])),
-        },
-        VcpuExit::IoOut(port, &[a, b, c, d]) => Exit::IoOut {
-            port,
-            data: u32::from_le_bytes([a, b, c, d]),
-        },
+        VcpuExit::IoOut(port, &[a]) => Exit::IoOut { port, data: u32::from(a) },
+        VcpuExit::IoOut(port, &[a, b]) => {
+            Exit::IoOut { port, data: u32::from(u16::from_le_bytes([a, b])) }
+        }
+        VcpuExit::IoOut(port, &[a, b, c, d]) => {
+            Exit::IoOut { port, data: u32::from_le_bytes([a, b, c, d]) }
+        }
         VcpuExit::MmioRead(gpa, data) => {
             data.fill(0);
-            Exit::Mmio {
-                gpa,
-                length: data.len() as u32,
-                write: false,
-            }
+            Exit::Mmio { gpa, length: data.len() as u32, write: false }
         }
-        VcpuExit::MmioWrite(gpa, data) => Exit::Mmio {
-            gpa,
-            length: data.len() as u32,
-            write: true,
-        },
+        VcpuExit::MmioWrite(gpa, data) => {
+            Exit::Mmio { gpa, length: data.len() as u32, write: true }
+        }
         VcpuExit::MemoryFault { flags, gpa, size } => Exit::MemoryFault { flags, gpa, size },
         VcpuExit::Hlt => Exit::Hlt,
         VcpuExit::Shutdown => Exit::Shutdown,

@@ -33,11 +33,7 @@ impl Vm for HostVm {
     }
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
-        Ok(self.vm.enable_cap(&kvm_enable_cap {
-            cap: capability,
-            args,
-            ..Default::default()
-        })?)
+        Ok(self.vm.enable_cap(&kvm_enable_cap { cap: capability, args, ..Default::default() })?)
     }
 
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {

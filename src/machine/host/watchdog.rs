@@ -27,11 +27,7 @@ const SIGNAL: c_int = libc::SIGUSR1;
 /// How long a run may take to end before it is signalled again.
 const REPEAT: Duration = Duration::from_millis(10);
 
-static STATE: Mutex<State> = Mutex::new(State {
-    started: false,
-    runs: Vec::new(),
-    wake: None,
-});
+static STATE: Mutex<State> = Mutex::new(State { started: false, runs: Vec::new(), wake: None });
 static CHANGED: Condvar = Condvar::new();
 
 struct State {
@@ -88,11 +84,7 @@ pub(super) unsafe fn watch(
         start()?;
         state.started = true;
     }
-    let run = Run {
-        thread,
-        deadline,
-        immediate_exit,
-    };
+    let run = Run { thread, deadline, immediate_exit };
     if deadline <= Instant::now() {
         run.immediate_exit().store(1, Ordering::Release);
     } else if state.wake.is_none_or(|wake| deadline < wake) {

@@ -263,10 +263,7 @@ impl Inode {
         mode: u64,
     ) -> std::result::Result<(), Refused> {
         let to_private = attributes & ATTRIBUTE_PRIVATE != 0;
-        let at_start = |error| Refused {
-            error,
-            offset: pages.start * PAGE_SIZE,
-        };
+        let at_start = |error| Refused { error, offset: pages.start * PAGE_SIZE };
         let mut state = self.lock();
 
         let settled = self.range_has_attributes(&state, &pages, attributes);
@@ -300,8 +297,7 @@ impl Inode {
         }
         self.apply_content_mode(&mut state, pages.clone(), attributes, mode, to_private)
             .map_err(at_start)?;
-        self.store_converted(&mut state, &pages, attributes)
-            .map_err(at_start)
+        self.store_converted(&mut state, &pages, attributes).map_err(at_start)
     }
 
     fn range_has_attributes(&self, state: &State, pages: &Range<u64>, attributes: u64) -> bool {
@@ -353,11 +349,8 @@ impl Inode {
         let in_use = |folio: &Arc<Folio>| Arc::strong_count(folio) > 1;
         state.referenced.retain(|_, folio| in_use(folio));
         let mut users = state.referenced.range(looked_at).map(|(page, _)| *page);
-        let lowest = if self.planted(Fault::InUseOffsetHighest) {
-            users.next_back()
-        } else {
-            users.next()
-        };
+        let lowest =
+            if self.planted(Fault::InUseOffsetHighest) { users.next_back() } else { users.next() };
         let found = match lowest {
             Some(page) => Some(page),
             None => self.transient_user(state, pages),
@@ -383,10 +376,7 @@ impl Inode {
             _ if self.config.dialect == Dialect::Upstream => page.max(pages.start) * PAGE_SIZE,
             _ => page * PAGE_SIZE,
         };
-        Err(Refused {
-            error: Errno::EAGAIN,
-            offset,
-        })
+        Err(Refused { error: Errno::EAGAIN, offset })
     }
 
     /// A page of the range on which the kernel itself holds a reference for a moment, where one is planted.

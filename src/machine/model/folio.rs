@@ -29,10 +29,7 @@ pub(super) struct Folio;
 
 /// A reference on a folio.
 pub(super) struct Pinned {
-    #[expect(
-        dead_code,
-        reason = "held for its reference count, which is what a pin is"
-    )]
+    #[expect(dead_code, reason = "held for its reference count, which is what a pin is")]
     folio: Arc<Folio>,
 }
 
@@ -174,9 +171,7 @@ impl Inode {
         }
         self.touch(page)?;
         let folio = state.referenced.entry(page).or_insert(Arc::new(Folio));
-        Ok(Pinned {
-            folio: Arc::clone(folio),
-        })
+        Ok(Pinned { folio: Arc::clone(folio) })
     }
 
     /// `fallocate(2)`.
@@ -206,11 +201,7 @@ impl Inode {
             return Ok(());
         }
         let mut state = self.lock();
-        if punch {
-            self.punch(&mut state, pages)
-        } else {
-            self.allocate(&mut state, pages)
-        }
+        if punch { self.punch(&mut state, pages) } else { self.allocate(&mut state, pages) }
     }
 
     fn allocate(&self, state: &mut State, pages: Range<u64>) -> Result<()> {

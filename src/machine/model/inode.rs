@@ -146,9 +146,5 @@ impl Inode {
 }
 
 fn initial_attributes(flags: u64) -> u64 {
-    if flags & GUEST_MEMFD_FLAG_INIT_SHARED != 0 {
-        0
-    } else {
-        ATTRIBUTE_PRIVATE
-    }
+    if flags & GUEST_MEMFD_FLAG_INIT_SHARED != 0 { 0 } else { ATTRIBUTE_PRIVATE }
 }

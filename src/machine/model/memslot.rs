@@ -63,11 +63,8 @@ impl VmState {
     pub(super) fn set_memory_region(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
         let (flags, size, base) = (region.flags, region.memory_size, region.guest_phys_addr);
         let gmem = flags & KVM_MEM_GUEST_MEMFD != 0;
-        let valid = if gmem {
-            KVM_MEM_GUEST_MEMFD
-        } else {
-            KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY
-        };
+        let valid =
+            if gmem { KVM_MEM_GUEST_MEMFD } else { KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY };
         let aligned = |value: u64| value.is_multiple_of(PAGE_SIZE);
         let user_end = region.userspace_addr.checked_add(size);
         let good = flags & !valid == 0
@@ -106,13 +103,7 @@ impl VmState {
             return Err(Errno::EEXIST);
         }
         let gmem = if gmem { Some(self.bind(region)?) } else { None };
-        let slot = Memslot {
-            base,
-            size,
-            userspace_addr: region.userspace_addr,
-            flags,
-            gmem,
-        };
+        let slot = Memslot { base, size, userspace_addr: region.userspace_addr, flags, gmem };
         slots.insert(region.slot, slot);
         Ok(())
     }
@@ -136,10 +127,7 @@ impl VmState {
         if state.bindings.iter().any(taken) {
             return Err(Errno::EEXIST);
         }
-        state.bindings.push(Binding {
-            slot: region.slot,
-            pages,
-        });
+        state.bindings.push(Binding { slot: region.slot, pages });
         drop(state);
         Ok((Arc::downgrade(&inode), first))
     }
@@ -170,11 +158,7 @@ impl VmState {
         let hit = slots.values().find(|s| gpa.wrapping_sub(s.base) < s.size);
         let private = self.gfn_is_private(gpa / PAGE_SIZE);
         let Some(slot) = hit else {
-            return if private {
-                Target::Fault(true)
-            } else {
-                Target::Mmio
-            };
+            return if private { Target::Fault(true) } else { Target::Mmio };
         };
         let into_slot = gpa - slot.base;
         if let Some((inode, first)) = &slot.gmem

@@ -32,10 +32,7 @@ impl Published {
     /// Room for the attributes of a file of `pages` pages.
     pub(super) fn new(pages: u64) -> Result<Published> {
         let room = pages.min(MAX_RUNS);
-        Ok(Published {
-            words: Mapping::new((RUNS + room) * 8, None)?,
-            room,
-        })
+        Ok(Published { words: Mapping::new((RUNS + room) * 8, None)?, room })
     }
 
     fn word(&self, index: u64) -> Result<&AtomicU64> {
@@ -56,8 +53,7 @@ impl Published {
         count.store(runs.len() as u64, Ordering::Relaxed);
         for (index, (page, value)) in (RUNS..).zip(runs) {
             let private = u64::from(value & ATTRIBUTE_PRIVATE != 0);
-            self.word(index)?
-                .store(page << 1 | private, Ordering::Relaxed);
+            self.word(index)?.store(page << 1 | private, Ordering::Relaxed);
         }
         sequence.store((before | 1) + 1, Ordering::Release);
         Ok(())

@@ -15,10 +15,7 @@ pub(super) struct RangeMap<T> {
 impl<T: Copy + PartialEq> RangeMap<T> {
     /// A map in which every page of `0..end` has `value`.
     pub(super) fn new(end: u64, value: T) -> RangeMap<T> {
-        RangeMap {
-            runs: BTreeMap::from([(0, value)]),
-            end,
-        }
+        RangeMap { runs: BTreeMap::from([(0, value)]), end }
     }
 
     /// The value of `page`; of a page past the end, the last page's.

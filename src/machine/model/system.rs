@@ -39,10 +39,7 @@ pub fn capability_numbers(dialect: Dialect) -> CapabilityNumbers {
         Dialect::RfcV4 | Dialect::RfcV5 => (Some(CAP_ATTRIBUTES_RFC), Some(CAP_MODES_RFC)),
         Dialect::Upstream => (Some(CAP_ATTRIBUTES_UPSTREAM), None),
     };
-    CapabilityNumbers {
-        guest_memfd_memory_attributes: attributes,
-        memory_attributes2_flags: modes,
-    }
+    CapabilityNumbers { guest_memfd_memory_attributes: attributes, memory_attributes2_flags: modes }
 }
 
 /// What kind of KVM a [`Model`] is.
@@ -146,9 +143,6 @@ impl Machine for Model {
 
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {
         let vm_type = vm_type::find(vm_type).ok_or(Errno::EINVAL)?;
-        Ok(Box::new(ModelVm(Arc::new(VmState::new(
-            self.config,
-            vm_type,
-        )))))
+        Ok(Box::new(ModelVm(Arc::new(VmState::new(self.config, vm_type)))))
     }
 }

@@ -10,10 +10,7 @@ use crate::uapi::MemoryAttributes2;
 const SIZE: usize = size_of::<MemoryAttributes2>();
 
 fn iovec(base: *mut MemoryAttributes2) -> libc::iovec {
-    libc::iovec {
-        iov_base: base.cast(),
-        iov_len: SIZE,
-    }
+    libc::iovec { iov_base: base.cast(), iov_len: SIZE }
 }
 
 /// `copy_from_user()`: EFAULT if any byte of the argument cannot be read.
@@ -47,9 +44,5 @@ pub(super) unsafe fn copy_to_user(
     // SAFETY: `local` is 128 bytes of ours to read; the kernel writes at `remote` only what is mapped writable, which the
     // caller of the call lets the machine write.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
-    if copied == SIZE as isize {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if copied == SIZE as isize { Ok(()) } else { Err(Errno::EFAULT) }
 }

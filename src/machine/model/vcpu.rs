@@ -63,21 +63,13 @@ pub(super) struct ModelVcpu {
 /// Why the command loop stopped in the middle of a command.
 enum Stop {
     Exit(Exit),
-    Exception {
-        vector: u64,
-        error_code: u64,
-        address: u64,
-    },
+    Exception { vector: u64, error_code: u64, address: u64 },
 }
 
 impl ModelVcpu {
     /// A vCPU as it comes out of reset.
     pub(super) fn new(vm: Arc<VmState>) -> ModelVcpu {
-        let regs = kvm_regs {
-            rip: 0xfff0,
-            rflags: 2,
-            ..Default::default()
-        };
+        let regs = kvm_regs { rip: 0xfff0, rflags: 2, ..Default::default() };
         ModelVcpu {
             vm,
             registers: RefCell::new(Registers {
@@ -123,10 +115,7 @@ impl Vcpu for ModelVcpu {
 
     fn run(&mut self, deadline: Instant) -> Result<Exit> {
         let registers = self.registers.get_mut();
-        let ring = |data| Exit::IoOut {
-            port: DOORBELL_PORT,
-            data,
-        };
+        let ring = |data| Exit::IoOut { port: DOORBELL_PORT, data };
         match registers.progress {
             Progress::Reset if registers.regs.rip == IMAGE => {
                 registers.progress = Progress::Loop;
@@ -138,30 +127,24 @@ impl Vcpu for ModelVcpu {
             Progress::Halted => return Ok(Exit::Hlt),
             Progress::Loop => {}
         }
-        let mut core = Core {
-            vm: &self.vm,
-            completed: &mut registers.completed,
-            deadline,
-            accesses: 0,
-        };
+        let mut core =
+            Core { vm: &self.vm, completed: &mut registers.completed, deadline, accesses: 0 };
         match command_loop::execute(&mut core) {
             Ok(()) => {
                 registers.completed.clear();
                 Ok(ring(doorbell::DONE))
             }
             Err(Stop::Exit(exit)) => Ok(exit),
-            Err(Stop::Exception {
-                vector,
-                error_code,
-                address,
-            }) => match core.report_exception(vector, error_code, address) {
-                Ok(()) => {
-                    registers.progress = Progress::Halted;
-                    Ok(ring(doorbell::EXCEPTION))
+            Err(Stop::Exception { vector, error_code, address }) => {
+                match core.report_exception(vector, error_code, address) {
+                    Ok(()) => {
+                        registers.progress = Progress::Halted;
+                        Ok(ring(doorbell::EXCEPTION))
+                    }
+                    // An exception in the handler of an exception.
+                    Err(_) => Ok(Exit::Shutdown),
                 }
-                // An exception in the handler of an exception.
-                Err(_) => Ok(Exit::Shutdown),
-            },
+            }
         }
     }
 }
@@ -218,11 +201,7 @@ impl Core<'_> {
             });
         }
         if !address.is_multiple_of(u64::from(ACCESS)) {
-            return Err(Stop::Exception {
-                vector: ALIGNMENT_CHECK,
-                error_code: 0,
-                address,
-            });
+            return Err(Stop::Exception { vector: ALIGNMENT_CHECK, error_code: 0, address });
         }
         if self.completed.contains(&(address, write)) {
             return Ok(word.unwrap_or(0));
@@ -258,11 +237,7 @@ impl Core<'_> {
             Target::Mmio => {
                 // It is complete when the vCPU runs again, which starts the command anew.
                 self.completed.insert((address, write));
-                return Err(Stop::Exit(Exit::Mmio {
-                    gpa: address,
-                    length: ACCESS,
-                    write,
-                }));
+                return Err(Stop::Exit(Exit::Mmio { gpa: address, length: ACCESS, write }));
             }
             Target::Fault(private) => return Err(fault(private)),
         }

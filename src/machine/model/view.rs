@@ -48,16 +48,9 @@ impl Inode {
         let mut state = self.lock();
         // SAFETY: no address is asked for.
         let address = unsafe { map(ptr::null_mut(), bytes, Some(self.backing.as_fd()), offset)? };
-        let mapped = Mapped {
-            address: address.addr(),
-            pages: offset / PAGE_SIZE..end / PAGE_SIZE,
-        };
+        let mapped = Mapped { address: address.addr(), pages: offset / PAGE_SIZE..end / PAGE_SIZE };
         // From here on dropping the view unmaps it.
-        let view = View {
-            inode: Arc::clone(self),
-            mapped: mapped.clone(),
-            length,
-        };
+        let view = View { inode: Arc::clone(self), mapped: mapped.clone(), length };
         let placed = self.place(&state, &mapped, mapped.pages.clone());
         if placed.is_ok() {
             state.mappings.push(mapped);
@@ -75,11 +68,7 @@ impl Inode {
             return Ok(());
         }
         let at = mapped.address + ((start - mapped.pages.start) * PAGE_SIZE) as usize;
-        let file = if private {
-            &self.nothing
-        } else {
-            &self.backing
-        };
+        let file = if private { &self.nothing } else { &self.backing };
         // SAFETY: inside a mapping that `mmap` made and that is still there, since it is in the inode's list, or its view
         // is borrowed; the host touches it through raw pointers only, as the trait demands.
         let placed = unsafe {
@@ -97,11 +86,7 @@ impl Inode {
     fn place(&self, state: &State, mapped: &Mapped, pages: Range<u64>) -> Result<()> {
         for (run, attributes) in state.attributes.runs(pages) {
             let private = attributes & ATTRIBUTE_PRIVATE != 0;
-            self.place_run(
-                mapped,
-                run,
-                private && !self.planted(Fault::HostFaultsPrivate),
-            )?;
+            self.place_run(mapped, run, private && !self.planted(Fault::HostFaultsPrivate))?;
         }
         Ok(())
     }

@@ -79,9 +79,7 @@ impl VmState {
         }
         let files = lock(&self.files);
         let known = files.iter().find(|(number, _)| *number == fd);
-        known
-            .and_then(|(_, inode)| inode.upgrade())
-            .ok_or(Errno::EINVAL)
+        known.and_then(|(_, inode)| inode.upgrade()).ok_or(Errno::EINVAL)
     }
 
     /// Whether the VM's own attributes make `gfn` private. With in-place conversion they do not exist.
@@ -97,11 +95,7 @@ pub(super) struct ModelVm(pub(super) Arc<VmState>);
 
 impl Vm for ModelVm {
     fn check_extension(&self, capability: u32) -> Result<i32> {
-        Ok(check_extension(
-            &self.0.config,
-            Some(self.0.vm_type),
-            capability,
-        ))
+        Ok(check_extension(&self.0.config, Some(self.0.vm_type), capability))
     }
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
@@ -142,11 +136,7 @@ impl Vm for ModelVm {
         if vm.config.dialect != Dialect::None {
             return Err(Errno::ENOTTY);
         }
-        let supported = if vm.vm_type.has_private_memory {
-            ATTRIBUTE_PRIVATE
-        } else {
-            0
-        };
+        let supported = if vm.vm_type.has_private_memory { ATTRIBUTE_PRIVATE } else { 0 };
         let end = attributes.address.checked_add(attributes.size);
         let aligned = (attributes.address | attributes.size).is_multiple_of(PAGE_SIZE);
         let good = attributes.flags == 0 && attributes.attributes & !supported == 0;

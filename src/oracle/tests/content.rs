@@ -36,12 +36,9 @@ fn by_mode_and_direction() {
     let seen = Content::Bytes(Rc::new([7; PAGE_SIZE as usize]));
     let pattern = Content::Pattern(TAG);
     for dialect in [Dialect::RfcV4, Dialect::RfcV5] {
-        for (start, to) in [
-            (Shared, Shared),
-            (Shared, Private),
-            (Private, Shared),
-            (Private, Private),
-        ] {
+        for (start, to) in
+            [(Shared, Shared), (Shared, Private), (Private, Shared), (Private, Private)]
+        {
             for mode in Mode::ALL {
                 if (mode, to) == (Mode::Zero, Private) {
                     continue; // refused, see the tests of judge
@@ -55,12 +52,8 @@ fn by_mode_and_direction() {
                     Mode::Zero => [zero.clone(), zero.clone(), zero.clone()],
                     Mode::Preserve => [zero.clone(), pattern.clone(), seen.clone()],
                 };
-                let want = [
-                    &[zero.clone(), zero][..],
-                    &touched,
-                    std::slice::from_ref(&pattern),
-                ]
-                .concat();
+                let want =
+                    [&[zero.clone(), zero][..], &touched, std::slice::from_ref(&pattern)].concat();
                 assert_eq!(found, want, "{dialect} {start} to {to}, {mode}");
                 assert_eq!(oracle.backing(0), Backing::Hole);
                 assert_eq!(oracle.backing(1), Backing::Reserved);
@@ -101,12 +94,8 @@ fn clauses_of_contents() {
 /// Without modes nothing touches the contents of a VM that has no firmware.
 #[test]
 fn upstream_keeps_contents() {
-    for (start, to) in [
-        (Shared, Shared),
-        (Shared, Private),
-        (Private, Shared),
-        (Private, Private),
-    ] {
+    for (start, to) in [(Shared, Shared), (Shared, Private), (Private, Shared), (Private, Private)]
+    {
         let mut oracle = six(Dialect::Upstream, start);
         convert(&mut oracle, 0..5, to, Mode::Unspecified);
         for page in 0..3 {

@@ -56,11 +56,7 @@ fn valid_calls() {
     }
     let accepted = (Ok(()), Untouched, "convert.accepted");
     let refused = einval("upstream.no-modes");
-    for (to, mode) in [
-        (Shared, Mode::Zero),
-        (Shared, Mode::Preserve),
-        (Private, Mode::Preserve),
-    ] {
+    for (to, mode) in [(Shared, Mode::Zero), (Shared, Mode::Preserve), (Private, Mode::Preserve)] {
         check(&call(1..3, to, mode), accepted, accepted, refused);
     }
 }
@@ -69,18 +65,10 @@ fn valid_calls() {
 #[test]
 fn descriptor_and_pointer() {
     for to in [Shared, Private] {
-        let bad = RawConvert {
-            pointer: Pointer::Bad,
-            flags: 1 << 5,
-            ..good(to)
-        };
+        let bad = RawConvert { pointer: Pointer::Bad, flags: 1 << 5, ..good(to) };
         check_all(&bad, (Err(Errno::EFAULT), Anything, "arguments.pointer"));
         for pointer in [Pointer::Good, Pointer::Bad, Pointer::ReadOnly] {
-            let vm = RawConvert {
-                descriptor: Descriptor::Vm,
-                pointer,
-                ..good(to)
-            };
+            let vm = RawConvert { descriptor: Descriptor::Vm, pointer, ..good(to) };
             check_all(&vm, (Err(Errno::ENOTTY), Anything, "descriptor.vm"));
         }
     }
@@ -92,17 +80,11 @@ fn flags() {
     for to in [Shared, Private] {
         for bit in 2..64 {
             for known in [0, MODE_ZERO, MODE_PRESERVE] {
-                let call = RawConvert {
-                    flags: 1 << bit | known,
-                    ..good(to)
-                };
+                let call = RawConvert { flags: 1 << bit | known, ..good(to) };
                 check_all(&call, einval("arguments.flags"));
             }
         }
-        let both = RawConvert {
-            flags: MODE_ZERO | MODE_PRESERVE,
-            ..good(to)
-        };
+        let both = RawConvert { flags: MODE_ZERO | MODE_PRESERVE, ..good(to) };
         let (rfc, upstream) = (einval("arguments.flags"), einval("upstream.no-modes"));
         check(&both, rfc, rfc, upstream);
         for flags in [MODE_ZERO, MODE_PRESERVE] {
@@ -119,10 +101,7 @@ fn error_offset_on_input() {
     let kept = (Ok(()), Untouched, "unspecified.accepted");
     for error_offset in [1, PAGE_SIZE, 1 << 63, u64::MAX] {
         for to in [Shared, Private] {
-            let call = RawConvert {
-                error_offset,
-                ..good(to)
-            };
+            let call = RawConvert { error_offset, ..good(to) };
             check(&call, einval("arguments.error-offset"), kept, kept);
         }
     }
@@ -140,10 +119,7 @@ fn reserved_words_and_attributes() {
     }
     for bit in (0..64).filter(|bit| *bit != 3) {
         for attributes in [1 << bit, 1 << bit | Private.bits()] {
-            let call = RawConvert {
-                attributes,
-                ..good(Private)
-            };
+            let call = RawConvert { attributes, ..good(Private) };
             check_all(&call, einval("arguments.attributes"));
         }
     }
@@ -177,14 +153,7 @@ fn ranges() {
     ];
     for (offset, size, clause) in rows {
         for to in [Shared, Private] {
-            check_all(
-                &RawConvert {
-                    offset,
-                    size,
-                    ..good(to)
-                },
-                einval(clause),
-            );
+            check_all(&RawConvert { offset, size, ..good(to) }, einval(clause));
         }
     }
 }
@@ -200,17 +169,10 @@ fn zero_to_private() {
                 oracle.pin(2);
             }
             let zero = call(1..3, Private, Mode::Zero);
-            let want = (
-                Err(Errno::EOPNOTSUPP),
-                At(PAGE_SIZE),
-                "zero.to-private-refused",
-            );
+            let want = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), "zero.to-private-refused");
             assert_eq!(judged(&oracle, &zero), [want]);
-            let read_only = RawConvert {
-                pointer: Pointer::ReadOnly,
-                ..zero.clone()
-            };
-            let want = (Err(Errno::EFAULT), Anything, "arguments.pointer");
+            let read_only = RawConvert { pointer: Pointer::ReadOnly, ..zero.clone() };
+            let want = (Err(Errno::EFAULT), Anything, "zero.to-private-refused");
             assert_eq!(judged(&oracle, &read_only), [want]);
             let empty = RawConvert { size: 0, ..zero };
             assert_eq!(judged(&oracle, &empty), [einval("arguments.range")]);
@@ -241,12 +203,9 @@ fn in_use() {
                 None => (Ok(()), Untouched, "unspecified.accepted"),
             };
             assert_eq!(judged(&oracle, &private), [want], "{dialect} {pages:?}");
-            let read_only = RawConvert {
-                pointer: Pointer::ReadOnly,
-                ..private
-            };
+            let read_only = RawConvert { pointer: Pointer::ReadOnly, ..private };
             let want = match lowest {
-                Some(_) => (Err(Errno::EFAULT), Anything, "arguments.pointer"),
+                Some(_) => (Err(Errno::EFAULT), Anything, "in-use.refused"),
                 None => want,
             };
             assert_eq!(judged(&oracle, &read_only), [want], "{dialect} {pages:?}");
@@ -271,10 +230,7 @@ fn without_private_memory() {
         assert_eq!(judged(&oracle, &good(Shared)), [accepted, refused]);
         for mode in [Mode::Zero, Mode::Preserve] {
             let no_mode = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), "mode.refused");
-            assert_eq!(
-                judged(&oracle, &call(1..3, Shared, mode)),
-                [no_mode, refused]
-            );
+            assert_eq!(judged(&oracle, &call(1..3, Shared, mode)), [no_mode, refused]);
             let private = call(1..3, Private, mode);
             assert_eq!(judged(&oracle, &private), [refused]);
         }

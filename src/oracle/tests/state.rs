@@ -36,20 +36,12 @@ fn sights() {
 fn memslots() {
     let mut oracle = protected(Shared);
     assert_eq!(oracle.slot_of(3), Some((0, 3)));
-    oracle.map_slot(&SlotMap {
-        slot: 2,
-        pages: 2..4,
-        at: 100,
-    });
+    oracle.map_slot(&SlotMap { slot: 2, pages: 2..4, at: 100 });
     assert_eq!(oracle.slot_of(3), Some((0, 3)));
     oracle.delete_slot(0);
     assert_eq!(oracle.slot_of(3), Some((2, 101)));
     assert_eq!(oracle.slot_of(1), None);
-    oracle.map_slot(&SlotMap {
-        slot: 1,
-        pages: 3..4,
-        at: 7,
-    });
+    oracle.map_slot(&SlotMap { slot: 1, pages: 3..4, at: 7 });
     assert_eq!(oracle.slot_of(3), Some((1, 7)));
     assert_eq!(oracle.slots().map(|s| s.slot).collect::<Vec<_>>(), [1, 2]);
 }
@@ -62,15 +54,8 @@ fn memslots_own_nothing() {
     convert(&mut oracle, 1..2, Private, Mode::Preserve);
     oracle.delete_slot(0);
     assert_eq!(oracle.map(0..4), "sPss");
-    oracle.map_slot(&SlotMap {
-        slot: 0,
-        pages: 0..4,
-        at: 0,
-    });
-    assert_eq!(
-        oracle.sight(View::Guest, 1),
-        Sight::Content(Content::Pattern(TAG))
-    );
+    oracle.map_slot(&SlotMap { slot: 0, pages: 0..4, at: 0 });
+    assert_eq!(oracle.sight(View::Guest, 1), Sight::Content(Content::Pattern(TAG)));
 }
 
 /// A punched page is a hole that reads zeros and keeps its attribute, whatever it held.
@@ -102,15 +87,9 @@ fn allocate() {
     oracle.allocate(0..3);
     assert_eq!(oracle.map(0..4), "SSSs");
     assert_eq!(oracle.content(1), Content::Pattern(TAG));
-    assert_eq!(
-        (oracle.backing(0), oracle.content(0)),
-        (Backing::Reserved, Content::Zero)
-    );
+    assert_eq!((oracle.backing(0), oracle.content(0)), (Backing::Reserved, Content::Zero));
     oracle.touch(0);
-    assert_eq!(
-        (oracle.backing(0), oracle.content(0)),
-        (Backing::Allocated, Content::Zero)
-    );
+    assert_eq!((oracle.backing(0), oracle.content(0)), (Backing::Allocated, Content::Zero));
     convert(&mut oracle, 0..4, Shared, Mode::Unspecified);
     let contents = [0, 1, 2, 3].map(|page| oracle.content(page));
     let (unknown, zero) = (Content::Unknown, Content::Zero);
@@ -135,10 +114,7 @@ fn pinned_twice() {
     oracle.unpin(2);
     assert!(!oracle.is_pinned(2));
     let allowed = oracle.judge(&private);
-    assert_eq!(
-        (allowed[0].result, allowed[0].clause),
-        (Ok(()), "in-use.retry")
-    );
+    assert_eq!((allowed[0].result, allowed[0].clause), (Ok(()), "in-use.retry"));
 }
 
 /// Whoever uses the old memory of a punched page does not use the page; the end of that use changes nothing.

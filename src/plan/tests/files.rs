@@ -35,12 +35,7 @@ impl Drop for Files {
 }
 
 fn plan_of(files: &[PathBuf]) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
-    from_files(
-        &config(MachineKind::Model),
-        &offers_all(Dialect::RfcV5),
-        files,
-        None,
-    )
+    from_files(&config(MachineKind::Model), &offers_all(Dialect::RfcV5), files, None)
 }
 
 /// Each planned case goes with its file, in the order given.
@@ -48,10 +43,7 @@ fn plan_of(files: &[PathBuf]) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
 fn cases_go_with_their_files() {
     let files = Files::new("good");
     let one = files.write("one.case", CASE.replace("t.n", "t.one"));
-    let two = files.write(
-        "two.case",
-        format!("each x 1 2\n{}", CASE.replace("t.n", "t.two")),
-    );
+    let two = files.write("two.case", format!("each x 1 2\n{}", CASE.replace("t.n", "t.two")));
     let plan = plan_of(&[two.clone(), one.clone()]).expect("good files");
     let found: Vec<(PathBuf, String)> = plan.into_iter().map(|(f, case)| (f, case.id)).collect();
     let want = [
@@ -81,22 +73,13 @@ fn unreadable_files() {
     let files = Files::new("unreadable");
     let missing = files.0.join("missing.case");
     let error = plan_of(std::slice::from_ref(&missing)).expect_err("no file");
-    let want = format!(
-        "{}: No such file or directory (os error 2)",
-        missing.display()
-    );
+    let want = format!("{}: No such file or directory (os error 2)", missing.display());
     assert_eq!(error, want);
     let error = plan_of(std::slice::from_ref(&files.0)).expect_err("a directory");
-    assert_eq!(
-        error,
-        format!("{}: Is a directory (os error 21)", files.0.display())
-    );
+    assert_eq!(error, format!("{}: Is a directory (os error 21)", files.0.display()));
     let binary = files.write("binary.case", b"case t.n\npages 4\n# caf\xe9\n");
     let error = plan_of(std::slice::from_ref(&binary)).expect_err("Latin-1");
-    let want = format!(
-        "{}:3: not a case file: the line is not UTF-8 text",
-        binary.display()
-    );
+    let want = format!("{}:3: not a case file: the line is not UTF-8 text", binary.display());
     assert_eq!(error, want);
 }
 
@@ -123,15 +106,8 @@ fn no_case_for_the_platform() {
     let environment = offers_all(Dialect::RfcV5);
     let only = Some(["default".to_string()]);
     let only = only.as_ref().map(|names| &names[..]);
-    let error = from_files(
-        &config(MachineKind::Host),
-        &environment,
-        std::slice::from_ref(&file),
-        only,
-    );
-    let want = format!(
-        "{}: no case of it is for the platforms asked for",
-        file.display()
-    );
+    let error =
+        from_files(&config(MachineKind::Host), &environment, std::slice::from_ref(&file), only);
+    let want = format!("{}: no case of it is for the platforms asked for", file.display());
     assert_eq!(error.expect_err("another platform"), want);
 }

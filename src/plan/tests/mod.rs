@@ -12,20 +12,12 @@ use crate::results::{Environment, Need, PlatformState};
 use crate::run::protocol::{MachineConfig, MachineKind};
 
 fn config(kind: MachineKind) -> MachineConfig {
-    MachineConfig {
-        kind,
-        dialect: None,
-        fault: None,
-        capability_numbers: None,
-    }
+    MachineConfig { kind, dialect: None, fault: None, capability_numbers: None }
 }
 
 /// A machine that offers every platform in this dialect, without capability numbers.
 fn offers_all(dialect: Dialect) -> Environment {
-    let state = |p: Platform| PlatformState {
-        name: p.name().into(),
-        missing: Vec::new(),
-    };
+    let state = |p: Platform| PlatformState { name: p.name().into(), missing: Vec::new() };
     Environment {
         dialect: Some(dialect),
         platforms: Platform::ALL.map(state).to_vec(),
@@ -47,8 +39,5 @@ fn lacks_protected() -> Environment {
 fn case_that(needs: &str) -> Case {
     let text = format!("case t.n\nclause fresh.zero\npages 4\nstart shared\n{needs}\nremap\n");
     let cases = case::parse("needs.case", &text).unwrap_or_else(|e| panic!("{e}"));
-    cases
-        .into_iter()
-        .next()
-        .expect("a file without `each` is one case")
+    cases.into_iter().next().expect("a file without `each` is one case")
 }

@@ -2,6 +2,7 @@
 //! Where a case is planned, and the slugs of what it lacks there.
 
 use super::*;
+use crate::case::Capability;
 use crate::plan::{platforms_of, unmet};
 
 use Dialect::{RfcV4, RfcV5, Upstream};
@@ -18,10 +19,7 @@ fn slugs(needs: &str, platform: Platform, environment: &Environment) -> Vec<Stri
 fn platforms() {
     assert_eq!(platforms_of(&case_that("")), [SwProtected]);
     assert_eq!(platforms_of(&case_that("needs mode=zero")), [SwProtected]);
-    assert_eq!(
-        platforms_of(&case_that("needs platform=default")),
-        [Default]
-    );
+    assert_eq!(platforms_of(&case_that("needs platform=default")), [Default]);
     let both = case_that("needs platform=default,sw-protected");
     assert_eq!(platforms_of(&both), [Default, SwProtected]);
 }
@@ -36,32 +34,12 @@ fn slugs_by_dialect() {
         ("needs platform=sw-protected", SwProtected, none),
         ("needs mode=preserve", SwProtected, no_modes),
         ("needs mode=zero", SwProtected, no_modes),
-        (
-            "needs mode=zero dialect=rfc-v4,rfc-v5",
-            SwProtected,
-            no_modes,
-        ),
+        ("needs mode=zero dialect=rfc-v4,rfc-v5", SwProtected, no_modes),
         ("needs dialect=rfc-v4,rfc-v5", SwProtected, no_modes),
-        (
-            "needs dialect=rfc-v4",
-            SwProtected,
-            ["", "dialect-rfc-v5", "no-content-modes"],
-        ),
-        (
-            "needs dialect=rfc-v5",
-            SwProtected,
-            ["dialect-rfc-v4", "", "no-content-modes"],
-        ),
-        (
-            "needs dialect=upstream",
-            SwProtected,
-            ["dialect-rfc-v4", "dialect-rfc-v5", ""],
-        ),
-        (
-            "needs dialect=rfc-v4,upstream",
-            SwProtected,
-            ["", "dialect-rfc-v5", ""],
-        ),
+        ("needs dialect=rfc-v4", SwProtected, ["", "dialect-rfc-v5", "no-content-modes"]),
+        ("needs dialect=rfc-v5", SwProtected, ["dialect-rfc-v4", "", "no-content-modes"]),
+        ("needs dialect=upstream", SwProtected, ["dialect-rfc-v4", "dialect-rfc-v5", ""]),
+        ("needs dialect=rfc-v4,upstream", SwProtected, ["", "dialect-rfc-v5", ""]),
         (
             "needs platform=default mode=zero",
             Default,
@@ -72,11 +50,7 @@ fn slugs_by_dialect() {
             Default,
             ["no-mode-preserve", "no-mode-preserve", "no-content-modes"],
         ),
-        (
-            "needs capability-numbers",
-            SwProtected,
-            ["no-capability-numbers"; 3],
-        ),
+        ("needs capability=memory-attributes2-flags", SwProtected, ["no-capability-number"; 3]),
     ];
     for (needs, platform, want) in rows {
         for (dialect, want) in [RfcV4, RfcV5, Upstream].into_iter().zip(want) {
@@ -89,15 +63,11 @@ fn slugs_by_dialect() {
 /// A skip lists every need that is unmet.
 #[test]
 fn all_unmet_needs_are_listed() {
-    let needs = "needs platform=default mode=zero mode=preserve dialect=rfc-v4 capability-numbers";
+    let needs = "needs platform=default mode=zero mode=preserve dialect=rfc-v4 \
+                 capability=memory-attributes2-flags";
     assert_eq!(
         slugs(needs, Default, &offers_all(RfcV5)),
-        [
-            "no-mode-zero",
-            "no-mode-preserve",
-            "dialect-rfc-v5",
-            "no-capability-numbers"
-        ]
+        ["no-mode-zero", "no-mode-preserve", "dialect-rfc-v5", "no-capability-number"]
     );
 }
 
@@ -107,22 +77,23 @@ fn missing_platform() {
     let environment = lacks_protected();
     let want = ["no-vm-type-sw-protected", "no-luck"];
     assert_eq!(slugs("", SwProtected, &environment), want);
-    assert_eq!(
-        slugs("needs dialect=upstream", SwProtected, &environment),
-        want
-    );
+    assert_eq!(slugs("needs dialect=upstream", SwProtected, &environment), want);
     assert!(slugs("needs platform=default", Default, &environment).is_empty());
     let nothing = Environment::default();
     assert_eq!(slugs("", SwProtected, &nothing), ["unknown-platform"]);
 }
 
-/// With `--kernel-headers` the capability numbers are known.
+/// With `--kernel-headers` the capability numbers are known, each of its own.
 #[test]
 fn capability_numbers() {
     let mut environment = offers_all(RfcV5);
-    let name = "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES".to_string();
-    environment.capabilities.insert(name, 8);
-    assert!(slugs("needs capability-numbers", SwProtected, &environment).is_empty());
+    let known = Capability::GuestMemfdMemoryAttributes;
+    environment.capabilities.insert(known.constant().to_string(), 8);
+    for capability in [known, Capability::MemoryAttributes2Flags] {
+        let needs = format!("needs capability={}", capability.name());
+        let found = slugs(&needs, SwProtected, &environment);
+        assert_eq!(found.is_empty(), capability == known, "{found:?}");
+    }
 }
 
 /// No built-in case is skipped everywhere: each runs in some revision on each platform that it names.
@@ -130,14 +101,13 @@ fn capability_numbers() {
 fn every_built_in_case_can_run() {
     let mut environments = Dialect::ALL.map(offers_all);
     for environment in &mut environments {
-        let name = "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES".to_string();
-        environment.capabilities.insert(name, 8);
+        for capability in Capability::ALL {
+            environment.capabilities.insert(capability.constant().to_string(), 8);
+        }
     }
     for case in case::library().expect("built-in cases parse") {
         for platform in platforms_of(&case) {
-            let runs = environments
-                .iter()
-                .any(|e| unmet(&case, platform, e).is_empty());
+            let runs = environments.iter().any(|e| unmet(&case, platform, e).is_empty());
             assert!(runs, "{} never runs on {platform}", case.name);
         }
     }

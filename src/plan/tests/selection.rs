@@ -13,18 +13,11 @@ fn strings(list: &[&str]) -> Vec<String> {
 }
 
 fn filtered(filters: &[&str]) -> Selection {
-    Selection {
-        filters: strings(filters),
-        ..Selection::default()
-    }
+    Selection { filters: strings(filters), ..Selection::default() }
 }
 
 fn planned(selection: &Selection) -> Result<Vec<PlannedCase>, String> {
-    build(
-        &config(MachineKind::Host),
-        &offers_all(Dialect::RfcV5),
-        selection,
-    )
+    build(&config(MachineKind::Host), &offers_all(Dialect::RfcV5), selection)
 }
 
 fn ids(selection: &Selection) -> Vec<String> {
@@ -44,10 +37,7 @@ fn ids_are_well_formed() {
             let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
             assert!(case.id.bytes().all(good), "{}", case.id);
             let parsed = case::parse("planned.case", &case.text).expect("canonical text parses");
-            assert_eq!(
-                case.id,
-                format!("{prefix}{}.{}", case.platform, parsed[0].name)
-            );
+            assert_eq!(case.id, format!("{prefix}{}.{}", case.platform, parsed[0].name));
             assert_eq!(case.clauses, parsed[0].clauses);
             assert!(seen.insert(&case.id), "two cases {}", case.id);
         }
@@ -73,10 +63,7 @@ fn filters() {
 /// With --exact a filter is a whole id.
 #[test]
 fn exact() {
-    let exact = |id| Selection {
-        exact: true,
-        ..filtered(&[id])
-    };
+    let exact = |id| Selection { exact: true, ..filtered(&[id]) };
     assert_eq!(ids(&exact(ZERO)), [ZERO]);
     let error = planned(&exact("zero.after-zero")).expect_err("not a whole id");
     assert!(
@@ -96,11 +83,7 @@ fn skip() {
     let found = ids(&selection);
     let want: Vec<String> = ids(&filtered(&[".zero."]))
         .into_iter()
-        .filter(|id| {
-            !["zero.holes", "refused", "zero.partly"]
-                .iter()
-                .any(|s| id.contains(s))
-        })
+        .filter(|id| !["zero.holes", "refused", "zero.partly"].iter().any(|s| id.contains(s)))
         .collect();
     assert_eq!(found, want);
     assert!(!found.is_empty());
@@ -109,15 +92,9 @@ fn skip() {
 /// --platform plans the cases of these platforms only, also where they cannot run: those are skips.
 #[test]
 fn platforms() {
-    let only = |names: &[&str]| Selection {
-        platforms: Some(strings(names)),
-        ..Selection::default()
-    };
-    assert!(
-        ids(&only(&["default"]))
-            .iter()
-            .all(|id| id.starts_with("default."))
-    );
+    let only =
+        |names: &[&str]| Selection { platforms: Some(strings(names)), ..Selection::default() };
+    assert!(ids(&only(&["default"])).iter().all(|id| id.starts_with("default.")));
     let both = ids(&only(&["sw-protected", "default"]));
     assert_eq!(both, ids(&Selection::default()));
     let selection = only(&["sw-protected"]);
@@ -136,52 +113,31 @@ fn nothing_selected() {
         error.starts_with("no case matches `presrve.both`; the nearest ids are\n  "),
         "{error}"
     );
-    assert!(
-        error.contains("\n  sw-protected.preserve.both-ways"),
-        "{error}"
-    );
+    assert!(error.contains("\n  sw-protected.preserve.both-ways"), "{error}");
     assert!(error.lines().count() <= 6, "{error}");
-    let selection = Selection {
-        skips: strings(&["zero"]),
-        ..filtered(&["after-zero"])
-    };
+    let selection = Selection { skips: strings(&["zero"]), ..filtered(&["after-zero"]) };
     let error = planned(&selection).expect_err("all is skipped");
-    assert_eq!(
-        error,
-        "no case is left to run: the options exclude every one"
-    );
+    assert_eq!(error, "no case is left to run: the options exclude every one");
 }
 
 /// A platform that must run is an error where it is missing, unknown, or left out, instead of a skip that nobody reads.
 #[test]
 fn required_platforms() {
-    let require = |name: &str| Selection {
-        required: strings(&[name]),
-        ..Selection::default()
-    };
+    let require = |name: &str| Selection { required: strings(&[name]), ..Selection::default() };
     let on = |environment: &Environment, selection: &Selection| {
         build(&config(MachineKind::Host), environment, selection).map(|plan| plan.len())
     };
     let all = offers_all(Dialect::RfcV5);
-    assert_eq!(
-        on(&all, &require("sw-protected")),
-        on(&all, &Selection::default())
-    );
+    assert_eq!(on(&all, &require("sw-protected")), on(&all, &Selection::default()));
     assert!(on(&lacks_protected(), &require("default")).is_ok());
     let error = on(&lacks_protected(), &require("sw-protected")).expect_err("missing");
     let want =
         "platform sw-protected is required but cannot run: there are no such VMs; there is no luck";
     assert_eq!(error, want);
     let error = on(&all, &require("tdx")).expect_err("unknown");
-    assert_eq!(
-        error,
-        "platform tdx is required but nothing is known of it here"
-    );
+    assert_eq!(error, "platform tdx is required but nothing is known of it here");
     let only_default = Some(strings(&["default"]));
-    let selection = Selection {
-        platforms: only_default,
-        ..require("sw-protected")
-    };
+    let selection = Selection { platforms: only_default, ..require("sw-protected") };
     let error = on(&all, &selection).expect_err("left out");
     let want = "platform sw-protected is required but the options exclude every case of it";
     assert_eq!(error, want);

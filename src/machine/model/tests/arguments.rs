@@ -14,11 +14,8 @@ type Row = (&'static str, fn(&mut MemoryAttributes2), [Option<Errno>; 3]);
 const BAD: [Option<Errno>; 3] = [Some(Errno::EINVAL); 3];
 const GOOD: [Option<Errno>; 3] = [None; 3];
 /// A conversion with a content mode that a software-protected VM does not offer.
-const NO_MODE: [Option<Errno>; 3] = [
-    Some(Errno::EOPNOTSUPP),
-    Some(Errno::EOPNOTSUPP),
-    Some(Errno::EINVAL),
-];
+const NO_MODE: [Option<Errno>; 3] =
+    [Some(Errno::EOPNOTSUPP), Some(Errno::EOPNOTSUPP), Some(Errno::EINVAL)];
 /// Good where there are content modes.
 const MODES_ONLY: [Option<Errno>; 3] = [None, None, Some(Errno::EINVAL)];
 
@@ -30,17 +27,9 @@ const ROWS: &[Row] = &[
     ("highest-flag", |a| a.flags = 1 << 63, BAD),
     ("both-modes", |a| a.flags = 3, BAD),
     ("zero-to-private", |a| a.flags = MODE_ZERO, NO_MODE),
-    (
-        "zero-to-shared",
-        |a| (a.flags, a.attributes) = (MODE_ZERO, 0),
-        MODES_ONLY,
-    ),
+    ("zero-to-shared", |a| (a.flags, a.attributes) = (MODE_ZERO, 0), MODES_ONLY),
     ("preserve", |a| a.flags = MODE_PRESERVE, MODES_ONLY),
-    (
-        "error-offset",
-        |a| a.error_offset = 1,
-        [Some(Errno::EINVAL), None, None],
-    ),
+    ("error-offset", |a| a.error_offset = 1, [Some(Errno::EINVAL), None, None]),
     ("reserved-first", |a| a.reserved[0] = 1, BAD),
     ("reserved-last", |a| a.reserved[10] = 1 << 63, BAD),
     ("attribute-read", |a| a.attributes |= 1, BAD),
@@ -52,23 +41,12 @@ const ROWS: &[Row] = &[
     ("to-the-end", |a| a.size = 6 * PAGE_SIZE, GOOD),
     ("past-the-end", |a| a.size = 7 * PAGE_SIZE, BAD),
     ("at-the-end", |a| a.offset = 8 * PAGE_SIZE, BAD),
-    (
-        "mode-and-bad-range",
-        |a| (a.flags, a.size) = (MODE_ZERO, 0),
-        BAD,
-    ),
-    (
-        "mode-and-reserved",
-        |a| (a.flags, a.reserved[3]) = (MODE_ZERO, 1),
-        BAD,
-    ),
+    ("mode-and-bad-range", |a| (a.flags, a.size) = (MODE_ZERO, 0), BAD),
+    ("mode-and-reserved", |a| (a.flags, a.reserved[3]) = (MODE_ZERO, 1), BAD),
 ];
 
 fn index(dialect: Dialect) -> usize {
-    Dialect::ALL
-        .iter()
-        .position(|d| *d == dialect)
-        .expect("listed")
+    Dialect::ALL.iter().position(|d| *d == dialect).expect("listed")
 }
 
 /// Every row of the table of errors, alone, on a fresh file: the error, and what becomes of the argument. EINVAL leaves
@@ -119,10 +97,7 @@ fn pointers() {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let pages = libc::mmap(ptr::null_mut(), 8192, protection, flags, -1, 0);
         assert_ne!(pages, libc::MAP_FAILED);
-        assert_eq!(
-            libc::mprotect(pages.byte_add(4096), 4096, libc::PROT_NONE),
-            0
-        );
+        assert_eq!(libc::mprotect(pages.byte_add(4096), 4096, libc::PROT_NONE), 0);
         pages.cast::<u8>()
     };
     let call = |argument: *mut MemoryAttributes2| {
@@ -130,16 +105,10 @@ fn pointers() {
         unsafe { bench.file.set_memory_attributes2(argument) }
     };
     assert_eq!(call(ptr::null_mut()), Err(Errno::EFAULT));
-    assert_eq!(
-        call(ptr::without_provenance_mut(1 << 63)),
-        Err(Errno::EFAULT)
-    );
+    assert_eq!(call(ptr::without_provenance_mut(1 << 63)), Err(Errno::EFAULT));
     assert_eq!(call(pages.wrapping_add(4096).cast()), Err(Errno::EFAULT));
     // The last 8 bytes are missing.
-    assert_eq!(
-        call(pages.wrapping_add(4096 - 120).cast()),
-        Err(Errno::EFAULT)
-    );
+    assert_eq!(call(pages.wrapping_add(4096 - 120).cast()), Err(Errno::EFAULT));
 
     let argument = pages.cast::<MemoryAttributes2>();
     let read_only = |value| {
@@ -152,10 +121,7 @@ fn pointers() {
             result
         }
     };
-    assert_eq!(
-        read_only(range(0, 1, PRIVATE, MODE_ZERO)),
-        Err(Errno::EFAULT)
-    );
+    assert_eq!(read_only(range(0, 1, PRIVATE, MODE_ZERO)), Err(Errno::EFAULT));
     assert_eq!(read_only(range(0, 1, PRIVATE, 4)), Err(Errno::EINVAL));
     assert_eq!(read_only(range(0, 1, PRIVATE, 0)), Ok(()));
     // SAFETY: mapped above, and nothing refers to it any more.
@@ -220,10 +186,7 @@ fn capabilities() {
         (252, Upstream, 8, 0, 8),
     ];
     for (capability, dialect, system, default, protected) in rows {
-        let machine = Model::new(Config {
-            dialect,
-            fault: None,
-        });
+        let machine = Model::new(Config { dialect, fault: None });
         let on_vm = |t: u32| {
             let vm = machine.create_vm(t.into()).expect("create_vm");
             vm.check_extension(capability)
@@ -233,10 +196,7 @@ fn capabilities() {
         assert_eq!(on_vm(KVM_X86_DEFAULT_VM), Ok(default), "{row:?}");
         assert_eq!(on_vm(KVM_X86_SW_PROTECTED_VM), Ok(protected), "{row:?}");
     }
-    let machine = Model::new(Config {
-        dialect: RfcV4,
-        fault: None,
-    });
+    let machine = Model::new(Config { dialect: RfcV4, fault: None });
     assert_eq!(machine.create_vm(2).err(), Some(Errno::EINVAL));
 }
 

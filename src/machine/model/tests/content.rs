@@ -87,10 +87,7 @@ fn punch() {
     poke(&*view, 1, 3);
     poke(&*view, 2, 3);
     bench.convert(1, 2, PRIVATE, MODE_PRESERVE);
-    assert_eq!(
-        bench.file.fallocate(PUNCH, PAGE_SIZE, 2 * PAGE_SIZE),
-        Ok(())
-    );
+    assert_eq!(bench.file.fallocate(PUNCH, PAGE_SIZE, 2 * PAGE_SIZE), Ok(()));
     assert!(bench.allocated(4).is_empty());
     assert!(faults(&*view, 1) && !faults(&*view, 2));
     bench.convert(1, 2, SHARED, MODE_PRESERVE);
@@ -103,18 +100,8 @@ fn fallocate_errors() {
     let bench = Bench::new(RfcV4, None, 4);
     let rows = [
         (0, 0, PAGE_SIZE, Err(Errno::EOPNOTSUPP)),
-        (
-            libc::FALLOC_FL_PUNCH_HOLE,
-            0,
-            PAGE_SIZE,
-            Err(Errno::EOPNOTSUPP),
-        ),
-        (
-            KEEP | libc::FALLOC_FL_ZERO_RANGE,
-            0,
-            PAGE_SIZE,
-            Err(Errno::EOPNOTSUPP),
-        ),
+        (libc::FALLOC_FL_PUNCH_HOLE, 0, PAGE_SIZE, Err(Errno::EOPNOTSUPP)),
+        (KEEP | libc::FALLOC_FL_ZERO_RANGE, 0, PAGE_SIZE, Err(Errno::EOPNOTSUPP)),
         (KEEP, 0, 0, Err(Errno::EINVAL)),
         (KEEP, 1, PAGE_SIZE, Err(Errno::EINVAL)),
         (PUNCH, 0, PAGE_SIZE + 1, Err(Errno::EINVAL)),
@@ -125,10 +112,7 @@ fn fallocate_errors() {
     ];
     for (mode, offset, length, expected) in rows {
         let result = bench.file.fallocate(mode, offset, length);
-        assert_eq!(
-            result, expected,
-            "mode {mode} offset {offset:#x} length {length:#x}"
-        );
+        assert_eq!(result, expected, "mode {mode} offset {offset:#x} length {length:#x}");
     }
 }
 
@@ -163,10 +147,7 @@ fn pins_and_holes() {
     let view = bench.view(0, 4);
     let pin = view.pin(2 * PAGE_SIZE).expect("pin");
     assert_eq!(bench.allocated(4), [2]);
-    assert_eq!(
-        bench.file.fallocate(PUNCH, 2 * PAGE_SIZE, PAGE_SIZE),
-        Ok(())
-    );
+    assert_eq!(bench.file.fallocate(PUNCH, 2 * PAGE_SIZE, PAGE_SIZE), Ok(()));
     bench.convert(0, 4, PRIVATE, 0);
     drop(pin);
 }
@@ -180,10 +161,7 @@ fn huge_files() {
     let view = bench.view(last, pages);
     let pin = view.pin(0).expect("pin");
     let (result, after) = bench.call(range(0, pages, PRIVATE, 0));
-    assert_eq!(
-        (result, after.error_offset),
-        (Err(Errno::EAGAIN), last * PAGE_SIZE)
-    );
+    assert_eq!((result, after.error_offset), (Err(Errno::EAGAIN), last * PAGE_SIZE));
     assert!(after.error_offset > 1 << 32);
     drop(pin);
     bench.convert(0, pages, PRIVATE, 0);

@@ -27,10 +27,7 @@ fn same_memory() {
     bench.convert(1, 3, PRIVATE, 0);
     guest.execute(operation::FILL, 0, 4, tag);
     assert_eq!(peek(&*view, 0), pattern::word(tag, 0, 0));
-    assert_eq!(
-        guest.execute(operation::CHECK, 0, 4, tag).status,
-        status::OK
-    );
+    assert_eq!(guest.execute(operation::CHECK, 0, 4, tag).status, status::OK);
     bench.convert(0, 4, SHARED, MODE_PRESERVE);
     assert_eq!(peek(&*view, 2), pattern::word(tag, 2, 0));
     poke(&*view, 3, 12);
@@ -59,11 +56,7 @@ fn mmio() {
     let gpa = TEST_MEMORY + 9 * PAGE_SIZE;
     guest.command(operation::TOUCH, gpa, 2 * PAGE_SIZE, 0, 0);
     for page in 0..2 {
-        let expected = Exit::Mmio {
-            gpa: gpa + page * PAGE_SIZE,
-            length: 8,
-            write: false,
-        };
+        let expected = Exit::Mmio { gpa: gpa + page * PAGE_SIZE, length: 8, write: false };
         assert_eq!(guest.run(), expected);
     }
     assert_eq!(guest.run(), ring(doorbell::DONE));
@@ -115,11 +108,7 @@ fn closed_file() {
     let (Bench { vm, file }, mut guest) = bench();
     drop(file);
     guest.command(operation::READ, TEST_MEMORY + 8, 8, 0, 0);
-    let expected = Exit::MemoryFault {
-        flags: 0,
-        gpa: TEST_MEMORY,
-        size: PAGE_SIZE,
-    };
+    let expected = Exit::MemoryFault { flags: 0, gpa: TEST_MEMORY, size: PAGE_SIZE };
     assert_eq!(guest.run(), expected);
     drop(vm);
 }
@@ -130,13 +119,7 @@ fn long_command() {
     let (_bench, mut guest) = bench();
     for _ in 0..2 {
         // All of the image's room: more words than are written between two looks at the clock.
-        guest.command(
-            operation::FILL,
-            IMAGE,
-            PAYLOAD_SIZE - IMAGE,
-            pattern::ZERO,
-            0,
-        );
+        guest.command(operation::FILL, IMAGE, PAYLOAD_SIZE - IMAGE, pattern::ZERO, 0);
         let now = Instant::now();
         assert_eq!(guest.vcpu.run(now), Ok(Exit::Interrupted));
     }

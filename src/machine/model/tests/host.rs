@@ -67,9 +67,7 @@ fn forked_children() {
     let bench = Bench::new(RfcV4, None, 4);
     let view = bench.view(0, 4);
     poke(&*view, 2, 5);
-    let zapped = in_child(&*view, 2, true, || {
-        bench.convert(1, 3, PRIVATE, MODE_PRESERVE)
-    });
+    let zapped = in_child(&*view, 2, true, || bench.convert(1, 3, PRIVATE, MODE_PRESERVE));
     assert_eq!(zapped, None);
     let shared = in_child(&*view, 2, true, || {
         bench.convert(2, 3, SHARED, MODE_PRESERVE);
@@ -97,10 +95,7 @@ fn threads() {
     use crate::machine::HostView;
     use crate::machine::model::{Config, inode::Inode, vm_type};
     use std::sync::Arc;
-    let config = Config {
-        dialect: Upstream,
-        fault: None,
-    };
+    let config = Config { dialect: Upstream, fault: None };
     let vm_type = vm_type::find(KVM_X86_SW_PROTECTED_VM.into()).expect("a type");
     let inode = Inode::new(64 * PAGE_SIZE, 3, config, vm_type).expect("a file");
     let inode = Arc::new(inode);

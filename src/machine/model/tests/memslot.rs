@@ -10,10 +10,7 @@ use crate::payload::abi::{TEST_MEMORY, operation};
 use crate::uapi::*;
 
 fn delete(bench: &Bench, slot: u32) -> Result<(), Errno> {
-    let region = kvm_userspace_memory_region2 {
-        slot,
-        ..Default::default()
-    };
+    let region = kvm_userspace_memory_region2 { slot, ..Default::default() };
     // SAFETY: nothing is mapped by a deletion.
     unsafe { bench.vm.set_user_memory_region2(&region) }
 }
@@ -24,9 +21,7 @@ fn delete(bench: &Bench, slot: u32) -> Result<(), Errno> {
 fn two_slots() {
     let bench = Bench::new(RfcV4, None, 8);
     bench.slot(1, TEST_MEMORY, 4, 8).expect("slot 1");
-    bench
-        .slot(2, TEST_MEMORY + 4 * PAGE_SIZE, 0, 4)
-        .expect("slot 2");
+    bench.slot(2, TEST_MEMORY + 4 * PAGE_SIZE, 0, 4).expect("slot 2");
     let mut guest = Guest::new(&*bench.vm);
     let view = bench.view(0, 8);
     for page in 0..8 {
@@ -84,10 +79,7 @@ fn errors() {
         unsafe { bench.vm.set_user_memory_region2(&region) }
     };
     assert_eq!(region(|r| r.guest_memfd_offset = 1), Err(Errno::EINVAL));
-    assert_eq!(
-        region(|r| r.guest_memfd_offset = u64::MAX - 4095),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(region(|r| r.guest_memfd_offset = u64::MAX - 4095), Err(Errno::EINVAL));
     assert_eq!(region(|r| r.guest_memfd = u32::MAX), Err(Errno::EBADF));
     assert_eq!(region(|r| r.guest_memfd = 0), Err(Errno::EINVAL));
     assert_eq!(region(|r| r.flags |= 1), Err(Errno::EINVAL));
@@ -99,9 +91,6 @@ fn errors() {
 #[test]
 fn foreign_file() {
     let (mine, foreign) = (Bench::new(RfcV4, None, 2), Bench::new(RfcV4, None, 2));
-    let swapped = Bench {
-        vm: mine.vm,
-        file: foreign.file,
-    };
+    let swapped = Bench { vm: mine.vm, file: foreign.file };
     assert_eq!(swapped.slot(1, TEST_MEMORY, 0, 2), Err(Errno::EINVAL));
 }

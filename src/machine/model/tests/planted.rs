@@ -41,10 +41,7 @@ fn put(view: &dyn HostView, page: u64, mut value: u64) {
 }
 
 fn iovec(base: *mut u64) -> libc::iovec {
-    libc::iovec {
-        iov_base: base.cast(),
-        iov_len: 8,
-    }
+    libc::iovec { iov_base: base.cast(), iov_len: 8 }
 }
 
 impl Observer {
@@ -58,11 +55,7 @@ impl Observer {
 
     /// The mode that keeps contents, in this dialect.
     fn keep(&self) -> u64 {
-        if self.dialect.has_content_modes() {
-            MODE_PRESERVE
-        } else {
-            0
-        }
+        if self.dialect.has_content_modes() { MODE_PRESERVE } else { 0 }
     }
 
     /// The call, again while a page may be in flight, and what it did to its argument.
@@ -120,9 +113,7 @@ impl Observer {
         self.call("begins private", &bench, range(0, 8, SHARED, keep));
         let last_words = [2, 3].map(|page| look_at(&*view, page, 511));
         self.note("last words", last_words);
-        let child = in_child(&*view, 3, true, || {
-            bench.convert_again(range(3, 4, PRIVATE, keep))
-        });
+        let child = in_child(&*view, 3, true, || bench.convert_again(range(3, 4, PRIVATE, keep)));
         self.note("child", child);
     }
 
@@ -269,13 +260,7 @@ impl Observer {
         bench.slot(1, TEST_MEMORY, 3, 6).expect("slot");
         let mut guest = Guest::new(&*bench.vm);
         let write = |guest: &mut Guest, page, value| {
-            guest.command(
-                operation::WRITE,
-                TEST_MEMORY + page * PAGE_SIZE,
-                8,
-                value,
-                0,
-            );
+            guest.command(operation::WRITE, TEST_MEMORY + page * PAGE_SIZE, 8, value, 0);
             guest.run()
         };
         let exit = write(&mut guest, 1, 9);
@@ -286,10 +271,7 @@ impl Observer {
         self.pages("converted", &*view);
         let exit = write(&mut guest, 1, 10);
         self.note("guest writes", exit);
-        let region = kvm_userspace_memory_region2 {
-            slot: 1,
-            ..Default::default()
-        };
+        let region = kvm_userspace_memory_region2 { slot: 1, ..Default::default() };
         // SAFETY: nothing is mapped by a deletion.
         let deleted = unsafe { bench.vm.set_user_memory_region2(&region) };
         self.note("deleted", deleted);
@@ -300,10 +282,7 @@ impl Observer {
     }
 
     fn capabilities(&mut self) {
-        let machine = Model::new(Config {
-            dialect: self.dialect,
-            fault: self.fault,
-        });
+        let machine = Model::new(Config { dialect: self.dialect, fault: self.fault });
         for vm_type in [KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM] {
             let vm = machine.create_vm(vm_type.into()).expect("create_vm");
             let answers = [249, 250, 252].map(|number| vm.check_extension(number));
@@ -322,11 +301,7 @@ impl Bench {
 }
 
 fn observe(dialect: Dialect, fault: Option<Fault>) -> Vec<String> {
-    let mut observer = Observer {
-        dialect,
-        fault,
-        seen: Vec::new(),
-    };
+    let mut observer = Observer { dialect, fault, seen: Vec::new() };
     observer.fresh_files();
     observer.conversions();
     observer.modes();

@@ -50,9 +50,7 @@ impl Bench {
     ) -> Bench {
         let machine = Model::new(Config { dialect, fault });
         let vm = machine.create_vm(vm_type.into()).expect("create_vm");
-        let file = vm
-            .create_guest_memfd(pages * PAGE_SIZE, flags)
-            .expect("create_guest_memfd");
+        let file = vm.create_guest_memfd(pages * PAGE_SIZE, flags).expect("create_guest_memfd");
         Bench { vm, file }
     }
 
@@ -73,10 +71,7 @@ impl Bench {
     /// A conversion that must be refused: error and page.
     pub fn refused(&self, start: u64, end: u64, private: bool, flags: u64) -> (Errno, u64) {
         let (result, after) = self.call(range(start, end, private, flags));
-        (
-            result.expect_err("not refused"),
-            after.error_offset / PAGE_SIZE,
-        )
+        (result.expect_err("not refused"), after.error_offset / PAGE_SIZE)
     }
 
     pub fn view(&self, start: u64, end: u64) -> Box<dyn HostView> {
@@ -189,11 +184,7 @@ impl Guest {
         // SAFETY: the guest keeps `memory`, and reaches it through raw pointers.
         unsafe { vm.set_user_memory_region2(&region) }.expect("the payload's slot");
         let vcpu = vm.create_vcpu(0).expect("create_vcpu");
-        let mut guest = Guest {
-            memory,
-            vcpu,
-            sequence: 0,
-        };
+        let mut guest = Guest { memory, vcpu, sequence: 0 };
         guest.start();
         assert_eq!(guest.run(), ring(crate::payload::abi::doorbell::READY));
         guest
@@ -207,17 +198,13 @@ impl Guest {
     }
 
     pub fn run(&mut self) -> Exit {
-        self.vcpu
-            .run(Instant::now() + Duration::from_secs(60))
-            .expect("run")
+        self.vcpu.run(Instant::now() + Duration::from_secs(60)).expect("run")
     }
 
     fn mailbox(&mut self) -> *mut Mailbox {
         let base = self.memory.as_mut_ptr().cast::<u8>();
         let aligned = base.wrapping_add(base.align_offset(PAGE_SIZE as usize));
-        aligned
-            .wrapping_add(crate::payload::abi::MAILBOX as usize)
-            .cast()
+        aligned.wrapping_add(crate::payload::abi::MAILBOX as usize).cast()
     }
 
     /// Puts a command into the mailbox: operation, address, length, pattern, first page.
@@ -253,8 +240,5 @@ impl Guest {
 }
 
 pub fn ring(data: u32) -> Exit {
-    Exit::IoOut {
-        port: crate::payload::abi::DOORBELL_PORT,
-        data,
-    }
+    Exit::IoOut { port: crate::payload::abi::DOORBELL_PORT, data }
 }
