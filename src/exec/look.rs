@@ -190,6 +190,8 @@ impl Session<'_> {
     /// The guest's access to `page` must be an MMIO exit.
     fn must_be_mmio(&mut self, page: u64, address: u64) -> Result<(), Stop> {
         let deadline = self.deadline();
+        // KVM remembers the address as MMIO, which is in the way of a private page that another case may have there.
+        self.spoiled = true;
         let found = match self.guest.command(Command::Read { address }, deadline) {
             Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
                 // The vCPU is in the middle of the instruction; start it afresh.

@@ -15,4 +15,4 @@ mod steps;
 mod stop;
 
 pub use probe::probe;
-pub use run_case::run_case;
+pub use run_case::Executor;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::session::{Session, Setup};
+use super::session::{Session, Setup, launch_failed};
 use super::stop::Stop;
 use crate::case::{self, Action, Case, Pages, Step};
 use crate::dialect::Dialect;
@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::machine::host::Host;
 use crate::machine::model::{self, Config, Fault, Model};
 use crate::oracle::Oracle;
-use crate::platform::Platform;
+use crate::platform::{Guest, Platform};
 use crate::results::{Blame, Observation, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
 use crate::uapi::CapabilityNumbers;
@@ -52,55 +52,123 @@ pub(super) fn capability_numbers(config: &MachineConfig) -> Option<CapabilityNum
     })
 }
 
-/// Runs a case given as text; `progress` is told the line of each statement before it is executed.
-pub fn run_case(
-    config: &MachineConfig,
-    id: &str,
-    platform: &str,
-    text: &str,
-    timeout_s: u64,
-    progress: &mut dyn FnMut(usize),
-) -> Outcome {
-    let mut observations = Vec::new();
-    let stop = run(config, platform, text, timeout_s, progress, &mut observations).err();
-    let (verdict, failure) = match stop {
-        None => (Verdict::Pass, None),
-        Some(stop) => (stop.verdict, Some(*stop.failure)),
-    };
-    Outcome { id: id.to_string(), verdict, failure, observations }
+/// Runs cases one after the other. VMs are expensive and cases are many, so the VM of a case that passed is used for the
+/// next; a case that fails in a used VM is run again in a fresh one before anything is reported.
+pub struct Executor {
+    config: MachineConfig,
+    machine: Option<Box<dyn Machine>>,
+    /// The VM that the last case left behind, and how many cases have passed in it.
+    used: Option<(Platform, Guest, usize)>,
 }
 
-fn run(
-    config: &MachineConfig,
-    platform: &str,
-    text: &str,
-    timeout_s: u64,
-    progress: &mut dyn FnMut(usize),
-    observations: &mut Vec<Observation>,
-) -> Result<(), Stop> {
-    let suite = |why: String| Stop::error(Blame::Suite, why);
-    let case = match case::parse("case", text).map_err(|e| suite(e.to_string()))?.as_slice() {
-        [case] => case.clone(),
-        cases => {
+/// A case that is about to run.
+struct Job<'a> {
+    case: &'a Case,
+    platform: Platform,
+    dialect: Dialect,
+    timeout: Duration,
+}
+
+impl Executor {
+    /// Runs cases on this machine.
+    pub fn new(config: MachineConfig) -> Executor {
+        Executor { config, machine: None, used: None }
+    }
+
+    /// Runs a case given as text; `progress` is told the line of each statement before it is executed.
+    pub fn run(
+        &mut self,
+        id: &str,
+        platform: &str,
+        text: &str,
+        timeout: Duration,
+        progress: &mut dyn FnMut(usize),
+    ) -> Outcome {
+        let mut observations = Vec::new();
+        let stop = self.run_text(platform, text, timeout, progress, &mut observations).err();
+        let (verdict, failure) = match stop {
+            None => (Verdict::Pass, None),
+            Some(stop) => (stop.verdict, Some(*stop.failure)),
+        };
+        Outcome { id: id.to_string(), verdict, failure, observations }
+    }
+
+    fn run_text(
+        &mut self,
+        platform: &str,
+        text: &str,
+        timeout: Duration,
+        progress: &mut dyn FnMut(usize),
+        observations: &mut Vec<Observation>,
+    ) -> Result<(), Stop> {
+        let suite = |why: String| Stop::error(Blame::Suite, why);
+        let cases = case::parse("case", text).map_err(|e| suite(e.to_string()))?;
+        let [case] = cases.as_slice() else {
             return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
+        };
+        let platform = Platform::from_name(platform)
+            .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
+        let dialect =
+            self.config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
+        let job = Job { case, platform, dialect, timeout };
+
+        let used = self.used.take().filter(|(of, ..)| *of == platform);
+        let Some((_, guest, passed)) = used else {
+            return self.run_in(&job, None, 0, progress, observations);
+        };
+        let Err(first) = self.run_in(&job, Some(guest), passed, progress, observations) else {
+            return Ok(());
+        };
+        // A guest that hangs has used up the time.
+        if first.verdict == Verdict::Timeout {
+            return Err(first);
         }
-    };
-    let platform = Platform::from_name(platform)
-        .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
-    let dialect = config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
-    let machine = open_machine(config).map_err(|e| Stop::error(Blame::Machine, e))?;
-    let setup = Setup {
-        machine: &*machine,
-        platform,
-        dialect,
-        capability_numbers: capability_numbers(config),
+        observations.clear();
+        self.run_in(&job, None, 0, progress, observations)?;
+        // Neither a failure that can be run again nor a pass: the suite cannot tell whose it is.
+        let mut failure = first.failure;
+        failure.summary += &format!(
+            " (seen in a VM in which {passed} other cases had passed, but not in a fresh one)"
+        );
+        failure.blame = None;
+        Err(Stop { verdict: Verdict::Error, failure })
+    }
+
+    /// Runs a case in this VM, or a fresh one, and keeps the VM if all went well.
+    fn run_in(
+        &mut self,
+        job: &Job,
+        guest: Option<Guest>,
+        passed: usize,
+        progress: &mut dyn FnMut(usize),
+        observations: &mut Vec<Observation>,
+    ) -> Result<(), Stop> {
+        if self.machine.is_none() {
+            let machine = open_machine(&self.config);
+            self.machine = Some(machine.map_err(|e| Stop::error(Blame::Machine, e))?);
+        }
+        let Some(machine) = &self.machine else { unreachable!("opened above") };
         // The guest's deadline comes first, so that its hanging is told from the host's.
-        guest_deadline: Duration::from_secs(timeout_s.max(1)) / 2,
-    };
-    let mut session = Session::start(&setup, &case)?;
-    let result = steps(&mut session, &case, progress);
-    observations.extend(session.take_observations());
-    result
+        let guest_deadline = job.timeout / 2;
+        let guest = match guest {
+            Some(guest) => guest,
+            None => Guest::launch(&**machine, job.platform, guest_deadline)
+                .map_err(|e| launch_failed(&e))?,
+        };
+        let setup = Setup {
+            machine: &**machine,
+            platform: job.platform,
+            dialect: job.dialect,
+            capability_numbers: capability_numbers(&self.config),
+            guest_deadline,
+        };
+        let mut session = Session::start(&setup, job.case, guest)?;
+        let result = steps(&mut session, job.case, progress);
+        observations.extend(session.take_observations());
+        result?;
+        self.used = session.finish()?.map(|guest| (job.platform, guest, passed + 1));
+        Ok(())
+    }
 }
 
 fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) -> Result<(), Stop> {

@@ -72,14 +72,14 @@ pub(super) struct Session<'a> {
     pub salt: u16,
     /// Line of the step being executed.
     pub line: usize,
+    /// Whether the VM must not be used for another case.
+    pub spoiled: bool,
 }
 
 impl<'a> Session<'a> {
-    /// Creates the VM, the guest_memfd, its mapping and its memslots.
-    pub fn start(setup: &'a Setup<'a>, case: &Case) -> Result<Session<'a>, Stop> {
+    /// Creates the guest_memfd, its mapping and its memslots in the VM of `guest`.
+    pub fn start(setup: &'a Setup<'a>, case: &Case, guest: Guest) -> Result<Session<'a>, Stop> {
         guard::install().map_err(|e| failed("sigaction", e))?;
-        let guest = Guest::launch(setup.machine, setup.platform, setup.guest_deadline)
-            .map_err(|e| launch_failed(&e))?;
         let flags = match case.start {
             Attribute::Shared => GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
             Attribute::Private => GUEST_MEMFD_FLAG_MMAP,
@@ -106,12 +106,26 @@ impl<'a> Session<'a> {
             observations: BTreeSet::new(),
             salt: salt(&case.name),
             line: 0,
+            spoiled: false,
         };
         let slots: Vec<SlotMap> = session.oracle.slots().cloned().collect();
         for map in slots {
             session.map_slot(&map)?;
         }
         Ok(session)
+    }
+
+    /// Takes everything out of the VM that the case has put there. The VM comes back, unless the case left traces in it
+    /// that no call removes.
+    pub fn finish(mut self) -> Result<Option<Guest>, Stop> {
+        if self.spoiled {
+            return Ok(None);
+        }
+        let slots: Vec<u32> = self.oracle.slots().map(|map| map.slot).collect();
+        for slot in slots {
+            self.delete_slot(slot)?;
+        }
+        Ok(Some(self.guest))
     }
 
     /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.

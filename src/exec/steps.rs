@@ -316,6 +316,7 @@ impl Session<'_> {
     }
 
     fn misbehave(&mut self, how: Misbehaviour) -> Result<(), Stop> {
+        self.spoiled = true;
         match how {
             Misbehaviour::HangGuest => self.guest_command(Command::Spin, "spin on", 0).map(|_| ()),
             Misbehaviour::HangHost => loop {

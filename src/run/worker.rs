@@ -5,31 +5,35 @@ use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use crate::exec;
+use crate::exec::{self, Executor};
 
 use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
 
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
 pub fn serve() -> Result<(), String> {
     let (mut replies, progress) = descriptors()?;
-    let mut config: Option<MachineConfig> = None;
+    let mut machine: Option<(MachineConfig, Executor)> = None;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("reading jobs: {error}"))?;
         let job: Job = serde_json::from_str(&line).map_err(|error| format!("bad job: {error}"))?;
-        match (job, &config) {
-            (Job::Configure(given), _) => config = Some(given),
-            (Job::Probe, Some(config)) => {
+        match (job, &mut machine) {
+            (Job::Configure(config), _) => {
+                machine = Some((config.clone(), Executor::new(config)));
+            }
+            (Job::Probe, Some((config, _))) => {
                 let environment = exec::probe(config);
                 reply(&mut replies, &Reply::Probed(Box::new(environment)))?;
             }
-            (Job::Case { id, platform, text, timeout_s }, Some(config)) => {
+            (Job::Case { id, platform, text, timeout_s }, Some((_, executor))) => {
                 reply(&mut replies, &Reply::Accepted)?;
                 let mut tell = |line: usize| {
                     // Without it a report of this worker's death lacks the statement; nothing else depends on it.
                     let _ = progress.write_all_at(&(line as u64).to_ne_bytes(), 0);
                 };
-                let outcome = exec::run_case(config, &id, &platform, &text, timeout_s, &mut tell);
+                let timeout = Duration::from_secs(timeout_s);
+                let outcome = executor.run(&id, &platform, &text, timeout, &mut tell);
                 reply(&mut replies, &Reply::Done(Box::new(outcome)))?;
             }
             (Job::Probe | Job::Case { .. }, None) => {
