@@ -19,6 +19,7 @@ pub mod cli;
 pub mod dialect;
 pub mod errno;
 pub mod exec;
+pub mod explore;
 pub mod init;
 pub mod machine;
 pub mod oracle;

@@ -27,6 +27,8 @@ pub struct Case {
     pub start: Attribute,
     /// What it needs beyond the interface itself.
     pub needs: Vec<Requirement>,
+    /// Whether pages are looked at only after the last step, so that no look disturbs what the steps do.
+    pub audit_end: bool,
     /// Whether there is no memslot at the start; otherwise slot 0 maps all of the file at page 0 of the test memory.
     pub no_slots: bool,
     /// What happens.

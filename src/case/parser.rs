@@ -99,6 +99,7 @@ fn parse_one(file: &str, text: &str, values: &[(&str, String)]) -> Result<Case, 
         pages: 0,
         start: Attribute::Shared,
         needs: Vec::new(),
+        audit_end: false,
         no_slots: false,
         steps: Vec::new(),
     };
@@ -231,6 +232,13 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
             for word in needs {
                 case.needs.push(requirement(line, word)?);
             }
+        }
+        "audit" => {
+            line.word("audit")?;
+            if !line.take("end") {
+                return Err(line.expected("`end`"));
+            }
+            case.audit_end = true;
         }
         "slots" => {
             line.word("slots")?;

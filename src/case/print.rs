@@ -38,6 +38,9 @@ impl Case {
             let needs: Vec<String> = self.needs.iter().map(Requirement::to_string).collect();
             out += &format!("needs   {}\n", needs.join(" "));
         }
+        if self.audit_end {
+            out += "audit   end\n";
+        }
         if self.no_slots {
             out += "slots   none\n";
         }

@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dialect::Dialect;
+use crate::explore::layouts::Tier;
 use crate::platform::Platform;
 use crate::run::protocol::MachineKind;
 
@@ -71,6 +72,9 @@ pub struct SelectionArgs {
     /// Leave out cases whose id contains this
     #[arg(long, value_name = "S")]
     pub skip: Vec<String>,
+    /// How many of the enumerated layouts of pages: quick takes seconds, full minutes
+    #[arg(long, value_name = "NAME", default_value = "quick")]
+    pub tier: Tier,
     /// Print the ids of the selected cases, one a line, and run nothing
     #[arg(long)]
     pub list: bool,

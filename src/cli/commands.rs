@@ -190,6 +190,7 @@ fn selection(selection: &SelectionArgs, machine: &MachineArgs) -> Selection {
         filters: filters.cloned().collect(),
         exact: selection.exact,
         skips: selection.skip.clone(),
+        tier: selection.tier,
         platforms: machine.platform.clone(),
         required: selection.require.clone(),
     }

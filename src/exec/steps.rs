@@ -188,10 +188,10 @@ impl Session<'_> {
             Toucher::Both => &[View::Host, View::Guest],
         };
         for view in views {
-            for page in pages.clone() {
-                if matches!(self.oracle.sight(*view, page), Sight::Content(_)) {
-                    self.read(*view, &(page..page + 1))?;
-                }
+            let may = |page: &u64| matches!(self.oracle.sight(*view, *page), Sight::Content(_));
+            let accessible: Vec<u64> = pages.clone().filter(may).collect();
+            for run in accessible.chunk_by(|a, b| a + 1 == *b) {
+                self.read(*view, &(run[0]..run[run.len() - 1] + 1))?;
             }
         }
         Ok(())

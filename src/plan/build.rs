@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{nearest, platforms_of, unmet};
 use crate::case::{self, Case};
+use crate::dialect::Dialect;
+use crate::explore::layouts::{self, Tier};
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
 use crate::run::protocol::{MachineConfig, MachineKind};
@@ -36,6 +38,8 @@ pub struct Selection {
     pub skips: Vec<String>,
     /// The platforms to run on; `None` for every one.
     pub platforms: Option<Vec<String>>,
+    /// How many of the enumerated layouts.
+    pub tier: Tier,
     /// Platforms that must run: their absence is a failure instead of a skip.
     pub required: Vec<String>,
 }
@@ -57,7 +61,11 @@ pub fn build(
     selection: &Selection,
 ) -> Result<Vec<PlannedCase>, String> {
     check_required(environment, &selection.required)?;
-    let cases = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+    let mut cases =
+        case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+    // Without the interface every row is skipped, so it does not matter for which dialect they are.
+    let dialect = environment.dialect.filter(|d| *d != Dialect::None).unwrap_or(Dialect::RfcV4);
+    cases.extend(layouts::rows(selection.tier, dialect));
     let all = plan(config, environment, &cases, selection.platforms.as_deref());
     check_unique(&all)?;
     // A filter that matches nothing is a mistake, even when another one matches.

@@ -111,15 +111,16 @@ pub fn case() -> impl Strategy<Value = Case> {
     let size = prop_oneof![1..32u64, Just(1 << 30)];
     size.prop_flat_map(move |pages| {
         let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4));
-        let rest = (attribute(), vec(requirement(), 0..4), any::<bool>());
+        let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool)>());
         (head, rest, vec(step(pages), 1..8)).prop_map(
-            move |((about, name, clauses), (start, needs, no_slots), steps)| Case {
+            move |((about, name, clauses), (start, needs, (audit_end, no_slots)), steps)| Case {
                 about,
                 name,
                 clauses,
                 pages,
                 start,
                 needs,
+                audit_end,
                 no_slots,
                 steps,
             },
