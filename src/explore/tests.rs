@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Histories are the same everywhere, and make sense.
+
+use proptest::prelude::*;
+
+use super::rules::is_valid;
+use super::{Shape, history};
+use crate::case;
+use crate::dialect::Dialect;
+use crate::platform::Platform;
+
+const SHAPE: Shape =
+    Shape { platform: Platform::SwProtected, dialect: Dialect::RfcV4, steps: 12, pages: None };
+
+/// A seed in a report means the same history for whoever reads it. A change here is a change of what every seed means.
+#[test]
+fn a_seed_is_a_history() {
+    let texts: Vec<String> = (0..3).map(|n| history(1, n, &SHAPE).to_string()).collect();
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+/// A longer history begins as the shorter one.
+#[test]
+fn steps_are_appended() {
+    for number in 0..50 {
+        let short = history(5, number, &SHAPE);
+        let long = history(5, number, &Shape { steps: 60, ..SHAPE });
+        assert_eq!(long.steps[..12], short.steps);
+    }
+}
+
+proptest! {
+    /// Whatever the seed, a history has the steps that were asked for, each makes sense where it stands, and its text
+    /// parses back to it.
+    #[test]
+    fn histories_are_valid(
+        seed: u64,
+        number in 0u64..1000,
+        dialect in prop::sample::select(Dialect::ALL.to_vec()),
+        platform in prop::sample::select(Platform::ALL.to_vec()),
+        pages in prop::option::of(prop_oneof![1u64..20, 500u64..600, (1u64 << 20)..(2 << 20)]),
+    ) {
+        let shape = Shape { platform, dialect, steps: 50, pages };
+        let case = history(seed, number, &shape);
+        prop_assert_eq!(case.steps.len(), 50);
+        prop_assert!(pages.is_none_or(|pages| case.pages == pages));
+        prop_assert!(is_valid(platform, dialect, &case));
+        let parsed = case::parse("history", &case.to_string()).unwrap();
+        prop_assert_eq!(parsed, vec![case.canonical()]);
+    }
+}
