@@ -32,12 +32,8 @@ const ROUNDS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
-    let config = |kind, dialect| MachineConfig {
-        kind,
-        dialect,
-        fault: None,
-        capability_numbers: None,
-    };
+    let config =
+        |kind, dialect| MachineConfig { kind, dialect, fault: None, capability_numbers: None };
     measure("model", Dialect::RfcV4, config(MachineKind::Model, Some(Dialect::RfcV4)), &|| {
         Box::new(Model::new(Config { dialect: Dialect::RfcV4, fault: None }))
     });

@@ -7,6 +7,7 @@
 //! * [`plan`]: which cases on which platforms, and which of them cannot run here.
 //! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
 //! * [`report`]: results as text, TAP and JSON.
+//! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.

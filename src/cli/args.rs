@@ -54,7 +54,35 @@ pub enum Command {
         #[arg(value_name = "FILE.case", required = true)]
         files: Vec<PathBuf>,
     },
+    /// Run random histories, and shrink one that fails to a case file
+    Explore(ExploreArgs),
 }
+
+/// What to explore.
+#[derive(Debug, Args)]
+pub struct ExploreArgs {
+    /// Everything random follows from it [default: from the clock]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Steps of a history
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub steps: u16,
+    /// No history begins after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub duration: u32,
+    /// Pages of each guest_memfd [default: all sizes, mostly small ones]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_PAGES))]
+    pub pages: Option<u64>,
+    /// Where to write the case files of failures; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output: PathBuf,
+    /// Go on after a failure
+    #[arg(long)]
+    pub keep_going: bool,
+}
+
+/// Pages of an explored guest_memfd: beyond 4 GiB, and no more than the guest's page tables have room for.
+const MOST_PAGES: u64 = 2 << 20;
 
 /// Which of the built-in cases.
 #[derive(Debug, Args)]

@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
+use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
 use crate::plan::{self, PlannedCase, Selection};
 use crate::report::{Human, Json, Reports, Tap};
@@ -17,7 +18,7 @@ use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
 
-use super::args::{Cli, Command, Format, MachineArgs, RunArgs, SelectionArgs};
+use super::args::{Cli, Command, ExploreArgs, Format, MachineArgs, RunArgs, SelectionArgs};
 use super::probe_text::probe_text;
 
 /// First argument of a worker process.
@@ -66,6 +67,10 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
         Some(Command::Check { files }) => {
             let options = options(&cli, arguments)?;
             check(&cli, config, options, files)
+        }
+        Some(Command::Explore(args)) => {
+            let options = options(&cli, arguments)?;
+            explore(&cli, config, options, args)
         }
         None => {
             let options = options(&cli, arguments)?;
@@ -177,6 +182,32 @@ fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[Pa
     report(&cli.run, plan, &config, &options, environment)
 }
 
+/// Runs random histories.
+fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
+    if cli.run.json.is_some() || cli.run.format.is_some() {
+        let name = if cli.run.json.is_some() { "--json" } else { "--format" };
+        return Err(format!("{name} is about cases; explore writes text and case files"));
+    }
+    let environment = ask(&mut config, &options)?;
+    let exploration = Exploration {
+        seed: args.seed.unwrap_or_else(seed_from_clock),
+        steps: usize::from(args.steps),
+        pages: args.pages,
+        duration: Duration::from_secs(args.duration.into()),
+        output: args.output.clone(),
+        keep_going: args.keep_going,
+        platforms: cli.machine.platform.clone(),
+        machine_options: machine_options(&cli.machine),
+    };
+    explore::explore(&exploration, &config, &environment, options)
+}
+
+/// A seed that is short enough to be typed again.
+fn seed_from_clock() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64 % 100_000_000
+}
+
 /// Asks the machine what it offers. From then on cases are judged by the dialect that was found, unless one is forced.
 fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
     let environment = run::probe(config, options)?;
@@ -215,7 +246,7 @@ fn machine_options(args: &MachineArgs) -> String {
 }
 
 /// `text` as one word of a shell.
-fn word(text: &str) -> String {
+pub(crate) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_string();

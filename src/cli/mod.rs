@@ -7,3 +7,4 @@ mod probe_text;
 
 pub use args::Cli;
 pub use commands::main;
+pub(crate) use commands::word;

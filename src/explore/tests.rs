@@ -1,79 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0-only
+//! Histories are the same everywhere, and make sense.
 
-use std::collections::BTreeSet;
+use proptest::prelude::*;
 
-use super::layouts::{Tier, rows};
-use crate::case::parse;
+use super::rules::is_valid;
+use super::{Shape, history};
+use crate::case;
 use crate::dialect::Dialect;
+use crate::platform::Platform;
 
-/// The quick tier holds every layout, range, direction and mode of three pages.
+const SHAPE: Shape =
+    Shape { platform: Platform::SwProtected, dialect: Dialect::RfcV4, steps: 12, pages: None };
+
+/// A seed in a report means the same history for whoever reads it. A change here is a change of what every seed means.
 #[test]
-fn quick_rows_are_complete() {
-    for dialect in Dialect::ALL {
-        let names: BTreeSet<String> =
-            rows(Tier::Quick, dialect).into_iter().map(|case| case.name).collect();
-        assert_eq!(names.len(), 64 * 6 * 2 * 3);
-        let without_toucher: BTreeSet<&str> =
-            names.iter().filter_map(|name| name.rsplit_once('-')).map(|(rest, _)| rest).collect();
-        assert_eq!(without_toucher.len(), names.len(), "one toucher for each");
+fn a_seed_is_a_history() {
+    let texts: Vec<String> = (0..3).map(|n| history(1, n, &SHAPE).to_string()).collect();
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+/// A longer history begins as the shorter one.
+#[test]
+fn steps_are_appended() {
+    for number in 0..50 {
+        let short = history(5, number, &SHAPE);
+        let long = history(5, number, &Shape { steps: 60, ..SHAPE });
+        assert_eq!(long.steps[..12], short.steps);
     }
 }
 
-/// In the quick tier each value of a column meets each value of every other column: who touched the pages and which bad
-/// call came before are no exception.
-#[test]
-fn quick_rows_cover_all_pairs() {
-    let mut pairs = BTreeSet::new();
-    for case in rows(Tier::Quick, Dialect::RfcV4) {
-        let mut parts: Vec<String> =
-            case.name.split(['.', '-']).skip(1).map(str::to_string).collect();
-        // Start and end are one column: the range.
-        let end = parts.remove(4);
-        parts[3] += &end;
-        let text = case.to_string();
-        parts.push(match (text.contains("zero+preserve"), text.contains("flags=0x4")) {
-            (true, false) => "both".into(),
-            (false, true) => "unknown".into(),
-            (false, false) => "none".into(),
-            (true, true) => unreachable!("one bad call at most"),
-        });
-        for (a, left) in parts.iter().enumerate() {
-            for (b, right) in parts.iter().enumerate().skip(a + 1) {
-                pairs.insert((a, left.clone(), b, right.clone()));
-            }
-        }
-    }
-    // The pages' states, range, direction, mode, toucher, bad call.
-    let values = [4, 4, 4, 6, 2, 3, 4, 3];
-    let mut all = 0;
-    for (a, left) in values.iter().enumerate() {
-        all += values[a + 1..].iter().map(|right| left * right).sum::<usize>();
-    }
-    assert_eq!(pairs.len(), all);
-}
-
-/// The full tier holds the whole product of three pages, four pages, and three pages at four boundaries; a row that is
-/// in both tiers reads the same in both.
-#[test]
-fn full_rows_are_complete() {
-    let full = rows(Tier::Full, Dialect::RfcV5);
-    let names: BTreeSet<&str> = full.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(full.len(), 64 * 6 * 2 * 5 * 4 + 256 * 10 * 2 * 3 + 4 * 64 * 6 * 2 * 3);
-    assert_eq!(names.len(), full.len());
-    for row in rows(Tier::Quick, Dialect::RfcV5).iter().step_by(7) {
-        let same = full.iter().find(|case| case.name == row.name);
-        assert_eq!(same, Some(row));
-    }
-}
-
-/// A row is a case like any other: it prints, parses back, and its text is short enough for a mail.
-#[test]
-fn rows_are_cases() {
-    for dialect in Dialect::ALL {
-        for row in rows(Tier::Full, dialect).iter().step_by(61) {
-            let text = row.to_string();
-            assert_eq!(parse("row", &text).as_deref(), Ok(&[row.clone()][..]), "{text}");
-            assert!(text.lines().count() <= 20, "{text}");
-        }
+proptest! {
+    /// Whatever the seed, a history has the steps that were asked for, each makes sense where it stands, and its text
+    /// parses back to it.
+    #[test]
+    fn histories_are_valid(
+        seed: u64,
+        number in 0u64..1000,
+        dialect in prop::sample::select(Dialect::ALL.to_vec()),
+        platform in prop::sample::select(Platform::ALL.to_vec()),
+        pages in prop::option::of(prop_oneof![1u64..20, 500u64..600, (1u64 << 20)..(2 << 20)]),
+    ) {
+        let shape = Shape { platform, dialect, steps: 50, pages };
+        let case = history(seed, number, &shape);
+        prop_assert_eq!(case.steps.len(), 50);
+        prop_assert!(pages.is_none_or(|pages| case.pages == pages));
+        prop_assert!(is_valid(platform, dialect, &case));
+        let parsed = case::parse("history", &case.to_string()).unwrap();
+        prop_assert_eq!(parsed, vec![case.canonical()]);
     }
 }

@@ -226,8 +226,12 @@ impl Oracle {
             let Some(page) = self.pages.get_mut(&number) else {
                 continue;
             };
-            // Never touched: zeros on first touch, whatever a mode did to it.
             if page.backing == Backing::Reserved {
+                // Never touched: zeros on first touch, whatever a mode did to it. But ZERO may be the touch that clears
+                // the memory, and what comes later then acts on it like on any other.
+                if *mode == Mode::Zero {
+                    page.backing = Backing::Allocated;
+                }
                 continue;
             }
             match mode {

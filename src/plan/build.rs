@@ -128,22 +128,26 @@ fn read_case(file: &Path) -> Result<String, String> {
     })
 }
 
+/// The id of a case: on the model it says so, so that nobody takes it for a kernel's.
+pub fn case_id(machine: MachineKind, platform: Platform, name: &str) -> String {
+    match machine {
+        MachineKind::Host => format!("{platform}.{name}"),
+        MachineKind::Model => format!("model.{platform}.{name}"),
+    }
+}
+
 fn plan(
     config: &MachineConfig,
     environment: &Environment,
     cases: &[Case],
     platforms: Option<&[String]>,
 ) -> Vec<PlannedCase> {
-    let prefix = match config.kind {
-        MachineKind::Host => "",
-        MachineKind::Model => "model.",
-    };
     let wanted = |p: &Platform| platforms.is_none_or(|names| names.iter().any(|n| n == p.name()));
     let mut planned = Vec::new();
     for platform in Platform::ALL.into_iter().filter(wanted) {
         for case in cases.iter().filter(|case| platforms_of(case).contains(&platform)) {
             planned.push(PlannedCase {
-                id: format!("{prefix}{platform}.{}", case.name),
+                id: case_id(config.kind, platform, &case.name),
                 platform: platform.name().into(),
                 clauses: case.clauses.clone(),
                 text: case.to_string(),

@@ -16,6 +16,6 @@ pub mod worker;
 
 pub use event::{Event, Sink};
 pub use headers::capability_numbers;
-pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, Options, run};
+pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, Options, run, suite};
 pub use probe::probe;
 pub use signals::interrupts;

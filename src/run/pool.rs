@@ -147,7 +147,7 @@ pub fn run(
 }
 
 /// Name and version of the program, with its commit where the build knew it.
-fn suite() -> String {
+pub fn suite() -> String {
     let version = concat!("gmem-conform ", env!("CARGO_PKG_VERSION"));
     match option_env!("GMEM_CONFORM_COMMIT") {
         Some(commit) => format!("{version} ({commit})"),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! guest_memfd, its mappings, and references on its pages.
 
-use std::io::{PipeReader, PipeWriter};
+use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 
@@ -94,7 +94,7 @@ impl HostView for Mapping {
         if spliced < 0 {
             return Err(Errno::last());
         }
-        Ok(Box::new(UndrainedPipe(reader, writer)))
+        Ok(Box::new(UndrainedPipe { reader, _writer: writer }))
     }
 
     fn sync_in_child(&self, _offset: u64, _length: u64) {}
@@ -108,10 +108,20 @@ impl Drop for Mapping {
     }
 }
 
-/// A pipe with a page in it: the reference is given back when the pipe goes. vmsplice(2) needs no privilege and no driver.
-struct UndrainedPipe(
-    #[expect(dead_code, reason = "kept open")] PipeReader,
-    #[expect(dead_code, reason = "kept open")] PipeWriter,
-);
+/// A pipe with a page in it: the reference is given back when the page is read. vmsplice(2) needs no privilege and no
+/// driver.
+struct UndrainedPipe {
+    reader: PipeReader,
+    /// Without a writer a read would end at once.
+    _writer: PipeWriter,
+}
 
 impl Pin for UndrainedPipe {}
+
+impl Drop for UndrainedPipe {
+    fn drop(&mut self) {
+        // To close the pipe would not do: a child that was forked meanwhile has it open, too. The page is there, so that
+        // the read neither waits nor fails; if it did, the reference would go with the last of the processes.
+        let _ = self.reader.read(&mut [0; PAGE_SIZE as usize]);
+    }
+}

@@ -56,7 +56,9 @@ fn by_mode_and_direction() {
                     [&[zero.clone(), zero][..], &touched, std::slice::from_ref(&pattern)].concat();
                 assert_eq!(found, want, "{dialect} {start} to {to}, {mode}");
                 assert_eq!(oracle.backing(0), Backing::Hole);
-                assert_eq!(oracle.backing(1), Backing::Reserved);
+                let cleared = mode == Mode::Zero;
+                let reserved = if cleared { Backing::Allocated } else { Backing::Reserved };
+                assert_eq!(oracle.backing(1), reserved);
                 for page in 0..6 {
                     assert!(clause(oracle.content_clause(page)).is_some(), "page {page}");
                     let want = if page < 5 { to } else { start };
@@ -65,6 +67,21 @@ fn by_mode_and_direction() {
             }
         }
     }
+}
+
+/// An allocated page that nobody has touched reads zeros after any conversion, until ZERO has cleared it: then nothing is
+/// promised of it after a conversion without a mode, like of any other page.
+#[test]
+fn zero_is_a_touch() {
+    let mut oracle = six(Dialect::RfcV4, Private);
+    convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
+    convert(&mut oracle, 1..2, Shared, Mode::Preserve);
+    convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
+    assert_eq!(oracle.content(1), Content::Zero);
+    convert(&mut oracle, 1..2, Shared, Mode::Zero);
+    assert_eq!(oracle.content(1), Content::Zero);
+    convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
+    assert_eq!(oracle.content(1), Content::Unknown);
 }
 
 /// The clause of a page says whether the mode acted on it because it was converted or because it was in the range.

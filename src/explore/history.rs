@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Making random histories.
+
+use super::raw;
+use super::rng::Rng;
+use super::rules::Rules;
+use crate::case::{Action, Attribute, Case, Look, Mode, Pages, SlotMap, Step, Toucher, View};
+use crate::case::{RawConvert, Requirement};
+use crate::dialect::Dialect;
+use crate::platform::Platform;
+use crate::uapi::PAGE_SIZE;
+
+/// Clauses that every history tests; one that fails names the clause that was broken instead.
+const CLAUSES: [&str; 4] = ["convert.accepted", "convert.range", "convert.precise", "memory.same"];
+
+/// Tries to find a step of a kind that makes sense, before a conversion, which always does, takes its place.
+const TRIES: usize = 16;
+
+/// Pages where kernels change their ways: a batch of folios (31), a large folio (512), 32 bits of bytes (4 GiB).
+const BOUNDARIES: [u64; 3] = [31, 512, 1 << 20];
+
+/// Memslots that a history uses.
+const SLOTS: u32 = 4;
+
+/// What kind of histories to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The platform that they run on.
+    pub platform: Platform,
+    /// The dialect that they are judged by.
+    pub dialect: Dialect,
+    /// Steps in each.
+    pub steps: usize,
+    /// Pages of the guest_memfd; `None` for all sizes, mostly small ones.
+    pub pages: Option<u64>,
+}
+
+/// History `number` of `seed`: the same for the same arguments on any machine.
+pub fn history(seed: u64, number: u64, shape: &Shape) -> Case {
+    let mut generator = Generator::new(Rng::new(seed, number), seed, number, shape);
+    while generator.case.steps.len() < shape.steps {
+        let step = generator.step();
+        generator.rules.follow(&step);
+        generator.case.steps.push(step);
+    }
+    generator.case
+}
+
+/// A step without comments.
+pub(super) fn plain(action: Action) -> Step {
+    Step { above: Vec::new(), action, expect: None, comment: None, line: 0 }
+}
+
+/// The kinds of steps.
+#[derive(Clone, Copy)]
+enum Kind {
+    Convert,
+    Raw,
+    Write,
+    Read,
+    Expect,
+    Touch,
+    Punch,
+    Allocate,
+    Pin,
+    Unpin,
+    SlotMap,
+    SlotDelete,
+    Remap,
+    Fork,
+    ChildExit,
+}
+
+struct Generator<'a> {
+    rng: Rng,
+    shape: &'a Shape,
+    case: Case,
+    rules: Rules,
+    /// Pages around which ranges begin and end.
+    anchors: Vec<u64>,
+    /// Pages that an access may have.
+    reach: u64,
+    /// Where the last step was: stories are about one place.
+    last: Pages,
+    letter: u8,
+}
+
+impl<'a> Generator<'a> {
+    fn new(mut rng: Rng, seed: u64, number: u64, shape: &'a Shape) -> Generator<'a> {
+        let pages = shape.pages.unwrap_or_else(|| match rng.below(100) {
+            0..80 => 2 + rng.below(11),
+            80..94 => 28 + rng.below(50),
+            94..97 => 505 + rng.below(40),
+            _ => (1 << 20) + 1 + rng.below(12),
+        });
+        let reach = match pages {
+            0..=12 => pages,
+            13..=80 => rng.pick(&[12, 40, 80]),
+            _ => rng.weighted(&[(7, 8), (2, 40), (1, 540)]),
+        };
+        let anchors = [0, pages].into_iter().chain(BOUNDARIES).filter(|page| *page <= pages);
+        // Without private memory a page cannot be made shared again.
+        let private = shape.platform.has_private_memory() && rng.chance(30);
+        let needs = match shape.platform.has_private_memory() {
+            true => Vec::new(),
+            false => vec![Requirement::Platform(vec![shape.platform])],
+        };
+        let case = Case {
+            about: Vec::new(),
+            name: format!("explore.{seed}-{number}"),
+            clauses: CLAUSES.map(String::from).into(),
+            pages,
+            start: if private { Attribute::Private } else { Attribute::Shared },
+            needs,
+            audit_end: false,
+            no_slots: rng.chance(15),
+            steps: Vec::new(),
+        };
+        let rules = Rules::new(shape.platform, shape.dialect, &case);
+        let anchors = anchors.collect();
+        Generator { rng, shape, case, rules, anchors, reach, last: 0..1, letter: b'X' }
+    }
+
+    /// The next step.
+    fn step(&mut self) -> Step {
+        for _ in 0..TRIES {
+            let kind = self.kind();
+            let Some(action) = self.action(kind) else { continue };
+            let step = plain(action);
+            if self.rules.permit(&step) {
+                return step;
+            }
+        }
+        plain(self.convert())
+    }
+
+    fn kind(&mut self) -> Kind {
+        let slots = self.rules.slots();
+        let missing =
+            slots.iter().map(|s| s.pages.end - s.pages.start).sum::<u64>() < self.case.pages;
+        let held = self.rules.held().next().is_some();
+        let when = |condition: bool, weight: u64| if condition { weight } else { 0 };
+        self.rng.weighted(&[
+            (30, Kind::Convert),
+            (5, Kind::Raw),
+            (22, Kind::Write),
+            (8, Kind::Read),
+            (2, Kind::Expect),
+            (4, Kind::Touch),
+            (6, Kind::Punch),
+            (5, Kind::Allocate),
+            (5, Kind::Pin),
+            (when(held, 5), Kind::Unpin),
+            (when(missing, 10), Kind::SlotMap),
+            (when(!slots.is_empty(), 2), Kind::SlotDelete),
+            (when(slots.is_empty(), 8), Kind::Remap),
+            (when(!self.rules.has_child(), 2), Kind::Fork),
+            (when(self.rules.has_child(), 1), Kind::ChildExit),
+        ])
+    }
+
+    /// A step of this kind, if there is one here.
+    fn action(&mut self, kind: Kind) -> Option<Action> {
+        Some(match kind {
+            Kind::Convert => self.convert(),
+            Kind::Raw => Action::Raw(self.raw()),
+            Kind::Write => {
+                let view = self.view();
+                let pages = self.accessible(view)?;
+                self.letter = if self.letter == b'X' { b'A' } else { self.letter + 1 };
+                Action::Write { view, pages, letter: self.letter }
+            }
+            Kind::Read => {
+                let view = self.view();
+                Action::Read { view, pages: self.accessible(view)? }
+            }
+            Kind::Expect => {
+                let view = self.view();
+                if view != View::Guest && self.rng.chance(50) {
+                    let pages = self.run(|rules, page| rules.must_fault(view, page))?;
+                    Action::Expect { view, pages, look: Look::Fault }
+                } else {
+                    Action::Expect { view, pages: self.accessible(view)?, look: Look::Any }
+                }
+            }
+            Kind::Touch => {
+                let who = self.rng.pick(&[Toucher::Host, Toucher::Guest, Toucher::Both]);
+                Action::Touch { who, pages: self.range(self.reach) }
+            }
+            Kind::Punch => Action::Punch(self.range(u64::MAX)),
+            Kind::Allocate => Action::Allocate(self.range(self.reach.max(64))),
+            Kind::Pin => {
+                let longest = 1 + self.rng.below(2);
+                let pages = self.accessible(View::Host)?;
+                Action::Pin(pages.start..pages.end.min(pages.start + longest))
+            }
+            Kind::Unpin => {
+                let held: Vec<u64> = self.rules.held().collect();
+                let page = self.rng.pick(&held);
+                Action::Unpin(page..page + 1)
+            }
+            Kind::SlotMap => Action::SlotMap(self.slot()?),
+            Kind::SlotDelete => {
+                let slots: Vec<u32> = self.rules.slots().iter().map(|s| s.slot).collect();
+                Action::SlotDelete(self.rng.pick(&slots))
+            }
+            Kind::Remap => Action::Remap,
+            Kind::Fork => Action::ChildFork,
+            Kind::ChildExit => Action::ChildExit,
+        })
+    }
+
+    fn convert(&mut self) -> Action {
+        let pages = self.range(u64::MAX);
+        let there = self.rules.attribute(pages.start);
+        // A conversion that changes something is the more interesting one, but not the only one.
+        let to = match (there, self.rng.chance(70)) {
+            (Attribute::Shared, true) | (Attribute::Private, false) => Attribute::Private,
+            (Attribute::Shared, false) | (Attribute::Private, true) => Attribute::Shared,
+        };
+        Action::Convert { pages, to, mode: self.mode(to) }
+    }
+
+    fn mode(&mut self, to: Attribute) -> Mode {
+        if !self.shape.dialect.has_content_modes() {
+            return self.rng.weighted(&[(95, Mode::Unspecified), (5, Mode::Preserve)]);
+        }
+        // ZERO to private is refused always.
+        let zero = if to == Attribute::Private { 1 } else { 4 };
+        self.rng.weighted(&[(4, Mode::Unspecified), (zero, Mode::Zero), (4, Mode::Preserve)])
+    }
+
+    /// A conversion with something wrong or odd about its arguments.
+    fn raw(&mut self) -> RawConvert {
+        let pages = self.range(u64::MAX);
+        let to = self.rng.pick(&[Attribute::Shared, Attribute::Private]);
+        let call = RawConvert {
+            offset: pages.start * PAGE_SIZE,
+            size: (pages.end - pages.start) * PAGE_SIZE,
+            attributes: to.bits(),
+            flags: self.mode(to).bits(),
+            ..RawConvert::default()
+        };
+        raw::distort(&mut self.rng, call, self.case.pages)
+    }
+
+    /// Who accesses memory next.
+    fn view(&mut self) -> View {
+        let child = if self.rules.has_child() { 3 } else { 0 };
+        self.rng.weighted(&[(5, View::Host), (5, View::Guest), (child, View::Child)])
+    }
+
+    /// Pages that `view` may access.
+    fn accessible(&mut self, view: View) -> Option<Pages> {
+        self.run(|rules, page| rules.may_access(view, page))
+    }
+
+    /// Neighbouring pages of some range for which `wanted` holds.
+    fn run(&mut self, wanted: impl Fn(&Rules, u64) -> bool) -> Option<Pages> {
+        let range = self.range(self.reach);
+        let mut runs: Vec<Pages> = Vec::new();
+        for page in range.filter(|page| wanted(&self.rules, *page)) {
+            match runs.last_mut() {
+                Some(last) if last.end == page => last.end += 1,
+                _ => runs.push(page..page + 1),
+            }
+        }
+        let index = self.rng.below(runs.len().max(1) as u64) as usize;
+        runs.get(index).cloned()
+    }
+
+    /// A memslot for pages that none maps, at a place that may be taken.
+    fn slot(&mut self) -> Option<SlotMap> {
+        let taken = self.rules.slots();
+        let slot = (0..SLOTS).find(|slot| taken.iter().all(|t| t.slot != *slot))?;
+        let wanted = self.range(u64::MAX);
+        // All pages up to the next memslot, most of the time: then the guest takes part again.
+        let start = (wanted.start..wanted.end).take(64).find(|p| !self.rules.is_mapped(*p))?;
+        let limit = taken.iter().map(|t| t.pages.start).filter(|p| *p > start).min();
+        let limit = limit.unwrap_or(self.case.pages);
+        let end = if self.rng.chance(70) { limit } else { wanted.end.min(limit) };
+        let start = if taken.is_empty() && self.rng.chance(50) { 0 } else { start };
+        let at = self.rng.pick(&[start, start, 0, 1, 511, 1000, 1 << 18]);
+        Some(SlotMap { slot, pages: start..end.max(start + 1), at })
+    }
+
+    /// Pages of the file, at most `longest`.
+    fn range(&mut self, longest: u64) -> Pages {
+        let pages = self.case.pages;
+        let mut range = match self.rng.below(100) {
+            0..45 => self.nearby(),
+            45..52 => 0..pages,
+            52..60 => {
+                let (a, b) = (self.page(), self.page());
+                a.min(b)..a.max(b) + 1
+            }
+            _ => {
+                let start = self.page();
+                let most = self.reach.min(longest).min(pages);
+                // Short ones more often.
+                let most = 1 + self.rng.below(most);
+                start..start + 1 + self.rng.below(most)
+            }
+        };
+        range.start = range.start.min(pages - 1);
+        range.end = range.end.clamp(range.start + 1, pages);
+        range.end = range.end.min(range.start.saturating_add(longest));
+        self.last = range.clone();
+        range
+    }
+
+    /// A range that begins or ends where the last one does, or beside it.
+    fn nearby(&mut self) -> Pages {
+        let Pages { start, end } = self.last.clone();
+        match self.rng.below(10) {
+            0..4 => start..end,
+            4 => start..end + 1,
+            5 => start.saturating_sub(1)..end,
+            6 => start + 1..end,
+            7 => start..end.saturating_sub(1),
+            8 => end..end + (end - start),
+            _ => start.saturating_sub(end - start)..start,
+        }
+    }
+
+    /// A page, near a boundary rather than not.
+    fn page(&mut self) -> u64 {
+        let last = self.case.pages - 1;
+        if self.rng.chance(35) && self.case.pages <= 80 {
+            return self.rng.below(self.case.pages);
+        }
+        let anchor = self.rng.pick(&self.anchors);
+        (anchor + self.rng.below(5)).saturating_sub(2).min(last)
+    }
+}
