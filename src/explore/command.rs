@@ -138,8 +138,8 @@ struct Explorer<'a> {
     failed: usize,
     /// The ways in which they failed, and the file that shows each.
     findings: Vec<(Symptom, String)>,
-    /// Whether something went wrong that is no history's fault: a worker that died between two, a kernel that complained
-    /// after the last.
+    /// Whether something went wrong that is no history's fault: a worker that died between two, a kernel that
+    /// complained after the last.
     broken: bool,
     /// Whether the user wants to end the program.
     interrupted: bool,

@@ -33,8 +33,8 @@ pub(super) struct Symptom {
 }
 
 impl Symptom {
-    /// Whether `record` shows it: in all, or, `loosely`, in that a promise is broken by what a call returned or by what a
-    /// view saw, whichever it was.
+    /// Whether `record` shows it: in all, or, `loosely`, in that a promise is broken by what a call returned or by what
+    /// a view saw, whichever it was.
     fn shows(&self, record: &CaseRecord, loosely: bool) -> bool {
         let other = Symptom::of(record);
         other == *self || loosely && (Symptom { clause: self.clause.clone(), ..other }) == *self

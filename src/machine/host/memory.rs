@@ -120,8 +120,8 @@ impl Pin for UndrainedPipe {}
 
 impl Drop for UndrainedPipe {
     fn drop(&mut self) {
-        // To close the pipe would not do: a child that was forked meanwhile has it open, too. The page is there, so that
-        // the read neither waits nor fails; if it did, the reference would go with the last of the processes.
+        // To close the pipe would not do: a child that was forked meanwhile has it open, too. The page is in it, so the
+        // read does not wait; should it fail, the reference goes with the last of the processes.
         let _ = self.reader.read(&mut [0; PAGE_SIZE as usize]);
     }
 }
