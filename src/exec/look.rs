@@ -16,7 +16,7 @@ use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
 
 /// Pages that a guest command reads or writes, and what for.
-pub(super) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
+pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
     let broken = |what: String| {
         Stop::broken("guest.access", format!("guest cannot {doing} page {page}: {what}"))
             .at("guest", page, None)

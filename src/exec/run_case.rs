@@ -14,6 +14,7 @@ use crate::oracle::Oracle;
 use crate::platform::Platform;
 use crate::results::{Blame, Observation, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+use crate::scenario;
 use crate::uapi::CapabilityNumbers;
 
 /// The dialect that the model speaks when none is asked for.
@@ -79,12 +80,6 @@ fn run(
     observations: &mut Vec<Observation>,
 ) -> Result<(), Stop> {
     let suite = |why: String| Stop::error(Blame::Suite, why);
-    let case = match case::parse("case", text).map_err(|e| suite(e.to_string()))?.as_slice() {
-        [case] => case.clone(),
-        cases => {
-            return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
-        }
-    };
     let platform = Platform::from_name(platform)
         .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
     let dialect = config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
@@ -96,6 +91,15 @@ fn run(
         capability_numbers: capability_numbers(config),
         // The guest's deadline comes first, so that its hanging is told from the host's.
         guest_deadline: Duration::from_secs(timeout_s.max(1)) / 2,
+    };
+    if let Some(result) = scenario::run(text, &setup, progress, observations) {
+        return result;
+    }
+    let case = match case::parse("case", text).map_err(|e| suite(e.to_string()))?.as_slice() {
+        [case] => case.clone(),
+        cases => {
+            return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
+        }
     };
     let mut session = Session::start(&setup, &case)?;
     let result = steps(&mut session, &case, progress);

@@ -38,7 +38,7 @@ pub(super) enum After {
 }
 
 /// What a case runs against.
-pub(super) struct Setup<'a> {
+pub(crate) struct Setup<'a> {
     pub machine: &'a dyn Machine,
     pub platform: Platform,
     pub dialect: Dialect,
@@ -240,11 +240,11 @@ fn salt(name: &str) -> u16 {
 }
 
 /// A call that has nothing to do with conversions failed.
-pub(super) fn failed(call: &str, errno: Errno) -> Stop {
+pub(crate) fn failed(call: &str, errno: Errno) -> Stop {
     Stop::error(Blame::Machine, format!("{call} failed with {errno}"))
 }
 
 /// The VM could not be launched.
-pub(super) fn launch_failed(error: &LaunchError) -> Stop {
+pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
     Stop::error(Blame::Machine, format!("failed to {error}"))
 }

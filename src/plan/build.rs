@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::needs::unmet_by_scenario;
 use super::{nearest, platforms_of, unmet};
 use crate::case::{self, Case};
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
 use crate::run::protocol::{MachineConfig, MachineKind};
+use crate::scenario::{SCENARIOS, Scenario};
 
 /// One line of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct PlannedCase {
     pub platform: String,
     /// The clauses that the case tests.
     pub clauses: Vec<String>,
-    /// The case in canonical text.
+    /// The case in canonical text; for a scenario the line that names it.
     pub text: String,
     /// What it needs that is not there; the case runs if this is empty.
     pub unmet: Vec<Need>,
@@ -58,7 +60,7 @@ pub fn build(
 ) -> Result<Vec<PlannedCase>, String> {
     check_required(environment, &selection.required)?;
     let cases = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
-    let all = plan(config, environment, &cases, selection.platforms.as_deref());
+    let all = plan(config, environment, &cases, SCENARIOS, selection.platforms.as_deref());
     check_unique(&all)?;
     // A filter that matches nothing is a mistake, even when another one matches.
     let ids = || all.iter().map(|case| case.id.as_str());
@@ -96,7 +98,7 @@ pub fn from_files(
         let text = read_case(file)?;
         let cases =
             case::parse(&file.to_string_lossy(), &text).map_err(|error| error.to_string())?;
-        let of_file = plan(config, environment, &cases, platforms);
+        let of_file = plan(config, environment, &cases, &[], platforms);
         if of_file.is_empty() {
             return Err(format!(
                 "{}: no case of it is for the platforms asked for",
@@ -124,6 +126,7 @@ fn plan(
     config: &MachineConfig,
     environment: &Environment,
     cases: &[Case],
+    scenarios: &'static [Scenario],
     platforms: Option<&[String]>,
 ) -> Vec<PlannedCase> {
     let prefix = match config.kind {
@@ -140,6 +143,18 @@ fn plan(
                 clauses: case.clauses.clone(),
                 text: case.to_string(),
                 unmet: unmet(case, platform, environment),
+            });
+        }
+        if !Scenario::platforms().any(|p| p == platform) {
+            continue;
+        }
+        for scenario in scenarios {
+            planned.push(PlannedCase {
+                id: format!("{prefix}{platform}.{}", scenario.name),
+                platform: platform.name().into(),
+                clauses: scenario.clauses.iter().map(|id| id.to_string()).collect(),
+                text: scenario.text(),
+                unmet: unmet_by_scenario(scenario, platform, environment),
             });
         }
     }
