@@ -9,6 +9,7 @@
 //! * [`report`]: results as text, TAP and JSON.
 //! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
+//! * [`scenario`], in the same place: what the case language cannot say.
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
 
@@ -29,4 +30,5 @@ pub mod platform;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod scenario;
 pub mod uapi;

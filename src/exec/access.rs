@@ -20,7 +20,7 @@ fn address(view: &dyn HostView, page: u64) -> *mut u64 {
 }
 
 /// Reads a page.
-pub(super) fn read_page(view: &dyn HostView, page: u64) -> Result<PageBytes, BusError> {
+pub(crate) fn read_page(view: &dyn HostView, page: u64) -> Result<PageBytes, BusError> {
     let mut words = [0u64; WORDS];
     // SAFETY: the handler is installed before a session starts; the page is in the view, the buffer is ours.
     unsafe { guard::copy(words.as_mut_ptr(), address(view, page), WORDS) }?;
@@ -32,7 +32,7 @@ pub(super) fn read_page(view: &dyn HostView, page: u64) -> Result<PageBytes, Bus
 }
 
 /// Writes a page.
-pub(super) fn write_page(
+pub(crate) fn write_page(
     view: &dyn HostView,
     page: u64,
     bytes: &PageBytes,
@@ -48,7 +48,7 @@ pub(super) fn write_page(
 }
 
 /// Reads word `index` of a page.
-pub(super) fn read_word(view: &dyn HostView, page: u64, index: usize) -> Result<u64, BusError> {
+pub(crate) fn read_word(view: &dyn HostView, page: u64, index: usize) -> Result<u64, BusError> {
     assert!(index < WORDS);
     let mut word = 0;
     // SAFETY: as in `read_page`, and the index is within the page.
@@ -57,7 +57,7 @@ pub(super) fn read_word(view: &dyn HostView, page: u64, index: usize) -> Result<
 }
 
 /// Writes word `index` of a page.
-pub(super) fn write_word(
+pub(crate) fn write_word(
     view: &dyn HostView,
     page: u64,
     index: usize,

@@ -104,6 +104,7 @@ impl Session<'_> {
         self.watch_ends(range.start, range.end);
         Ok(match returned.result {
             Ok(()) => {
+                self.converted = true;
                 self.refused.retain(|(r, _)| r.end <= range.start || range.end <= r.start);
                 After::Converted(range)
             }

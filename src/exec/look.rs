@@ -16,7 +16,7 @@ use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
 
 /// Pages that a guest command reads or writes, and what for.
-pub(super) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
+pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
     let broken = |what: String| {
         Stop::broken("guest.access", format!("guest cannot {doing} page {page}: {what}"))
             .at("guest", page, None)
@@ -301,7 +301,12 @@ impl Session<'_> {
             After::Converted(_) => self.oracle.attribute_clause(page),
             After::Nothing => self.refusal(page).unwrap_or_else(|| {
                 let seen = self.touched.contains(&(page, view));
-                if seen { otherwise } else { self.oracle.attribute_clause(page) }
+                match self.oracle.attribute_clause(page) {
+                    _ if seen => otherwise,
+                    // Nobody has looked since a conversion of other pages.
+                    "fresh.attribute" if self.converted => "convert.precise",
+                    clause => clause,
+                }
             }),
         }
     }

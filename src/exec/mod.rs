@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Running the steps of a case against one VM, in a worker process.
 
-mod access;
+pub(crate) mod access;
 mod audit;
 mod child;
 mod convert;
@@ -14,5 +14,8 @@ mod session;
 mod steps;
 mod stop;
 
+pub(crate) use look::guest_stop;
 pub use probe::probe;
 pub use run_case::Executor;
+pub(crate) use session::{Setup, failed, launch_failed};
+pub(crate) use stop::Stop;

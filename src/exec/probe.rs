@@ -12,6 +12,7 @@ use crate::machine::{GuestMemfd, Machine};
 use crate::platform::Platform;
 use crate::results::{Environment, Need, PlatformState};
 use crate::run::protocol::{MachineConfig, MachineKind};
+use crate::scenario;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD,
     KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_VM_TYPES, MODE_ZERO,
@@ -39,6 +40,10 @@ pub fn probe(config: &MachineConfig) -> Environment {
     let missing = match open_machine(config) {
         Ok(machine) => {
             environment.capabilities = capabilities(&*machine, config);
+            // The model has no kernel around it.
+            if config.kind == MachineKind::Host {
+                environment.capabilities.extend(scenario::ask(&*machine));
+            }
             let asked = ask_dialect(&*machine, &mut environment.remarks);
             environment.dialect = asked.as_ref().ok().map(|found| match config.dialect {
                 Some(forced) if *found != Dialect::None => {

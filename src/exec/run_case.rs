@@ -14,6 +14,7 @@ use crate::oracle::Oracle;
 use crate::platform::{Guest, Platform};
 use crate::results::{Blame, Observation, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+use crate::scenario;
 use crate::uapi::CapabilityNumbers;
 
 /// The dialect that the model speaks when none is asked for.
@@ -102,14 +103,22 @@ impl Executor {
         observations: &mut Vec<Observation>,
     ) -> Result<(), Stop> {
         let suite = |why: String| Stop::error(Blame::Suite, why);
-        let cases = case::parse("case", text).map_err(|e| suite(e.to_string()))?;
-        let [case] = cases.as_slice() else {
-            return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
-        };
         let platform = Platform::from_name(platform)
             .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
         let dialect =
             self.config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
+        if self.machine.is_none() {
+            let machine = open_machine(&self.config);
+            self.machine = Some(machine.map_err(|e| Stop::error(Blame::Machine, e))?);
+        }
+        let setup = self.setup(platform, dialect, timeout)?;
+        if let Some(result) = scenario::run(text, &setup, progress, observations) {
+            return result;
+        }
+        let cases = case::parse("case", text).map_err(|e| suite(e.to_string()))?;
+        let [case] = cases.as_slice() else {
+            return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
+        };
         let job = Job { case, platform, dialect, timeout };
 
         let used = self.used.take().filter(|(of, ..)| *of == platform);
@@ -143,31 +152,39 @@ impl Executor {
         progress: &mut dyn FnMut(usize),
         observations: &mut Vec<Observation>,
     ) -> Result<(), Stop> {
-        if self.machine.is_none() {
-            let machine = open_machine(&self.config);
-            self.machine = Some(machine.map_err(|e| Stop::error(Blame::Machine, e))?);
-        }
-        let Some(machine) = &self.machine else { unreachable!("opened above") };
-        // The guest's deadline comes first, so that its hanging is told from the host's.
-        let guest_deadline = job.timeout / 2;
+        let setup = self.setup(job.platform, job.dialect, job.timeout)?;
         let guest = match guest {
             Some(guest) => guest,
-            None => Guest::launch(&**machine, job.platform, guest_deadline)
+            None => Guest::launch(setup.machine, job.platform, setup.guest_deadline)
                 .map_err(|e| launch_failed(&e))?,
-        };
-        let setup = Setup {
-            machine: &**machine,
-            platform: job.platform,
-            dialect: job.dialect,
-            capability_numbers: capability_numbers(&self.config),
-            guest_deadline,
         };
         let mut session = Session::start(&setup, job.case, guest)?;
         let result = steps(&mut session, job.case, progress);
         observations.extend(session.take_observations());
         result?;
-        self.used = session.finish()?.map(|guest| (job.platform, guest, passed + 1));
+        let guest = session.finish()?;
+        self.used = guest.map(|guest| (job.platform, guest, passed + 1));
         Ok(())
+    }
+
+    /// What a case or a scenario runs against, once the machine has been opened.
+    fn setup(
+        &self,
+        platform: Platform,
+        dialect: Dialect,
+        timeout: Duration,
+    ) -> Result<Setup<'_>, Stop> {
+        let Some(machine) = &self.machine else {
+            return Err(Stop::error(Blame::Suite, "the machine has not been opened"));
+        };
+        Ok(Setup {
+            machine: &**machine,
+            platform,
+            dialect,
+            capability_numbers: capability_numbers(&self.config),
+            // The guest's deadline comes first, so that its hanging is told from the host's.
+            guest_deadline: timeout / 2,
+        })
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) enum After {
 }
 
 /// What a case runs against.
-pub(super) struct Setup<'a> {
+pub(crate) struct Setup<'a> {
     pub machine: &'a dyn Machine,
     pub platform: Platform,
     pub dialect: Dialect,
@@ -63,6 +63,8 @@ pub(super) struct Session<'a> {
     pub edges: BTreeSet<u64>,
     /// Ranges of refused calls since they were last converted, with the clause that says that they had no effect.
     pub refused: Vec<(Range<u64>, &'static str)>,
+    /// Whether a conversion has succeeded.
+    pub converted: bool,
     /// Where a deleted slot's pages were.
     pub former_slots: Vec<SlotMap>,
     /// Contents before an unspecified conversion, and the line and direction of it, until somebody looks.
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             touched: BTreeSet::new(),
             edges: BTreeSet::from([0, case.pages - 1]),
             refused: Vec::new(),
+            converted: false,
             former_slots: Vec::new(),
             before: BTreeMap::new(),
             observations: BTreeSet::new(),
@@ -254,11 +257,11 @@ fn salt(name: &str) -> u16 {
 }
 
 /// A call that has nothing to do with conversions failed.
-pub(super) fn failed(call: &str, errno: Errno) -> Stop {
+pub(crate) fn failed(call: &str, errno: Errno) -> Stop {
     Stop::error(Blame::Machine, format!("{call} failed with {errno}"))
 }
 
 /// The VM could not be launched.
-pub(super) fn launch_failed(error: &LaunchError) -> Stop {
+pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
     Stop::error(Blame::Machine, format!("failed to {error}"))
 }

@@ -6,7 +6,7 @@ use crate::results::{Blame, Failure, Verdict};
 
 /// A case ended early. Boxed: it travels through every `?`, and is large.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     pub verdict: Verdict,
     pub failure: Box<Failure>,
 }

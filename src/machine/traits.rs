@@ -50,8 +50,8 @@ pub trait Vm {
     fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>>;
 }
 
-/// A guest_memfd file descriptor. Closed when dropped; mappings of it live on.
-pub trait GuestMemfd {
+/// A guest_memfd file descriptor. Closed when dropped; mappings of it live on. Any thread may use it, several at once.
+pub trait GuestMemfd: Send + Sync {
     /// The descriptor, for `kvm_userspace_memory_region2::guest_memfd`. Nothing may be read or written through it.
     fn fd(&self) -> BorrowedFd<'_>;
     /// `KVM_SET_MEMORY_ATTRIBUTES2`. On most failures the machine writes `error_offset` back into `*argument`.
@@ -70,8 +70,9 @@ pub trait GuestMemfd {
 
 /// The host's view of a guest_memfd: a mapping of it in this process, unmapped when dropped.
 ///
-/// An access to a private page of it is a SIGBUS, on both machines; [`crate::exec::guard`] is the way to try one.
-pub trait HostView {
+/// An access to a private page of it is a SIGBUS, on both machines; [`crate::exec::guard`] is the way to try one. Any
+/// thread may do so, several at once: what they reach is memory that a guest may change at any time anyway.
+pub trait HostView: Send + Sync {
     /// Address of the first byte.
     fn address(&self) -> *mut u8;
     /// Length in bytes.

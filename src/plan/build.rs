@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::needs::unmet_by_scenario;
 use super::{nearest, platforms_of, unmet};
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
@@ -11,6 +12,7 @@ use crate::explore::layouts::{self, Tier};
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
 use crate::run::protocol::{MachineConfig, MachineKind};
+use crate::scenario::{SCENARIOS, Scenario};
 
 /// One line of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct PlannedCase {
     pub platform: String,
     /// The clauses that the case tests.
     pub clauses: Vec<String>,
-    /// The case in canonical text.
+    /// The case in canonical text; for a scenario the line that names it.
     pub text: String,
     /// What it needs that is not there; the case runs if this is empty.
     pub unmet: Vec<Need>,
@@ -66,7 +68,7 @@ pub fn build(
     // Without the interface every row is skipped, so it does not matter for which dialect they are.
     let dialect = environment.dialect.filter(|d| *d != Dialect::None).unwrap_or(Dialect::RfcV4);
     cases.extend(layouts::rows(selection.tier, dialect));
-    let all = plan(config, environment, &cases, selection.platforms.as_deref());
+    let all = plan(config, environment, &cases, SCENARIOS, selection.platforms.as_deref());
     check_unique(&all)?;
     // A filter that matches nothing is a mistake, even when another one matches.
     let ids = || all.iter().map(|case| case.id.as_str());
@@ -104,7 +106,7 @@ pub fn from_files(
         let text = read_case(file)?;
         let cases =
             case::parse(&file.to_string_lossy(), &text).map_err(|error| error.to_string())?;
-        let of_file = plan(config, environment, &cases, platforms);
+        let of_file = plan(config, environment, &cases, &[], platforms);
         if of_file.is_empty() {
             return Err(format!(
                 "{}: no case of it is for the platforms asked for",
@@ -140,6 +142,7 @@ fn plan(
     config: &MachineConfig,
     environment: &Environment,
     cases: &[Case],
+    scenarios: &'static [Scenario],
     platforms: Option<&[String]>,
 ) -> Vec<PlannedCase> {
     let wanted = |p: &Platform| platforms.is_none_or(|names| names.iter().any(|n| n == p.name()));
@@ -152,6 +155,18 @@ fn plan(
                 clauses: case.clauses.clone(),
                 text: case.to_string(),
                 unmet: unmet(case, platform, environment),
+            });
+        }
+        if !Scenario::platforms().any(|p| p == platform) {
+            continue;
+        }
+        for scenario in scenarios {
+            planned.push(PlannedCase {
+                id: case_id(config.kind, platform, scenario.name),
+                platform: platform.name().into(),
+                clauses: scenario.clauses.iter().map(|id| id.to_string()).collect(),
+                text: scenario.text(),
+                unmet: unmet_by_scenario(scenario, platform, environment),
             });
         }
     }

@@ -3,6 +3,10 @@
 
 use super::{nearest, platforms_of};
 use crate::case::{self, Case};
+use crate::scenario::{SCENARIOS, Scenario};
+
+/// Where the description of a scenario is wrapped.
+const ABOUT_WIDTH: usize = 100;
 
 /// A case, its clauses and its needs, for people; `id` with or without machine and platform. The error names the nearest
 /// ids.
@@ -14,21 +18,58 @@ pub fn explain(id: &str) -> Result<String, String> {
     let wanted = id.strip_prefix("model.").unwrap_or(id);
     let found = cases.iter().find(|c| c.name == wanted || ids(c).iter().any(|i| i == wanted));
     let Some(case) = found else {
-        let all: Vec<String> = cases.iter().flat_map(ids).collect();
+        let names = || SCENARIOS.iter().flat_map(scenario_ids);
+        if let Some(scenario) = SCENARIOS
+            .iter()
+            .find(|s| s.name == wanted || scenario_ids(s).iter().any(|i| i == wanted))
+        {
+            return Ok(explain_scenario(scenario));
+        }
+        let all: Vec<String> = cases.iter().flat_map(ids).chain(names()).collect();
         let near = nearest(all.iter().map(String::as_str), wanted).join("\n  ");
         return Err(format!("there is no case `{id}`; the nearest ids are\n  {near}"));
     };
-    let mut out = format!("{case}\nclauses\n");
-    for id in &case.clauses {
-        // The parser has checked that the clause exists.
+    let clauses = case.clauses.iter().map(String::as_str);
+    Ok(format!("{case}{}", clauses_and_ids(clauses, ids(case))))
+}
+
+fn scenario_ids(scenario: &Scenario) -> Vec<String> {
+    Scenario::platforms().map(|platform| format!("{platform}.{}", scenario.name)).collect()
+}
+
+/// What there is to say about a scenario: it has no steps to show.
+fn explain_scenario(scenario: &Scenario) -> String {
+    let mut out = String::new();
+    let mut line = String::from("#");
+    for word in scenario.about.split_whitespace() {
+        if line.len() + 1 + word.len() > ABOUT_WIDTH {
+            out += &line;
+            out += "\n";
+            line = String::from("#");
+        }
+        line += " ";
+        line += word;
+    }
+    out += &format!("{line}\n{}", scenario.text());
+    if let Some(facility) = scenario.needs {
+        out += &format!("needs {}\n", facility.name());
+    }
+    out + &clauses_and_ids(scenario.clauses.iter().copied(), scenario_ids(scenario))
+}
+
+/// The clauses with their words and sources, and the ids.
+fn clauses_and_ids<'a>(clauses: impl Iterator<Item = &'a str>, ids: Vec<String>) -> String {
+    let mut out = String::from("\nclauses\n");
+    for id in clauses {
+        // The parser, or a test for scenarios, has checked that the clause exists.
         let Some(clause) = case::clause(id) else {
             continue;
         };
         out += &format!("  {}\n    {}\n    source: {}\n", clause.id, clause.text, clause.source);
     }
     out += "runs as\n";
-    for id in ids(case) {
+    for id in ids {
         out += &format!("  {id}\n");
     }
-    Ok(out)
+    out
 }

@@ -5,6 +5,7 @@ use crate::case::{Attribute, Case, Requirement};
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
+use crate::scenario::Scenario;
 
 /// The platforms that a case is planned on: those that it names, or all that have private memory.
 pub fn platforms_of(case: &Case) -> Vec<Platform> {
@@ -17,11 +18,7 @@ pub fn platforms_of(case: &Case) -> Vec<Platform> {
 
 /// Everything that a case needs on a platform and that is not there.
 pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<Need> {
-    let state = environment.platforms.iter().find(|p| p.name == platform.name());
-    let mut unmet = match state {
-        Some(state) => state.missing.clone(),
-        None => vec![Need::new("unknown-platform", format!("nothing is known of {platform} here"))],
-    };
+    let mut unmet = missing(platform, environment);
     // Without a dialect the platform is missing, and nothing more can be said.
     let Some(dialect) = environment.dialect.filter(|_| unmet.is_empty()) else {
         return unmet;
@@ -71,6 +68,27 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
     }
     unmet.dedup();
     unmet
+}
+
+/// Everything that a scenario needs on a platform and that is not there.
+pub(super) fn unmet_by_scenario(
+    scenario: &Scenario,
+    platform: Platform,
+    environment: &Environment,
+) -> Vec<Need> {
+    let missing = missing(platform, environment);
+    if !missing.is_empty() {
+        return missing;
+    }
+    scenario.needs.and_then(|facility| facility.unmet(environment)).into_iter().collect()
+}
+
+/// Why a platform cannot run here; empty when it can.
+fn missing(platform: Platform, environment: &Environment) -> Vec<Need> {
+    match environment.platforms.iter().find(|p| p.name == platform.name()) {
+        Some(state) => state.missing.clone(),
+        None => vec![Need::new("unknown-platform", format!("nothing is known of {platform} here"))],
+    }
 }
 
 fn no_content_modes() -> Need {

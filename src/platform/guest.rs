@@ -9,7 +9,7 @@ use super::mailbox::{self, Answer, Command};
 use super::memory::PayloadMemory;
 use super::page_tables::PageTables;
 use super::plain;
-use super::stop::{GuestStop, run_until};
+use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
 use crate::errno::Errno;
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{COPY_BUFFER, IMAGE, PAYLOAD_SIZE, doorbell};
@@ -32,6 +32,8 @@ pub struct Guest {
     sequence: u64,
     /// Whether the vCPU waits for a command, rather than being somewhere inside one.
     ready: bool,
+    /// How often the vCPU is run again, in one command, after `KVM_EXIT_MEMORY_FAULT`.
+    memory_fault_retries: u32,
 }
 
 /// What a platform's launch sequence makes.
@@ -56,8 +58,15 @@ impl Guest {
                 unsafe { plain::create(machine, platform, PAYLOAD_SLOT, &memory) }?
             }
         };
-        let mut guest =
-            Guest { vcpu, vm, memory, page_tables: PageTables::new(), sequence: 0, ready: false };
+        let mut guest = Guest {
+            vcpu,
+            vm,
+            memory,
+            page_tables: PageTables::new(),
+            sequence: 0,
+            ready: false,
+            memory_fault_retries: MEMORY_FAULT_RETRIES,
+        };
         guest.map(0, PAYLOAD_SIZE)?;
         guest.start(deadline)?;
         Ok(guest)
@@ -75,6 +84,12 @@ impl Guest {
         mapped.map_err(|_| LaunchError::NoRoom { gpa, size })
     }
 
+    /// Lets one command survive `retries` exits with `KVM_EXIT_MEMORY_FAULT`: while conversions go on all the time, each
+    /// access of it may meet one.
+    pub fn set_memory_fault_retries(&mut self, retries: u32) {
+        self.memory_fault_retries = retries;
+    }
+
     /// Has the guest execute `command`.
     ///
     /// After an error the guest is somewhere inside the command, and takes no other until [`Guest::reset`].
@@ -87,7 +102,8 @@ impl Guest {
         self.sequence += 1;
         mailbox::put(&mut self.memory, self.sequence, command);
         self.ready = false;
-        let retries = run_until(&mut *self.vcpu, &self.memory, doorbell::DONE, deadline)?;
+        let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
+        let retries = run_until(vcpu, &self.memory, doorbell::DONE, limit, deadline)?;
         let answer = mailbox::take(&self.memory, self.sequence, retries);
         let answer = answer.map_err(GuestStop::BadAnswer)?;
         self.ready = true;
@@ -119,7 +135,8 @@ impl Guest {
     fn start(&mut self, deadline: Instant) -> Result<(), LaunchError> {
         self.memory.load(IMAGE, plain::PAYLOAD);
         plain::set_registers(&*self.vcpu)?;
-        run_until(&mut *self.vcpu, &self.memory, doorbell::READY, deadline)
+        let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
+        run_until(vcpu, &self.memory, doorbell::READY, limit, deadline)
             .map_err(LaunchError::Stopped)?;
         self.ready = true;
         Ok(())

@@ -10,16 +10,18 @@ use crate::errno::Errno;
 use crate::machine::{Exit, Vcpu};
 use crate::payload::abi::{DOORBELL_PORT, doorbell};
 
-/// How often a vCPU that exits with `KVM_EXIT_MEMORY_FAULT` is run again. A guest access that races with a conversion may
-/// exit so although nothing is wrong, because KVM looks at the attribute twice. Arbitrary: such a race does not repeat.
-const MEMORY_FAULT_RETRIES: u32 = 16;
+/// How often a vCPU that exits with `KVM_EXIT_MEMORY_FAULT` is run again, unless told otherwise. A guest access that races
+/// with a conversion may exit so although nothing is wrong, because KVM looks at the attribute twice. Arbitrary: a race
+/// with a single conversion does not repeat.
+pub(super) const MEMORY_FAULT_RETRIES: u32 = 16;
 
 /// Runs `vcpu`, whose payload is in `memory`, until it rings the doorbell with `message`; how often it had to be run again
-/// after `KVM_EXIT_MEMORY_FAULT`.
+/// after `KVM_EXIT_MEMORY_FAULT`, which is `limit` at most.
 pub(super) fn run_until(
     vcpu: &mut dyn Vcpu,
     memory: &PayloadMemory,
     message: u32,
+    limit: u32,
     deadline: Instant,
 ) -> Result<u32, GuestStop> {
     let mut retries = 0;
@@ -31,7 +33,7 @@ pub(super) fn run_until(
                 let [vector, error_code, rip, cr2] = mailbox::exception(memory);
                 GuestStop::Exception { vector, error_code, rip, cr2 }
             }
-            Exit::MemoryFault { .. } if retries < MEMORY_FAULT_RETRIES => {
+            Exit::MemoryFault { .. } if retries < limit => {
                 retries += 1;
                 continue;
             }
@@ -151,7 +153,7 @@ mod tests {
     fn run(exits: Vec<machine::Result<Exit>>) -> Result<u32, GuestStop> {
         let memory = PayloadMemory::new().unwrap();
         let mut vcpu = Scripted(exits.into_iter());
-        run_until(&mut vcpu, &memory, doorbell::DONE, Instant::now())
+        run_until(&mut vcpu, &memory, doorbell::DONE, MEMORY_FAULT_RETRIES, Instant::now())
     }
 
     fn out(port: u16, data: u32) -> machine::Result<Exit> {

@@ -67,6 +67,12 @@ struct Mapping {
     length: u64,
 }
 
+// SAFETY: a mapping belongs to no thread: any may use the address and unmap it. The address is handed out as a raw pointer
+// only, and who accesses the memory does so as if a guest changed it meanwhile.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method changes the value.
+unsafe impl Sync for Mapping {}
+
 impl HostView for Mapping {
     fn address(&self) -> *mut u8 {
         self.address.as_ptr()

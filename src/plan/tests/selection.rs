@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::plan::{PlannedCase, Selection, build};
+use crate::scenario::Scenario;
 
 const ZERO: &str = "sw-protected.zero.after-zero";
 
@@ -36,9 +37,18 @@ fn ids_are_well_formed() {
         for case in &plan {
             let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
             assert!(case.id.bytes().all(good), "{}", case.id);
-            let parsed = case::parse("planned.case", &case.text).expect("canonical text parses");
-            assert_eq!(case.id, format!("{prefix}{}.{}", case.platform, parsed[0].name));
-            assert_eq!(case.clauses, parsed[0].clauses);
+            let (name, clauses) = match case.text.strip_prefix("scenario ") {
+                Some(name) => {
+                    let scenario = Scenario::named(name.trim_end()).expect("a scenario");
+                    (scenario.name.to_string(), strings(scenario.clauses))
+                }
+                None => {
+                    let parsed = case::parse("planned.case", &case.text).expect("it parses");
+                    (parsed[0].name.clone(), parsed[0].clauses.clone())
+                }
+            };
+            assert_eq!(case.id, format!("{prefix}{}.{name}", case.platform));
+            assert_eq!(case.clauses, clauses);
             assert!(seen.insert(&case.id), "two cases {}", case.id);
         }
         let platforms: BTreeSet<&str> = plan.iter().map(|c| c.platform.as_str()).collect();

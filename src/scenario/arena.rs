@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a scenario runs in: a VM, its guest, and a guest_memfd.
+
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::memory::Memory;
+use crate::exec::{Setup, Stop, failed, guard, guest_stop, launch_failed};
+use crate::oracle::PageBytes;
+use crate::payload::abi::TEST_MEMORY;
+use crate::platform::{Answer, Command, Guest};
+use crate::results::Blame;
+use crate::uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
+    kvm_userspace_memory_region2,
+};
+
+/// How often one command of the guest may meet a conversion. A round trip takes at least as long as a conversion, so a
+/// guest that needs more is not making progress.
+const MEMORY_FAULT_RETRIES: u32 = 10_000;
+
+/// When a race ends, however slow the machine: there are several, and a quick run has seconds for all of its cases.
+const TIME: Duration = Duration::from_millis(200);
+
+/// A guest and the memory under test. Dropped in this order: first who uses the memory.
+pub(crate) struct Arena {
+    pub(super) guest: GuestSide,
+    pub(super) memory: Memory,
+    /// What was seen where nothing is promised: what, and how it was.
+    observations: Vec<(&'static str, String)>,
+}
+
+/// The guest, to be used by the thread that made it.
+pub(super) struct GuestSide {
+    guest: Guest,
+    /// How long it may take for one command.
+    deadline: Duration,
+}
+
+impl Arena {
+    /// Launches a guest with a guest_memfd of `pages` shared pages, mapped by the guest and by the host.
+    pub(super) fn new(setup: &Setup<'_>, pages: u64) -> Result<Arena, Stop> {
+        guard::install().map_err(|e| failed("sigaction", e))?;
+        let mut guest = Guest::launch(setup.machine, setup.platform, setup.guest_deadline)
+            .map_err(|e| launch_failed(&e))?;
+        guest.set_memory_fault_retries(MEMORY_FAULT_RETRIES);
+        let size = pages * PAGE_SIZE;
+        let gmem = guest
+            .vm()
+            .create_guest_memfd(size, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
+            .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+        let view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let memory = Memory {
+            view,
+            gmem,
+            dialect: setup.dialect,
+            pages,
+            gate: RwLock::new(()),
+            was_refused: AtomicBool::new(false),
+        };
+        let region = kvm_userspace_memory_region2 {
+            slot: 0,
+            flags: KVM_MEM_GUEST_MEMFD,
+            guest_phys_addr: TEST_MEMORY,
+            memory_size: size,
+            userspace_addr: memory.view.address() as u64,
+            guest_memfd: memory.gmem.fd().as_raw_fd() as u32,
+            ..Default::default()
+        };
+        // From here on the order of the fields sees to it that the VM goes before the mapping.
+        let guest = GuestSide { guest, deadline: setup.guest_deadline };
+        let mut arena = Arena { guest, memory, observations: Vec::new() };
+        let guest = &mut arena.guest.guest;
+        // SAFETY: the view is mapped for as long as the VM exists, and is accessed through raw pointers only.
+        unsafe { guest.vm().set_user_memory_region2(&region) }
+            .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2", e))?;
+        guest.map(TEST_MEMORY, size).map_err(|e| launch_failed(&e))?;
+        Ok(arena)
+    }
+
+    /// Records what was seen where nothing is promised.
+    pub(super) fn observe(&mut self, what: &'static str, seen: impl ToString) {
+        self.observations.push((what, seen.to_string()));
+    }
+
+    /// What was observed.
+    pub(super) fn take_observations(&mut self) -> Vec<(&'static str, String)> {
+        if self.memory.was_refused.load(Ordering::Relaxed) {
+            self.observe("transient-eagain", "yes");
+        }
+        std::mem::take(&mut self.observations)
+    }
+}
+
+impl GuestSide {
+    fn command(
+        &mut self,
+        memory: &Memory,
+        command: Command,
+        doing: &str,
+        page: u64,
+    ) -> Result<Answer, Stop> {
+        let _pass = memory.pass();
+        let deadline = Instant::now() + self.deadline;
+        self.guest.command(command, deadline).map_err(|stop| guest_stop(stop, doing, page))
+    }
+
+    /// The guest writes the pattern `tag` into `pages`.
+    pub fn fill(&mut self, memory: &Memory, pages: &Range<u64>, tag: u64) -> Result<(), Stop> {
+        let (address, length, first_page) = place(pages);
+        let command = Command::Fill { address, length, tag, first_page };
+        self.command(memory, command, "write", first_page).map(drop)
+    }
+
+    /// Whether the guest finds the pattern `tag` in `pages`.
+    pub fn finds(
+        &mut self,
+        memory: &Memory,
+        pages: &Range<u64>,
+        tag: u64,
+    ) -> Result<Result<(), (u64, u64, u64)>, Stop> {
+        let (address, length, first_page) = place(pages);
+        let command = Command::Check { address, length, tag, first_page };
+        let answer = self.command(memory, command, "read", first_page)?;
+        Ok(match answer.mismatch {
+            None => Ok(()),
+            Some(mismatch) => Err((mismatch.offset, mismatch.expected, mismatch.found)),
+        })
+    }
+
+    /// The guest must find the pattern `tag` in `pages`; `clause` says so.
+    pub fn check(
+        &mut self,
+        memory: &Memory,
+        pages: &Range<u64>,
+        tag: u64,
+        clause: &str,
+    ) -> Result<(), Stop> {
+        let Err((offset, expected, found)) = self.finds(memory, pages, tag)? else {
+            return Ok(());
+        };
+        let page = pages.start + offset / PAGE_SIZE;
+        Err(Stop::broken(clause, format!("guest finds another word in page {page}"))
+            .but(format!("{expected:#018x}"), format!("{found:#018x}"))
+            .at("guest", page, Some(offset % PAGE_SIZE)))
+    }
+
+    /// What the guest reads in a page.
+    pub fn copy(&mut self, memory: &Memory, page: u64) -> Result<PageBytes, Stop> {
+        let address = TEST_MEMORY + page * PAGE_SIZE;
+        self.command(memory, Command::CopyOut { address }, "read", page)?;
+        let mut bytes = [0; PAGE_SIZE as usize];
+        self.guest.copy_buffer(&mut bytes);
+        Ok(bytes)
+    }
+}
+
+/// Guest address, length and first page of `pages`.
+fn place(pages: &Range<u64>) -> (u64, u64, u64) {
+    (TEST_MEMORY + pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE, pages.start)
+}
+
+/// One side of a race; it ends soon once the flag is set.
+pub(super) type Racer<'a> = Box<dyn FnOnce(&AtomicBool) -> Result<(), Stop> + Send + 'a>;
+
+/// Runs `others`, each in a thread of its own, and `main` in this one. When the first returns, the race is over. The
+/// error is the first of main's and the others', in this order.
+pub(super) fn race(
+    others: Vec<Racer<'_>>,
+    main: impl FnOnce(&AtomicBool) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let over = &over;
+        let threads: Vec<_> = others
+            .into_iter()
+            .map(|other| {
+                scope.spawn(move || {
+                    let _end = End(over);
+                    other(over)
+                })
+            })
+            .collect();
+        let mut result = {
+            let _end = End(over);
+            main(over)
+        };
+        for thread in threads {
+            result = result.and(thread.join().unwrap_or_else(|_| {
+                Err(Stop::error(Blame::Suite, "a thread of the scenario panicked"))
+            }));
+        }
+        result
+    })
+}
+
+/// Ends a race when dropped, also by a panic: nobody must wait for who is gone.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a race is over.
+pub(super) fn is_over(over: &AtomicBool) -> bool {
+    over.load(Ordering::Relaxed)
+}
+
+/// The rounds of a race: at least one, `limit` at most, until it is over or has taken long enough.
+pub(super) fn rounds(limit: u64, over: &AtomicBool) -> impl Iterator<Item = u64> {
+    let start = Instant::now();
+    (0..limit).take_while(move |round| *round == 0 || !is_over(over) && start.elapsed() < TIME)
+}

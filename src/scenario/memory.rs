@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The guest_memfd of a scenario as all of its threads see it, and calls that are judged by what a race allows.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+
+use crate::case::Attribute;
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::exec::{Stop, access, failed};
+use crate::machine::{GuestMemfd, HostView};
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
+
+/// How often a conversion may be refused while others keep pages in flight, before they are asked to pause. Arbitrary:
+/// how many it takes says nothing about the kernel.
+const RACING_TRIES: usize = 50;
+/// How often it may be refused while nobody else touches the memory. Far beyond what a correct kernel needs.
+const QUIET_TRIES: usize = 100;
+
+/// What a conversion returned.
+pub(super) struct Returned {
+    pub result: Result<(), Errno>,
+    /// What was then in `error_offset`, which was 0.
+    pub error_offset: u64,
+}
+
+/// A guest_memfd and a mapping of all of it.
+pub(super) struct Memory {
+    /// Before the guest_memfd: dropped first.
+    pub view: Box<dyn HostView>,
+    pub gmem: Box<dyn GuestMemfd>,
+    pub dialect: Dialect,
+    /// Size of both in pages.
+    pub pages: u64,
+    /// Held for reading by whoever touches pages, for writing by who needs that nobody does.
+    pub gate: RwLock<()>,
+    /// Whether a conversion has found a page in flight.
+    pub was_refused: AtomicBool,
+}
+
+impl Memory {
+    /// The flags with which a conversion keeps the contents.
+    pub fn keep(&self) -> u64 {
+        if self.dialect.has_content_modes() { MODE_PRESERVE } else { 0 }
+    }
+
+    /// The clause that says that it does.
+    pub fn kept_clause(&self, to: Attribute) -> &'static str {
+        match to {
+            _ if !self.dialect.has_content_modes() => "upstream.contents-kept",
+            Attribute::Private => "preserve.to-private",
+            Attribute::Shared => "preserve.to-shared",
+        }
+    }
+
+    /// Lets the caller touch pages, unless somebody needs quiet.
+    pub fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the call once. Allocates nothing, for those who make allocations fail.
+    pub fn issue(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Returned {
+        let mut argument = MemoryAttributes2 {
+            offset: pages.start * PAGE_SIZE,
+            size: (pages.end - pages.start) * PAGE_SIZE,
+            attributes: match to {
+                Attribute::Shared => 0,
+                Attribute::Private => ATTRIBUTE_PRIVATE,
+            },
+            flags,
+            ..Default::default()
+        };
+        // SAFETY: the argument is ours; pages of the guest_memfd are touched through raw pointers only.
+        let result = unsafe { self.gmem.set_memory_attributes2(&mut argument) };
+        Returned { result, error_offset: argument.error_offset }
+    }
+
+    /// Makes the call once and judges it: whether it has converted, or found a page of the range in flight.
+    pub fn try_convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<bool, Stop> {
+        let Returned { result, error_offset } = self.issue(pages, to, flags);
+        let call = describe(pages, to);
+        let found = match result {
+            Ok(()) => format!("success, error_offset {error_offset:#x}"),
+            Err(errno) => format!("{errno}, error_offset {error_offset:#x}"),
+        };
+        let wrong = |clause, expected: &str| {
+            Err(Stop::broken(clause, format!("{call} returned {found}")).but(expected, &*found))
+        };
+        match (result, to) {
+            (Ok(()), _) if error_offset == 0 => Ok(true),
+            (Ok(()), _) => wrong("convert.success-untouched", "success, error_offset untouched"),
+            (Err(Errno::EAGAIN), Attribute::Private) => {
+                let inside = error_offset.is_multiple_of(PAGE_SIZE)
+                    && pages.contains(&(error_offset / PAGE_SIZE));
+                if inside {
+                    self.was_refused.store(true, Ordering::Relaxed);
+                    return Ok(false);
+                }
+                wrong("in-use.error-offset", "EAGAIN with the offset of a page of the range")
+            }
+            (Err(Errno::EAGAIN), Attribute::Shared) => wrong("in-use.to-shared", "success"),
+            (Err(_), Attribute::Private) => wrong("convert.accepted", "success or EAGAIN"),
+            (Err(_), Attribute::Shared) => wrong("convert.accepted", "success"),
+        }
+    }
+
+    /// Converts, however often a page is in flight at first. The caller holds no [`Memory::pass`].
+    pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), Stop> {
+        for _ in 0..RACING_TRIES {
+            if self.try_convert(pages, to, flags)? {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+        let _quiet = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..QUIET_TRIES {
+            if self.try_convert(pages, to, flags)? {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+        let summary = format!(
+            "{} is still refused in the last of {QUIET_TRIES} tries during which nobody touched the memory",
+            describe(pages, to)
+        );
+        Err(Stop::broken("in-use.retry", summary).but("success", "EAGAIN"))
+    }
+
+    /// Converts with the contents kept, then looks at each page of the range as the host: `clause` says that a page that
+    /// was made private must not be readable.
+    pub fn convert_and_look(
+        &self,
+        pages: &Range<u64>,
+        to: Attribute,
+        clause: &str,
+    ) -> Result<(), Stop> {
+        self.convert(pages, to, self.keep())?;
+        pages.clone().try_for_each(|page| match to {
+            Attribute::Private => self.must_fault(page, clause),
+            Attribute::Shared => self.must_read(page).map(drop),
+        })
+    }
+
+    /// Word `index` of a page, or `None` for a SIGBUS.
+    pub fn read(&self, page: u64, index: usize) -> Option<u64> {
+        access::read_word(&*self.view, page, index).ok()
+    }
+
+    /// A page that is private must not be readable by the host; `clause` says so.
+    pub fn must_fault(&self, page: u64, clause: &str) -> Result<(), Stop> {
+        match self.read(page, 0) {
+            None => Ok(()),
+            Some(word) => {
+                let summary = format!("host can read page {page}, which is private");
+                let found = format!("{word:#018x}");
+                Err(Stop::broken(clause, summary).but("SIGBUS", found).at("host", page, Some(0)))
+            }
+        }
+    }
+
+    /// A page that is shared must be readable by the host: its first word.
+    pub fn must_read(&self, page: u64) -> Result<u64, Stop> {
+        self.read(page, 0).ok_or_else(|| {
+            let summary = format!("host cannot read page {page}, which is shared");
+            Stop::broken("host.access-shared", summary).but("a value", "SIGBUS").at(
+                "host",
+                page,
+                Some(0),
+            )
+        })
+    }
+
+    /// Punches `pages` out.
+    pub fn punch(&self, pages: &Range<u64>) -> Result<(), Stop> {
+        self.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, pages)
+            .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))
+    }
+
+    /// Allocates `pages`.
+    pub fn allocate(&self, pages: &Range<u64>) -> Result<(), Stop> {
+        self.fallocate(libc::FALLOC_FL_KEEP_SIZE, pages).map_err(|e| failed("fallocate", e))
+    }
+
+    fn fallocate(&self, mode: i32, pages: &Range<u64>) -> Result<(), Errno> {
+        let length = (pages.end - pages.start) * PAGE_SIZE;
+        self.gmem.fallocate(mode, pages.start * PAGE_SIZE, length)
+    }
+}
+
+/// A conversion in words.
+pub(super) fn describe(pages: &Range<u64>, to: Attribute) -> String {
+    format!("the conversion of pages {}..{} to {to}", pages.start, pages.end)
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Threads of the host that touch memory while it is converted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use super::{ROUNDS, range};
+use crate::case::Attribute::{Private, Shared};
+use crate::exec::{Stop, access};
+use crate::payload::pattern;
+use crate::scenario::arena::{Arena, Racer, is_over, race, rounds};
+use crate::scenario::memory::Memory;
+
+/// Threads that touch. More would only wait for each other on small machines.
+const THREADS: usize = 2;
+/// Conversions to private in a round, each right after one to shared, so that the threads have faults to take.
+const BURST: usize = 4;
+/// Sweeps over all pages that each thread has to make before it is believed that no write is still under way.
+const SWEEPS: u64 = 2;
+
+pub(in crate::scenario) fn host_reads(arena: &mut Arena) -> Result<(), Stop> {
+    let tag = pattern::tag(b'R', 0);
+    arena.guest.fill(&arena.memory, &(0..arena.memory.pages), tag)?;
+    reads(arena, tag, false)
+}
+
+pub(in crate::scenario) fn first_touch(arena: &mut Arena) -> Result<(), Stop> {
+    reads(arena, pattern::ZERO, true)
+}
+
+/// Converts under the reads of others, who find the pattern `tag` or nothing; with `fresh`, the pages are holes before each
+/// conversion.
+fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), Stop> {
+    let Arena { guest, memory, .. } = arena;
+    let memory = &*memory;
+    let all = 0..memory.pages;
+    let clause = |to| if fresh { "fresh.zero" } else { memory.kept_clause(to) };
+    let others = (0..THREADS).map(|_| {
+        Box::new(|over: &AtomicBool| read_until(over, memory, tag, clause(Shared))) as Racer<'_>
+    });
+    race(others.collect(), |over| {
+        for round in rounds(ROUNDS, over) {
+            let pages = range(round, memory.pages);
+            for _ in 0..BURST {
+                memory.convert(&pages, Shared, memory.keep())?;
+                if fresh {
+                    memory.punch(&all)?;
+                }
+                memory.convert_and_look(&pages, Private, "host.fault-private")?;
+            }
+            guest.check(memory, &pages, tag, clause(Private))?;
+            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+        }
+        Ok(())
+    })
+}
+
+/// Reads every page, another word in each sweep: it is the pattern's, or a SIGBUS.
+fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: &str) -> Result<(), Stop> {
+    for sweep in 0u64.. {
+        for page in 0..memory.pages {
+            let index = (sweep + page) % pattern::WORDS_PER_PAGE;
+            let word = {
+                let _pass = memory.pass();
+                memory.read(page, index as usize)
+            };
+            let expected = pattern::word(tag, page, index);
+            if let Some(word) = word
+                && word != expected
+            {
+                let summary = format!("host finds another word in page {page} during conversions");
+                return Err(Stop::broken(clause, summary)
+                    .but(format!("{expected:#018x}, or SIGBUS"), format!("{word:#018x}"))
+                    .at("host", page, Some(index * 8)));
+            }
+        }
+        if is_over(over) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
+    let Arena { guest, memory, .. } = arena;
+    let memory = &*memory;
+    let sweeps: [AtomicU64; THREADS] = Default::default();
+    let others = sweeps.iter().enumerate().map(|(index, sweeps)| {
+        Box::new(move |over: &AtomicBool| {
+            write_until(over, memory, index, sweeps);
+            Ok(())
+        }) as Racer<'_>
+    });
+    race(others.collect(), |over| {
+        for round in rounds(ROUNDS, over) {
+            let pages = range(round, memory.pages);
+            for _ in 0..BURST {
+                memory.convert(&pages, Shared, memory.keep())?;
+                memory.convert_and_look(&pages, Private, "host.fault-private")?;
+            }
+            let before: Vec<_> =
+                pages.clone().map(|page| guest.copy(memory, page)).collect::<Result<_, _>>()?;
+            let targets = sweeps.each_ref().map(|n| n.load(Ordering::Relaxed) + SWEEPS);
+            while sweeps.iter().zip(targets).any(|(n, target)| n.load(Ordering::Relaxed) < target)
+                && !is_over(over)
+            {
+                thread::yield_now();
+            }
+            for (page, before) in pages.clone().zip(before) {
+                let after = guest.copy(memory, page)?;
+                if let Some(offset) = (0..after.len()).find(|i| before[*i] != after[*i]) {
+                    let summary =
+                        format!("a write of the host has reached page {page}, which is private");
+                    return Err(Stop::broken("host.fault-private", summary)
+                        .but(format!("{:#04x}", before[offset]), format!("{:#04x}", after[offset]))
+                        .at("guest", page, Some(offset as u64)));
+                }
+            }
+            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes a growing number into word `index` of every page, if it can, and counts the sweeps.
+fn write_until(over: &AtomicBool, memory: &Memory, index: usize, sweeps: &AtomicU64) {
+    for sweep in 1u64.. {
+        for page in 0..memory.pages {
+            let _pass = memory.pass();
+            // A SIGBUS says that the page is private, which it may be at any time.
+            let _ = access::write_word(&*memory.view, page, index, sweep);
+        }
+        sweeps.store(sweep, Ordering::Relaxed);
+        if is_over(over) {
+            break;
+        }
+    }
+}

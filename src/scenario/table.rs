@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every scenario, and how one is told from a case.
+
+use super::arena::Arena;
+use super::facility::Facility;
+use super::{nomem, pin, race};
+use crate::exec::{Setup, Stop};
+use crate::platform::Platform;
+use crate::results::{Blame, Observation};
+
+/// What the text of a job begins with that is no case.
+const KEYWORD: &str = "scenario ";
+
+/// A test that is written in Rust.
+pub struct Scenario {
+    /// `topic.name`, as a case has one.
+    pub name: &'static str,
+    /// What is done and what is looked for, in one paragraph.
+    pub about: &'static str,
+    /// Ids of the clauses that it tests.
+    pub clauses: &'static [&'static str],
+    /// What it needs besides a platform with private memory.
+    pub needs: Option<Facility>,
+    /// Size of the guest_memfd in pages, all of them shared at first.
+    pages: u64,
+    run: fn(&mut Arena) -> Result<(), Stop>,
+}
+
+impl Scenario {
+    /// The scenario with this name.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// What stands in a plan where a case has its text.
+    pub fn text(&self) -> String {
+        format!("{KEYWORD}{}\n", self.name)
+    }
+
+    /// The platforms that it runs on: those where there is something to convert.
+    pub fn platforms() -> impl Iterator<Item = Platform> {
+        Platform::ALL.into_iter().filter(|platform| platform.has_private_memory())
+    }
+}
+
+/// Runs the scenario that `text` names; `None` if `text` is a case.
+pub(crate) fn run(
+    text: &str,
+    setup: &Setup<'_>,
+    progress: &mut dyn FnMut(usize),
+    observations: &mut Vec<Observation>,
+) -> Option<Result<(), Stop>> {
+    let statement = text.trim_end();
+    let name = statement.strip_prefix(KEYWORD)?;
+    let Some(scenario) = Scenario::named(name) else {
+        return Some(Err(Stop::error(Blame::Suite, format!("there is no scenario `{name}`"))));
+    };
+    progress(1);
+    let result = Arena::new(setup, scenario.pages).and_then(|mut arena| {
+        let result = (scenario.run)(&mut arena);
+        let seen = arena.take_observations().into_iter();
+        observations.extend(seen.map(|(what, seen)| Observation {
+            line: 1,
+            what: what.into(),
+            seen,
+        }));
+        result
+    });
+    Some(result.map_err(|mut stop| {
+        stop.failure.line = Some(1);
+        stop.failure.statement = Some(statement.to_string());
+        stop
+    }))
+}
+
+/// What a conversion must do whatever goes on at the same time.
+macro_rules! racing {
+    ($($more:literal),*) => {
+        &[
+            "convert.accepted",
+            "convert.success-untouched",
+            "in-use.error-offset",
+            "in-use.retry",
+            "in-use.to-shared",
+            "host.fault-private",
+            "host.access-shared",
+            $($more),*
+        ]
+    };
+}
+
+/// What a reference on a page does.
+const PINNED: &[&str] = &[
+    "in-use.refused",
+    "in-use.error-offset",
+    "in-use.no-effect",
+    "in-use.retry",
+    "in-use.to-shared",
+    "host.fault-private",
+    "host.access-shared",
+];
+
+/// What a want of memory does.
+const NO_MEMORY: &[&str] = &[
+    "no-memory.refused",
+    "no-memory.no-effect",
+    "no-memory.retry",
+    "convert.accepted",
+    "convert.range",
+    "convert.precise",
+];
+
+/// Every scenario.
+pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "race.guest-access",
+        about: "A guest fills and checks pages without a pause while the host converts ranges of them to private and \
+                back, keeping the contents. The guest never finds anything but what it has written. In between the \
+                converting thread itself looks: what it has made private is a SIGBUS, what it has made shared is not.",
+        clauses: racing!(
+            "guest.access",
+            "preserve.to-private",
+            "preserve.to-shared",
+            "upstream.contents-kept"
+        ),
+        needs: None,
+        pages: 8,
+        run: race::guest_access,
+    },
+    Scenario {
+        name: "race.host-reads",
+        about: "Threads of the host read pages without a pause, so that faults are in flight, while ranges are converted \
+                to private and back, keeping the contents. A read ends in SIGBUS or finds what the guest has written \
+                before. From the return of a conversion to private no page of it can be read by the thread that made it, \
+                however the faults of the others were timed.",
+        clauses: racing!("preserve.to-private", "preserve.to-shared", "upstream.contents-kept"),
+        needs: None,
+        pages: 8,
+        run: race::host_reads,
+    },
+    Scenario {
+        name: "race.first-touch",
+        about: "As race.host-reads, but all pages are punched out before each conversion, so that the threads' faults and \
+                the conversion meet over pages that come into being at that moment. Whoever may read finds zeros.",
+        clauses: racing!("fresh.zero", "punch.zero", "convert.holes"),
+        needs: None,
+        pages: 8,
+        run: race::first_touch,
+    },
+    Scenario {
+        name: "race.host-writes",
+        about: "Threads of the host write to pages without a pause while ranges are converted to private and back. Once a \
+                conversion to private has returned, the guest's copies of its pages do not change any more, although the \
+                threads go on trying: no write lands late.",
+        clauses: racing!(),
+        needs: None,
+        pages: 4,
+        run: race::host_writes,
+    },
+    Scenario {
+        name: "race.overlapping",
+        about: "Three threads start at once, each with one conversion; their ranges overlap, their directions and modes \
+                differ. What every page then is and holds must be the result of the three calls in one of their six \
+                orders.",
+        clauses: racing!(
+            "convert.range",
+            "convert.precise",
+            "zero.to-shared",
+            "preserve.to-private",
+            "preserve.to-shared",
+            "upstream.contents-kept"
+        ),
+        needs: None,
+        pages: 8,
+        run: race::overlapping,
+    },
+    Scenario {
+        name: "race.punch",
+        about: "One thread punches holes and allocates pages while another converts the same pages to private and back. \
+                Neither changes an attribute, each call succeeds, and a word of a page is zero or what was written last.",
+        clauses: racing!("punch.attribute", "punch.zero", "allocate.zero"),
+        needs: None,
+        pages: 8,
+        run: race::punch,
+    },
+    Scenario {
+        name: "nomem.few-pages",
+        about: "Each memory allocation of a conversion is made to fail in turn, with fail-nth: single pages and ranges of \
+                a small file, with and without a change of neighbours, in both directions, with every content mode. The \
+                call fails with ENOMEM and error_offset at its start, or does without that allocation; after a failure \
+                all attributes and contents are as before, and the next try succeeds.",
+        clauses: NO_MEMORY,
+        needs: Some(Facility::FailNth),
+        pages: 8,
+        run: nomem::few_pages,
+    },
+    Scenario {
+        name: "nomem.alternating",
+        about: "As nomem.few-pages, in a file whose pages are shared and private by turns, so that the store of attributes \
+                is as large as it can be: one page is converted, and all are.",
+        clauses: NO_MEMORY,
+        needs: Some(Facility::FailNth),
+        pages: 128,
+        run: nomem::alternating,
+    },
+    Scenario {
+        name: "pin.vmsplice",
+        about: "A page in a pipe is in use. Conversions to private of ranges that hold it are EAGAIN with its offset and \
+                change nothing, other pages can be converted, to shared everything can, and when the last of several \
+                references is gone the conversion succeeds.",
+        clauses: PINNED,
+        needs: None,
+        pages: 8,
+        run: pin::vmsplice,
+    },
+    Scenario {
+        name: "pin.io-uring",
+        about: "As pin.vmsplice, for a page that is a registered buffer of an io_uring, which is a long-term pin: one \
+                reference, and several rings that hold the same page.",
+        clauses: PINNED,
+        needs: Some(Facility::IoUring),
+        pages: 8,
+        run: pin::io_uring,
+    },
+    Scenario {
+        name: "pin.gup-test",
+        about: "As pin.vmsplice, for a page on which the kernel's own GUP_TEST holds a long-term pin, as a device that is \
+                assigned to the guest would: taken through the page tables without locks, and with them.",
+        clauses: PINNED,
+        needs: Some(Facility::GupTest),
+        pages: 8,
+        run: pin::gup_test,
+    },
+];

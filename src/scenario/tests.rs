@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The table, and every scenario on the model, sound and with bugs planted.
+
+use std::collections::BTreeSet;
+
+use super::{Facility, SCENARIOS, Scenario};
+use crate::case;
+use crate::dialect::Dialect;
+use crate::exec::Executor;
+use crate::machine::model::Fault;
+use crate::plan::{self, Selection};
+use crate::platform::Platform;
+use crate::results::{Environment, PlatformState, Verdict};
+use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+
+/// The dialects that have conversions.
+const DIALECTS: [Dialect; 3] = [Dialect::RfcV4, Dialect::RfcV5, Dialect::Upstream];
+
+fn run_on_model(scenario: &Scenario, dialect: Dialect, fault: Option<&str>) -> Outcome {
+    let config = MachineConfig {
+        kind: MachineKind::Model,
+        dialect: Some(dialect),
+        fault: fault.map(str::to_string),
+        capability_numbers: None,
+    };
+    run(config, &scenario.text())
+}
+
+fn run(config: MachineConfig, text: &str) -> Outcome {
+    let timeout = std::time::Duration::from_secs(10);
+    Executor::new(config).run("id", "sw-protected", text, timeout, &mut |_| {})
+}
+
+/// Names are ids: `topic.name`, unique, and no case has the same.
+#[test]
+fn names_are_ids() {
+    let cases = case::library().expect("built-in cases parse");
+    let mut names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    for Scenario { name, .. } in SCENARIOS {
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+        assert!(name.bytes().all(good) && name.split('.').count() == 2, "{name}");
+        assert!(names.insert(name), "two cases {name}");
+    }
+}
+
+/// Every scenario says what it is about, and tests clauses that exist, each named once.
+#[test]
+fn clauses_exist() {
+    for scenario in SCENARIOS {
+        assert!(scenario.about.len() > 100, "{} says too little", scenario.name);
+        let named: BTreeSet<&&str> = scenario.clauses.iter().collect();
+        assert_eq!(named.len(), scenario.clauses.len(), "{} repeats a clause", scenario.name);
+        assert!(!named.is_empty());
+        for id in named {
+            assert!(case::clause(id).is_some(), "{} names {id}", scenario.name);
+        }
+    }
+}
+
+/// What runs on the model passes there in every dialect; there is something that does.
+#[test]
+fn sound_model_passes() {
+    let mut ran = 0;
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.needs.is_none()) {
+        for dialect in DIALECTS {
+            let outcome = run_on_model(scenario, dialect, None);
+            assert_eq!(
+                outcome.verdict,
+                Verdict::Pass,
+                "{} in {dialect}: {:#?}",
+                scenario.name,
+                outcome.failure
+            );
+            ran += 1;
+        }
+    }
+    assert!(ran >= 7 * DIALECTS.len());
+}
+
+/// Each scenario that runs on the model finds bugs there, and says that their clause is broken, or one that it tests too.
+#[test]
+fn planted_bugs_are_found() {
+    let rows = [
+        ("race.guest-access", "preserve-scrambles"),
+        ("race.guest-access", "host-faults-private"),
+        ("race.host-reads", "host-faults-private"),
+        ("race.host-reads", "shared-not-mapped"),
+        ("race.first-touch", "fresh-not-zeroed"),
+        ("race.host-writes", "host-faults-private"),
+        ("race.overlapping", "one-page-too-many"),
+        ("race.punch", "punch-resets-attribute"),
+        ("race.punch", "punch-keeps-contents"),
+        ("pin.vmsplice", "in-use-converted"),
+        ("pin.vmsplice", "in-use-offset-is-start"),
+        ("pin.vmsplice", "in-use-to-shared"),
+        ("pin.vmsplice", "in-use-forever"),
+    ];
+    for (name, fault) in rows {
+        let scenario = Scenario::named(name).expect("a scenario");
+        let outcome = run_on_model(scenario, Dialect::RfcV5, Some(fault));
+        assert_eq!(outcome.verdict, Verdict::Fail, "{name} with {fault}: {:?}", outcome.failure);
+        let failure = outcome.failure.expect("a failure has a reason");
+        let clause = failure.clause.as_deref().unwrap_or("none");
+        assert!(scenario.clauses.contains(&clause), "{name} with {fault} blames {clause}");
+        assert_eq!(failure.statement, Some(format!("scenario {name}")));
+    }
+}
+
+/// A liberty of a kernel is no failure.
+#[test]
+fn liberties_pass() {
+    let run = |fault: &Fault| {
+        for scenario in SCENARIOS.iter().filter(|scenario| scenario.needs.is_none()) {
+            let (name, fault_name) = (scenario.name, fault.name());
+            let outcome = run_on_model(scenario, fault.dialects()[0], Some(fault_name));
+            let failure = outcome.failure;
+            assert_eq!(outcome.verdict, Verdict::Pass, "{name} with {fault_name}: {failure:#?}");
+        }
+    };
+    // Most of their time is waiting for each other.
+    std::thread::scope(|scope| {
+        for fault in Fault::BENIGN {
+            scope.spawn(move || run(fault));
+        }
+    });
+}
+
+/// A scenario is planned like a case: its id selects it, what it needs is a skip, and `explain` shows it.
+#[test]
+fn scenarios_are_planned() {
+    let config = MachineConfig {
+        kind: MachineKind::Model,
+        dialect: None,
+        fault: None,
+        capability_numbers: None,
+    };
+    let state = |p: Platform| PlatformState { name: p.name().into(), missing: Vec::new() };
+    let environment = Environment {
+        dialect: Some(Dialect::RfcV5),
+        platforms: Platform::ALL.map(state).to_vec(),
+        ..Environment::default()
+    };
+    for scenario in SCENARIOS {
+        let id = format!("model.sw-protected.{}", scenario.name);
+        let selection =
+            Selection { filters: vec![id.clone()], exact: true, ..Selection::default() };
+        let plan = plan::build(&config, &environment, &selection).expect("it is planned");
+        let [case] = plan.as_slice() else { panic!("{id} selects {}", plan.len()) };
+        assert_eq!((case.id.as_str(), &case.text), (id.as_str(), &scenario.text()));
+        assert_eq!(case.unmet.is_empty(), scenario.needs.is_none(), "{id}: {:?}", case.unmet);
+        for name in [scenario.name, &id] {
+            let text = plan::explain(name).expect("it is known");
+            assert!(
+                text.contains(&scenario.text()) && text.contains(scenario.clauses[0]),
+                "{text}"
+            );
+        }
+    }
+    let near = plan::explain("race.gest-access").expect_err("a typing error");
+    assert!(near.contains("sw-protected.race.guest-access"), "{near}");
+}
+
+/// A job that names no scenario is an error of the suite, not a pass.
+#[test]
+fn unknown_names_are_errors() {
+    let config = MachineConfig {
+        kind: MachineKind::Model,
+        dialect: Some(Dialect::RfcV4),
+        fault: None,
+        capability_numbers: None,
+    };
+    let outcome = run(config, "scenario no.such\n");
+    assert_eq!(outcome.verdict, Verdict::Error);
+    assert_eq!(outcome.failure.unwrap().summary, "there is no scenario `no.such`");
+}
+
+/// What a kernel cannot do is a skip with the reason that the probe found, and so is what makes no sense on the model.
+#[test]
+fn facilities_are_needs() {
+    for facility in Facility::ALL {
+        let mut environment = Environment::default();
+        let model = facility.unmet(&environment).expect("the model has none");
+        assert!(model.prose.contains("model"), "{}", model.prose);
+        environment.capabilities.insert(facility.name().into(), -i64::from(libc::EPERM));
+        let refused = facility.unmet(&environment).expect("refused");
+        assert_eq!(refused.slug, model.slug);
+        assert!(refused.prose.contains("EPERM"), "{}", refused.prose);
+        environment.capabilities.insert(facility.name().into(), 1);
+        assert_eq!(facility.unmet(&environment), None);
+    }
+}
