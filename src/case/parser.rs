@@ -6,7 +6,7 @@ use super::lexer::{Line, ParseError, Word};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
 
 /// The largest guest_memfd that a case may have: 4 TiB, in pages. Patterns number pages with 32 bits, and the guest's
 /// page tables have room for a few GiB at a time.
@@ -98,6 +98,7 @@ fn parse_one(file: &str, text: &str, values: &[(&str, String)]) -> Result<Case, 
         clauses: Vec::new(),
         pages: 0,
         start: Attribute::Shared,
+        no_mmap: false,
         needs: Vec::new(),
         no_slots: false,
         steps: Vec::new(),
@@ -232,6 +233,13 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
                 case.needs.push(requirement(line, word)?);
             }
         }
+        "mmap" => {
+            line.word("mmap")?;
+            if !line.take("none") {
+                return Err(line.expected("`none`"));
+            }
+            case.no_mmap = true;
+        }
         "slots" => {
             line.word("slots")?;
             if !line.take("none") {
@@ -296,10 +304,18 @@ fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseE
     })
 }
 
+/// Statements that access the guest_memfd through a mapping.
+const NEED_MMAP: [&str; 6] = ["host", "host2", "child", "pin", "unpin", "remap"];
+
 fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     let first = line.word("a statement")?;
+    if case.no_mmap && NEED_MMAP.contains(&first.text) {
+        let message = format!("`{}` needs a mapping, which `mmap none` rules out", first.text);
+        return Err(line.at(first, message));
+    }
     let action = match first.text {
         "host" => access(line, View::Host, case)?,
+        "host2" => access(line, View::Host2, case)?,
         "guest" => access(line, View::Guest, case)?,
         "child" if line.take("fork") => Action::ChildFork,
         "child" if line.take("exit") => Action::ChildExit,
@@ -321,11 +337,12 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "unpin" => Action::Unpin(pages(line, case)?),
         "slot" => slot(line, case)?,
         "remap" => Action::Remap,
+        "bystander" => Action::Bystander(attribute(line)?),
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
-                         capability";
+            let known = "host, host2, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
+                         bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));
         }
@@ -356,7 +373,9 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
                 _ => Look::Pattern(letter(word).ok_or_else(|| {
                     let known = match view {
                         View::Guest => "A to X, `zero`, `mmio` or `any`",
-                        View::Host | View::Child => "A to X, `zero`, `fault` or `any`",
+                        View::Host | View::Host2 | View::Child => {
+                            "A to X, `zero`, `fault` or `any`"
+                        }
                     };
                     line.at(word, format!("expected {known}, found `{}`", word.text))
                 })?),
@@ -409,21 +428,52 @@ fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     if line.take("delete") {
         return Ok(Action::SlotDelete(slot));
     }
+    if line.take("raw") {
+        return raw_slot(line, slot);
+    }
     if !line.take("map") {
-        return Err(line.expected("`map` or `delete`"));
+        return Err(line.expected("`map`, `raw` or `delete`"));
     }
     let pages = pages(line, case)?;
     let at = if line.take("at") {
         let word = line.word("a page number")?;
-        let at = number(line, word)?;
-        if at > MAX_PAGES {
-            return Err(line.at(word, format!("expected at most {MAX_PAGES}")));
-        }
-        at
+        test_page(line, word)?
     } else {
         pages.start
     };
     Ok(Action::SlotMap(SlotMap { slot, pages, at }))
+}
+
+fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
+    let mut raw = RawSlot { slot, offset: 0, size: PAGE_SIZE, at: 0 };
+    let mut any = false;
+    while let Some(word) = line.peek().filter(|w| w.text != "->") {
+        line.word("")?;
+        any = true;
+        let Some((key, value)) = word.text.split_once('=') else {
+            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
+        };
+        let value = Word { text: value, at: word.at + key.len() + 1 };
+        match key {
+            "offset" => raw.offset = number(line, value)?,
+            "size" => raw.size = number(line, value)?,
+            "at" => raw.at = test_page(line, value)?,
+            _ => return Err(line.at(word, format!("expected offset, size or at, found `{key}`"))),
+        }
+    }
+    if !any {
+        return Err(line.expected("key=value"));
+    }
+    Ok(Action::SlotRaw(raw))
+}
+
+/// A page of the test memory.
+fn test_page(line: &Line, word: Word) -> Result<u64, ParseError> {
+    let page = number(line, word)?;
+    if page > MAX_PAGES {
+        return Err(line.at(word, format!("expected at most {MAX_PAGES}")));
+    }
+    Ok(page)
 }
 
 fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {

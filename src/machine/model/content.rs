@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::convert::BATCH;
 use super::fault::Fault;
 use super::folio::{SHORT, WORDS};
 use super::inode::{Inode, State};
@@ -51,9 +52,21 @@ impl Inode {
                 self.for_each(&folios, |page| self.scramble(page))?;
             } else if self.planted(Fault::TeardownHookOnConversion) && !to_private {
                 self.for_each(&folios, |page| self.clear_folio(page))?;
+            } else if self.planted(Fault::MixedRangeTornDown) && to_private {
+                let settled = |page: &&u64| state.attributes.get(**page) == Some(attributes);
+                if state.attributes.runs(pages.clone()).len() > 1 {
+                    let settled: Vec<u64> = folios.iter().filter(settled).copied().collect();
+                    self.for_each(&settled, |page| self.clear_folio(page))?;
+                }
             }
         } else if mode == MODE_ZERO {
             self.zero(&folios)?;
+            if self.planted(Fault::ZeroNeighbour)
+                && pages.end < self.pages()
+                && self.is_up_to_date(pages.end)
+            {
+                self.clear_folio(pages.end)?;
+            }
         } else if mode == MODE_PRESERVE {
             self.preserve(state, &folios, &pages, attributes, to_private)?;
         } else if self.vm_type.scrambles {
@@ -85,6 +98,8 @@ impl Inode {
         };
         let folios = if self.planted(Fault::ZeroFirstFolioOnly) {
             folios.get(..1).unwrap_or_default()
+        } else if self.planted(Fault::ZeroFirstBatchOnly) {
+            folios.get(..BATCH as usize).unwrap_or(folios)
         } else {
             folios
         };

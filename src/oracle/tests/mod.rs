@@ -23,6 +23,7 @@ fn fresh(platform: Platform, dialect: Dialect, start: Attribute, pages: u64) -> 
         pages,
         start,
         needs: Vec::new(),
+        no_mmap: false,
         no_slots: false,
         steps: Vec::new(),
     };
