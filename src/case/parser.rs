@@ -2,15 +2,15 @@
 //! Text into cases.
 
 use super::ast::*;
+use super::keys::{raw, slot};
 use super::lexer::{Line, ParseError, Word};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
 
 /// The largest guest_memfd that a case may have: 4 TiB, in pages. Patterns number pages with 32 bits, and the guest's
 /// page tables have room for a few GiB at a time.
-const MAX_PAGES: u64 = 1 << 30;
+pub(super) const MAX_PAGES: u64 = 1 << 30;
 
 /// How many cases one file may expand to; more is a mistake in an `each`.
 const MAX_EXPANSION: usize = 10_000;
@@ -420,126 +420,6 @@ fn name_of<T: Copy>(
     }
 }
 
-fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
-    let word = line.word("the number of a memslot")?;
-    let slot = number(line, word)?;
-    let slot = u32::try_from(slot).ok().filter(|s| *s < 8);
-    let slot = slot.ok_or_else(|| line.at(word, "expected a memslot from 0 to 7".into()))?;
-    if line.take("delete") {
-        return Ok(Action::SlotDelete(slot));
-    }
-    if line.take("raw") {
-        return raw_slot(line, slot);
-    }
-    if !line.take("map") {
-        return Err(line.expected("`map`, `raw` or `delete`"));
-    }
-    let pages = pages(line, case)?;
-    let at = if line.take("at") {
-        let word = line.word("a page number")?;
-        test_page(line, word)?
-    } else {
-        pages.start
-    };
-    Ok(Action::SlotMap(SlotMap { slot, pages, at }))
-}
-
-fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
-    let mut raw = RawSlot { slot, offset: 0, size: PAGE_SIZE, at: 0 };
-    let mut any = false;
-    while let Some(word) = line.peek().filter(|w| w.text != "->") {
-        line.word("")?;
-        any = true;
-        let Some((key, value)) = word.text.split_once('=') else {
-            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
-        };
-        let value = Word { text: value, at: word.at + key.len() + 1 };
-        match key {
-            "offset" => raw.offset = number(line, value)?,
-            "size" => raw.size = number(line, value)?,
-            "at" => raw.at = test_page(line, value)?,
-            _ => return Err(line.at(word, format!("expected offset, size or at, found `{key}`"))),
-        }
-    }
-    if !any {
-        return Err(line.expected("key=value"));
-    }
-    Ok(Action::SlotRaw(raw))
-}
-
-/// A page of the test memory.
-fn test_page(line: &Line, word: Word) -> Result<u64, ParseError> {
-    let page = number(line, word)?;
-    if page > MAX_PAGES {
-        return Err(line.at(word, format!("expected at most {MAX_PAGES}")));
-    }
-    Ok(page)
-}
-
-fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
-    let mut raw = RawConvert::default();
-    let mut any = false;
-    while let Some(word) = line.peek().filter(|w| w.text != "->") {
-        line.word("")?;
-        any = true;
-        let Some((key, value)) = word.text.split_once('=') else {
-            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
-        };
-        let value_word = Word { text: value, at: word.at + key.len() + 1 };
-        let named = |names: &str| line.at(value_word, format!("expected {names}, found `{value}`"));
-        match key {
-            "offset" => raw.offset = number(line, value_word)?,
-            "size" => raw.size = number(line, value_word)?,
-            "attributes" => {
-                raw.attributes = match value {
-                    "private" => ATTRIBUTE_PRIVATE,
-                    "shared" => 0,
-                    _ => number(line, value_word)?,
-                }
-            }
-            "flags" => {
-                raw.flags = match value {
-                    "zero" => MODE_ZERO,
-                    "preserve" => MODE_PRESERVE,
-                    "zero+preserve" => MODE_ZERO | MODE_PRESERVE,
-                    _ => number(line, value_word)?,
-                }
-            }
-            "error_offset" => raw.error_offset = number(line, value_word)?,
-            "pointer" => {
-                raw.pointer = match value {
-                    "good" => Pointer::Good,
-                    "bad" => Pointer::Bad,
-                    "read-only" => Pointer::ReadOnly,
-                    _ => return Err(named("`good`, `bad` or `read-only`")),
-                }
-            }
-            "fd" => {
-                raw.descriptor = match value {
-                    "guest_memfd" => Descriptor::GuestMemfd,
-                    "vm" => Descriptor::Vm,
-                    _ => return Err(named("`guest_memfd` or `vm`")),
-                }
-            }
-            _ => {
-                let index = key.strip_prefix("reserved").and_then(|n| n.parse::<usize>().ok());
-                match index.and_then(|i| raw.reserved.get_mut(i)) {
-                    Some(reserved) => *reserved = number(line, value_word)?,
-                    None => {
-                        let known = "offset, size, attributes, flags, error_offset, reserved0 to reserved10, \
-                                     pointer or fd";
-                        return Err(line.at(word, format!("expected {known}, found `{key}`")));
-                    }
-                }
-            }
-        }
-    }
-    if !any {
-        return Err(line.expected("key=value"));
-    }
-    Ok(raw)
-}
-
 fn returns(line: &mut Line) -> Result<Returns, ParseError> {
     let word = line.word("OK or the name of an error, such as EINVAL")?;
     let mut any_of = Vec::new();
@@ -561,7 +441,7 @@ fn returns(line: &mut Line) -> Result<Returns, ParseError> {
 }
 
 /// Takes a range of pages that lies within the file.
-fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
+pub(super) fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
     let word = line.word("a range of pages such as 0..4")?;
     let range = range(line, word)?;
     if range.end > case.pages {
@@ -585,7 +465,7 @@ fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
 }
 
 /// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
-fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
+pub(super) fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
     parse_number(word.text).ok_or_else(|| {
         let message = format!("expected a number of at most 64 bits, found `{}`", word.text);
         line.at(word, message)

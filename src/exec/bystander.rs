@@ -56,11 +56,16 @@ impl Session<'_> {
             }
         }
         self.bystanders.push(Bystander { view, attribute, gmem });
-        self.check_bystanders()
+        self.bystanders_are("fresh.attribute")
     }
 
     /// No page of any bystander has changed.
     pub fn check_bystanders(&self) -> Result<(), Stop> {
+        self.bystanders_are("convert.precise")
+    }
+
+    /// Every page of every bystander is as it was made; otherwise `clause` is broken.
+    fn bystanders_are(&self, clause: &'static str) -> Result<(), Stop> {
         for bystander in &self.bystanders {
             for page in 0..self.oracle.file_pages() {
                 let read = access::read_page(&*bystander.view, page);
@@ -78,10 +83,10 @@ impl Session<'_> {
                     Attribute::Private => "SIGBUS",
                 };
                 let summary = format!(
-                    "page {page} of another guest_memfd of the VM, which was {}, has changed",
+                    "page {page} of another guest_memfd of the VM, which was {}, is not so any more",
                     bystander.attribute
                 );
-                return Err(Stop::broken("convert.precise", summary)
+                return Err(Stop::broken(clause, summary)
                     .at("host", page, None)
                     .but(expected, found));
             }

@@ -61,6 +61,15 @@ impl Session<'_> {
         }
     }
 
+    /// A fresh file that is private is so before anything was done. A fault leaves no trace; a look at a shared page
+    /// would allocate it.
+    pub fn look_before_anything(&mut self) -> Result<(), Stop> {
+        match self.oracle.sight(View::Host, 0) {
+            Sight::Fault => self.look_host(View::Host, 0, &After::Nothing, false),
+            _ => Ok(()),
+        }
+    }
+
     fn look_host(
         &mut self,
         view: View,

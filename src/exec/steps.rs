@@ -22,6 +22,9 @@ const UNMAPPED: u64 = 1 << 46;
 impl Session<'_> {
     /// Executes one statement. Says what must be audited then, if anything.
     pub fn step(&mut self, step: &Step) -> Result<Option<After>, Stop> {
+        if self.line == 0 {
+            self.look_before_anything()?;
+        }
         self.line = step.line;
         let expect = step.expect.as_ref();
         let after = match &step.action {

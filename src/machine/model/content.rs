@@ -47,6 +47,10 @@ impl Inode {
         if self.planted(Fault::ModeSkipsSettledPages) {
             folios.retain(|page| state.attributes.get(*page) != Some(attributes));
         }
+        if mode != 0 {
+            // What was put off is overtaken.
+            state.scramble_later.retain(|page| !folios.contains(page));
+        }
         if !self.config.dialect.has_content_modes() {
             if self.planted(Fault::UpstreamScrambles) {
                 self.for_each(&folios, |page| self.scramble(page))?;
@@ -60,6 +64,9 @@ impl Inode {
                 }
             }
         } else if mode == MODE_ZERO {
+            if self.planted(Fault::ZeroSkipsConverted) {
+                folios.retain(|page| state.attributes.get(*page) == Some(attributes));
+            }
             self.zero(&folios)?;
             if self.planted(Fault::ZeroNeighbour)
                 && pages.end < self.pages()
@@ -115,17 +122,19 @@ impl Inode {
         attributes: u64,
         to_private: bool,
     ) -> Result<()> {
+        let changes = |page: &&u64| state.attributes.get(**page) != Some(attributes);
+        let changing: Vec<u64> = folios.iter().filter(changes).copied().collect();
         if self.planted(Fault::PreserveLosesLongRanges) && pages.end - pages.start > 1
             || self.planted(Fault::PreserveScrambles) && !to_private
         {
             self.for_each(folios, |page| self.scramble(page))?;
         }
         if self.planted(Fault::PreserveLosesLastWord) && to_private {
-            self.for_each(folios, |page| self.clear(page, WORDS - 1..WORDS))?;
+            self.for_each(&changing, |page| self.clear(page, WORDS - 1..WORDS))?;
         }
         if self.planted(Fault::PreserveSwapsFolios)
             && !to_private
-            && let [first, second, ..] = folios
+            && let [first, second, ..] = changing.as_slice()
         {
             self.exchange(*first, *second)?;
         }

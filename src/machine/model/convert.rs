@@ -164,7 +164,10 @@ impl Inode {
             flags &= u64::from(u32::MAX);
         }
         if !self.config.dialect.has_content_modes() {
-            let good = flags == 0 || self.planted(Fault::UpstreamModesIgnored);
+            if self.planted(Fault::UpstreamModesIgnored) {
+                flags &= !MODES;
+            }
+            let good = flags == 0;
             return good.then_some(()).ok_or(Errno::EINVAL);
         }
         if flags & !MODES != 0 && !self.planted(Fault::UnknownFlagIgnored) {
@@ -469,7 +472,7 @@ impl Inode {
             Some(Fault::OnePageTooEarly) => stored.start = stored.start.saturating_sub(1),
             Some(Fault::LastPageMissed) if stored.end - stored.start > 1 => stored.end -= 1,
             Some(Fault::FirstPageMissed) if stored.end - stored.start > 1 => stored.start += 1,
-            Some(Fault::StopsAt2Mib) => stored.end = stored.end.min((stored.start | 511) + 1),
+            Some(Fault::StopsAtLargePage) => stored.end = stored.end.min((stored.start | 511) + 1),
             Some(Fault::MixedFirstEntryOnly) => {
                 let first = state.attributes.runs(stored.clone()).first().map(|(run, _)| run.end);
                 stored.end = first.unwrap_or(stored.end);

@@ -117,7 +117,7 @@ faults! {
             "the first page of a range of several pages is not converted";
         MixedFirstEntryOnly "mixed-first-entry-only" "convert.range" ANY
             "a range that is partly shared and partly private is converted up to the first change only";
-        StopsAt2Mib "stops-at-2mib" "convert.range" ANY
+        StopsAtLargePage "stops-at-large-page" "convert.range" ANY
             "a range is converted up to the next multiple of 2 MiB only";
         SizeTruncated "size-truncated" "convert.range" ANY
             "the size is kept in 32 bits, so that of a range of 4 GiB and more only the remainder is converted";
@@ -137,9 +137,9 @@ faults! {
             "a range that ends with the file is refused with EINVAL";
         NoopRefused "noop-refused" "convert.accepted" ANY
             "a range that is already in the wanted state is refused with EINVAL";
-        InUseOffByOne "in-use-off-by-one" "convert.accepted" ANY
+        InUseOffByOne "in-use-off-by-one" "in-use.retry" ANY
             "a page in use just after the range makes a conversion to private fail";
-        InUseCountsBefore "in-use-counts-before" "convert.accepted" ANY
+        InUseCountsBefore "in-use-counts-before" "in-use.retry" ANY
             "a page in use just before the range makes a conversion to private fail";
 
         // Arguments.
@@ -195,7 +195,7 @@ faults! {
             "the attributes change although EOPNOTSUPP is returned";
         RefusedZeroesAnyway "refused-zeroes-anyway" "mode.refused-no-effect" MODES
             "ZERO to private clears the folios although EOPNOTSUPP is returned";
-        DefaultModesAccepted "default-modes-accepted" "default.refused" MODES
+        DefaultModesAccepted "default-modes-accepted" "mode.refused" MODES
             "content modes are accepted on a VM type that has none";
         DefaultPrivateAccepted "default-private-accepted" "default.refused" MODES
             "pages of a VM without private memory can be made private";
@@ -209,6 +209,8 @@ faults! {
             "ZERO clears only the first half of each folio";
         ZeroFirstBatchOnly "zero-first-batch-only" "zero.to-shared" MODES
             "ZERO clears only the first 31 folios of the range, which is a batch of the page cache";
+        ZeroSkipsConverted "zero-skips-converted" "zero.to-shared" MODES
+            "ZERO clears only the pages of the range that are shared already";
         ZeroMissing "zero-missing" "zero.to-shared" MODES
             "ZERO leaves the contents";
         ModeSkippedOnNoop "mode-skipped-on-noop" "zero.whole-range" MODES
@@ -222,11 +224,11 @@ faults! {
         PreserveLosesLongRanges "preserve-loses-long-ranges" "preserve.to-private" MODES
             "PRESERVE loses the contents of ranges of more than one page";
         PreserveLosesLastWord "preserve-loses-last-word" "preserve.to-private" MODES
-            "PRESERVE to private clears the last word of each folio";
+            "PRESERVE clears the last word of each folio that becomes private";
         PreserveScrambles "preserve-scrambles" "preserve.to-shared" MODES
             "PRESERVE to shared scrambles";
         PreserveSwapsFolios "preserve-swaps-folios" "preserve.to-shared" MODES
-            "PRESERVE to shared exchanges the first two folios of the range";
+            "PRESERVE exchanges the first two folios that become shared";
         MixedRangeScrubsPrivate "mixed-range-scrubs-private" "preserve.whole-range" MODES
             "converting a mixed range to private invalidates the private pages in it, too, which loses their contents";
 
@@ -238,7 +240,7 @@ faults! {
 
         // Upstream.
         UpstreamModesIgnored "upstream-modes-ignored" "upstream.no-modes" UPSTREAM
-            "flags are ignored instead of refused";
+            "the flags of the RFCs' content modes are ignored instead of refused";
         UpstreamScrambles "upstream-scrambles" "upstream.contents-kept" UPSTREAM
             "a conversion fills the folios with random bytes, as in the RFCs";
         TeardownHookOnConversion "teardown-hook-on-conversion" "upstream.contents-kept" UPSTREAM
