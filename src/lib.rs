@@ -6,6 +6,7 @@
 //! * [`cli`]: the command line.
 //! * [`plan`]: which cases on which platforms, and which of them cannot run here.
 //! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
+//! * [`contract`]: clauses, cases, planted bugs and results put together.
 //! * [`report`]: results as text, TAP and JSON.
 //! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
@@ -18,6 +19,7 @@ pub mod payload;
 
 pub mod case;
 pub mod cli;
+pub mod contract;
 pub mod dialect;
 pub mod errno;
 pub mod exec;

@@ -25,6 +25,8 @@ pub struct Case {
     pub pages: u64,
     /// Attribute of every page at the start.
     pub start: Attribute,
+    /// Whether the guest_memfd has no `GUEST_MEMFD_FLAG_MMAP`, so that there is no host's view of it.
+    pub no_mmap: bool,
     /// What it needs beyond the interface itself.
     pub needs: Vec<Requirement>,
     /// Whether pages are looked at only after the last step, so that no look disturbs what the steps do.
@@ -121,6 +123,19 @@ pub struct SlotMap {
     pub at: u64,
 }
 
+/// A memslot with arguments that no range of pages can express, none of which a kernel may accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawSlot {
+    /// Number of the slot, from 0.
+    pub slot: u32,
+    /// `guest_memfd_offset`, in bytes.
+    pub offset: u64,
+    /// `memory_size`, in bytes.
+    pub size: u64,
+    /// Page of the test memory that it begins at.
+    pub at: u64,
+}
+
 /// One statement of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -141,6 +156,8 @@ pub struct Step {
 pub enum View {
     /// The host through its mapping of the guest_memfd.
     Host,
+    /// The host through a second mapping of the guest_memfd, which is made when it is first used.
+    Host2,
     /// The guest through its page tables and a memslot.
     Guest,
     /// A forked process through the mapping it inherited.
@@ -148,10 +165,22 @@ pub enum View {
 }
 
 impl View {
+    /// Every view.
+    pub const ALL: [View; 4] = [View::Host, View::Host2, View::Guest, View::Child];
+
+    /// Whether the view is a mapping of the guest_memfd in a process, where a private page faults.
+    pub fn is_mapping(self) -> bool {
+        match self {
+            View::Host | View::Host2 | View::Child => true,
+            View::Guest => false,
+        }
+    }
+
     /// The word in a case.
     pub fn name(self) -> &'static str {
         match self {
             View::Host => "host",
+            View::Host2 => "host2",
             View::Guest => "guest",
             View::Child => "child",
         }
@@ -257,8 +286,13 @@ pub enum Action {
     Unpin(Pages),
     /// Make a memslot.
     SlotMap(SlotMap),
+    /// Try to make a memslot that must be refused.
+    SlotRaw(RawSlot),
     /// Delete a memslot.
     SlotDelete(u32),
+    /// Make another guest_memfd of the VM, as large, with every page shared or private. Nothing that is done to the one
+    /// under test may change it.
+    Bystander(Attribute),
     /// Unmap the host's view and map it again.
     Remap,
     /// Fork a process that keeps the host's mapping.

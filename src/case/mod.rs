@@ -3,6 +3,7 @@
 
 mod ast;
 mod clauses;
+mod keys;
 mod lexer;
 mod library;
 mod parser;

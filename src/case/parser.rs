@@ -2,15 +2,15 @@
 //! Text into cases.
 
 use super::ast::*;
+use super::keys::{raw, slot};
 use super::lexer::{Line, ParseError, Word};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 
 /// The largest guest_memfd that a case may have: 4 TiB, in pages. Patterns number pages with 32 bits, and the guest's
 /// page tables have room for a few GiB at a time.
-const MAX_PAGES: u64 = 1 << 30;
+pub(super) const MAX_PAGES: u64 = 1 << 30;
 
 /// How many cases one file may expand to; more is a mistake in an `each`.
 const MAX_EXPANSION: usize = 10_000;
@@ -98,6 +98,7 @@ fn parse_one(file: &str, text: &str, values: &[(&str, String)]) -> Result<Case, 
         clauses: Vec::new(),
         pages: 0,
         start: Attribute::Shared,
+        no_mmap: false,
         needs: Vec::new(),
         audit_end: false,
         no_slots: false,
@@ -240,6 +241,13 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
             }
             case.audit_end = true;
         }
+        "mmap" => {
+            line.word("mmap")?;
+            if !line.take("none") {
+                return Err(line.expected("`none`"));
+            }
+            case.no_mmap = true;
+        }
         "slots" => {
             line.word("slots")?;
             if !line.take("none") {
@@ -304,10 +312,18 @@ fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseE
     })
 }
 
+/// Statements that access the guest_memfd through a mapping.
+const NEED_MMAP: [&str; 6] = ["host", "host2", "child", "pin", "unpin", "remap"];
+
 fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     let first = line.word("a statement")?;
+    if case.no_mmap && NEED_MMAP.contains(&first.text) {
+        let message = format!("`{}` needs a mapping, which `mmap none` rules out", first.text);
+        return Err(line.at(first, message));
+    }
     let action = match first.text {
         "host" => access(line, View::Host, case)?,
+        "host2" => access(line, View::Host2, case)?,
         "guest" => access(line, View::Guest, case)?,
         "child" if line.take("fork") => Action::ChildFork,
         "child" if line.take("exit") => Action::ChildExit,
@@ -329,11 +345,12 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "unpin" => Action::Unpin(pages(line, case)?),
         "slot" => slot(line, case)?,
         "remap" => Action::Remap,
+        "bystander" => Action::Bystander(attribute(line)?),
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
-                         capability";
+            let known = "host, host2, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
+                         bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));
         }
@@ -364,7 +381,9 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
                 _ => Look::Pattern(letter(word).ok_or_else(|| {
                     let known = match view {
                         View::Guest => "A to X, `zero`, `mmio` or `any`",
-                        View::Host | View::Child => "A to X, `zero`, `fault` or `any`",
+                        View::Host | View::Host2 | View::Child => {
+                            "A to X, `zero`, `fault` or `any`"
+                        }
                     };
                     line.at(word, format!("expected {known}, found `{}`", word.text))
                 })?),
@@ -409,95 +428,6 @@ fn name_of<T: Copy>(
     }
 }
 
-fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
-    let word = line.word("the number of a memslot")?;
-    let slot = number(line, word)?;
-    let slot = u32::try_from(slot).ok().filter(|s| *s < 8);
-    let slot = slot.ok_or_else(|| line.at(word, "expected a memslot from 0 to 7".into()))?;
-    if line.take("delete") {
-        return Ok(Action::SlotDelete(slot));
-    }
-    if !line.take("map") {
-        return Err(line.expected("`map` or `delete`"));
-    }
-    let pages = pages(line, case)?;
-    let at = if line.take("at") {
-        let word = line.word("a page number")?;
-        let at = number(line, word)?;
-        if at > MAX_PAGES {
-            return Err(line.at(word, format!("expected at most {MAX_PAGES}")));
-        }
-        at
-    } else {
-        pages.start
-    };
-    Ok(Action::SlotMap(SlotMap { slot, pages, at }))
-}
-
-fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
-    let mut raw = RawConvert::default();
-    let mut any = false;
-    while let Some(word) = line.peek().filter(|w| w.text != "->") {
-        line.word("")?;
-        any = true;
-        let Some((key, value)) = word.text.split_once('=') else {
-            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
-        };
-        let value_word = Word { text: value, at: word.at + key.len() + 1 };
-        let named = |names: &str| line.at(value_word, format!("expected {names}, found `{value}`"));
-        match key {
-            "offset" => raw.offset = number(line, value_word)?,
-            "size" => raw.size = number(line, value_word)?,
-            "attributes" => {
-                raw.attributes = match value {
-                    "private" => ATTRIBUTE_PRIVATE,
-                    "shared" => 0,
-                    _ => number(line, value_word)?,
-                }
-            }
-            "flags" => {
-                raw.flags = match value {
-                    "zero" => MODE_ZERO,
-                    "preserve" => MODE_PRESERVE,
-                    "zero+preserve" => MODE_ZERO | MODE_PRESERVE,
-                    _ => number(line, value_word)?,
-                }
-            }
-            "error_offset" => raw.error_offset = number(line, value_word)?,
-            "pointer" => {
-                raw.pointer = match value {
-                    "good" => Pointer::Good,
-                    "bad" => Pointer::Bad,
-                    "read-only" => Pointer::ReadOnly,
-                    _ => return Err(named("`good`, `bad` or `read-only`")),
-                }
-            }
-            "fd" => {
-                raw.descriptor = match value {
-                    "guest_memfd" => Descriptor::GuestMemfd,
-                    "vm" => Descriptor::Vm,
-                    _ => return Err(named("`guest_memfd` or `vm`")),
-                }
-            }
-            _ => {
-                let index = key.strip_prefix("reserved").and_then(|n| n.parse::<usize>().ok());
-                match index.and_then(|i| raw.reserved.get_mut(i)) {
-                    Some(reserved) => *reserved = number(line, value_word)?,
-                    None => {
-                        let known = "offset, size, attributes, flags, error_offset, reserved0 to reserved10, \
-                                     pointer or fd";
-                        return Err(line.at(word, format!("expected {known}, found `{key}`")));
-                    }
-                }
-            }
-        }
-    }
-    if !any {
-        return Err(line.expected("key=value"));
-    }
-    Ok(raw)
-}
-
 fn returns(line: &mut Line) -> Result<Returns, ParseError> {
     let word = line.word("OK or the name of an error, such as EINVAL")?;
     let mut any_of = Vec::new();
@@ -519,7 +449,7 @@ fn returns(line: &mut Line) -> Result<Returns, ParseError> {
 }
 
 /// Takes a range of pages that lies within the file.
-fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
+pub(super) fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
     let word = line.word("a range of pages such as 0..4")?;
     let range = range(line, word)?;
     if range.end > case.pages {
@@ -543,7 +473,7 @@ fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
 }
 
 /// A number: decimal or 0x..., with `_` between digits, `A<<B`, or `-A` for its two's complement.
-fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
+pub(super) fn number(line: &Line, word: Word) -> Result<u64, ParseError> {
     parse_number(word.text).ok_or_else(|| {
         let message = format!("expected a number of at most 64 bits, found `{}`", word.text);
         line.at(word, message)

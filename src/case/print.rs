@@ -34,6 +34,9 @@ impl Case {
         out += &format!("clause  {}\n", self.clauses.join(" "));
         out += &format!("pages   {}\n", self.pages);
         out += &format!("start   {}\n", self.start);
+        if self.no_mmap {
+            out += "mmap    none\n";
+        }
         if !self.needs.is_empty() {
             let needs: Vec<String> = self.needs.iter().map(Requirement::to_string).collect();
             out += &format!("needs   {}\n", needs.join(" "));
@@ -106,6 +109,15 @@ impl Display for Action {
             Action::SlotMap(map) => {
                 write!(f, "slot    {} map {} at {}", map.slot, range(&map.pages), map.at)
             }
+            Action::SlotRaw(raw) => {
+                write!(
+                    f,
+                    "slot    {} raw offset={:#x} size={:#x}",
+                    raw.slot, raw.offset, raw.size
+                )?;
+                if raw.at != 0 { write!(f, " at={}", raw.at) } else { Ok(()) }
+            }
+            Action::Bystander(attribute) => write!(f, "bystander {attribute}"),
             Action::SlotDelete(slot) => write!(f, "slot    {slot} delete"),
             Action::Remap => f.write_str("remap"),
             Action::ChildFork => f.write_str("child   fork"),

@@ -43,6 +43,18 @@ pub enum Command {
     Probe,
     /// List the bugs that --plant puts into the model
     Faults,
+    /// List the clauses: their cases, the bugs that break them, and what a run made of them
+    Contract {
+        /// Clauses whose id contains this
+        #[arg(value_name = "CLAUSE")]
+        clauses: Vec<String>,
+        /// Results to read, as --json wrote them: each clause is kept, broken or not checked
+        #[arg(long, value_name = "FILE")]
+        results: Option<PathBuf>,
+        /// List the ids of all cases
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Show a case, its clauses and its needs
     Explain {
         /// The case's id, with or without the platform

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
+use crate::case;
+use crate::contract;
 use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
 use crate::plan::{self, PlannedCase, Selection};
@@ -59,6 +61,9 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
     let config = machine_config(&cli.machine)?;
     match &cli.command {
         Some(Command::Faults) => print(&faults()),
+        Some(Command::Contract { clauses, results, verbose }) => {
+            print(&contract(clauses, results.as_deref(), *verbose)?)
+        }
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
@@ -129,6 +134,14 @@ fn faults() -> String {
         }
     }
     out
+}
+
+/// The clauses, and what the run behind a results file made of them.
+fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result<String, String> {
+    let cases = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+    let records = results.map(contract::read_results).transpose()?;
+    let contract = contract::contract(&cases, records.as_deref());
+    contract::contract_text(&contract, filters, verbose)
 }
 
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {

@@ -17,7 +17,8 @@ use crate::platform::Command;
 impl Session<'_> {
     /// After a step: every page that was touched, through the views that touched it, and every fault that must happen.
     pub fn audit(&mut self, after: &After) -> Result<(), Stop> {
-        for view in [View::Host, View::Guest, View::Child] {
+        self.check_bystanders()?;
+        for view in View::ALL {
             let pages: Vec<u64> = self
                 .pages_of_interest()
                 .into_iter()
@@ -26,7 +27,7 @@ impl Session<'_> {
                     // What faulted before a write faults after it: the end is soon enough to see it.
                     Sight::Fault if *after == After::Nothing => false,
                     Sight::Fault => view == View::Host || self.touched.contains(&(*page, view)),
-                    Sight::Mmio => false,
+                    Sight::Mmio | Sight::Absent => false,
                 })
                 .filter(|_| view != View::Child || self.child.is_some())
                 .collect();
@@ -63,9 +64,15 @@ impl Session<'_> {
                     .collect();
                 self.look(view, &mapped, &after, true)?;
             }
+            if self.view2.is_some() {
+                self.look(View::Host2, &pages, &after, true)?;
+            }
             if self.child.is_some() {
                 self.look(View::Child, &pages, &after, true)?;
             }
+        }
+        if !self.oracle.is_mappable() {
+            return Ok(());
         }
         self.look_afresh(&mapped_by_host)?;
         self.prove_same_memory()

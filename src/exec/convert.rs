@@ -76,7 +76,7 @@ impl Session<'_> {
             self.observe(self.line, "transient-eagain", "yes");
         }
         let Some(outcome) = allowed.iter().find(|a| a.result == returned.result) else {
-            return Err(refusal(&allowed, &returned, tries));
+            return Err(refusal(call, &allowed, &returned, tries));
         };
         let wrong_offset = match outcome.error_offset {
             ErrorOffset::Anything => false,
@@ -174,7 +174,26 @@ impl Session<'_> {
     }
 }
 
-fn refusal(allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
+/// The clause that a wrong result breaks: that of the expected one, unless the result says more.
+fn broken_by(call: &RawConvert, allowed: &Allowed, result: Result<(), Errno>) -> &'static str {
+    match (allowed.clause, result) {
+        (_, Err(Errno::EOPNOTSUPP)) if call.flags == 0 => "unspecified.accepted",
+        (_, Err(Errno::EINVAL)) if allowed.result.is_ok() && call.error_offset != 0 => {
+            "arguments.error-offset"
+        }
+        // It is refused, but as if the answer could be written.
+        (_, Err(_)) if call.pointer == Pointer::ReadOnly && allowed.result.is_err() => {
+            "arguments.pointer"
+        }
+        // It is offered, but the call fails for another reason.
+        ("unspecified.accepted", Err(_)) => "convert.accepted",
+        // It is not offered, but another error says so.
+        ("zero.to-private-refused", Err(_)) => "mode.refused",
+        (clause, _) => clause,
+    }
+}
+
+fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
     let expected: Vec<String> = allowed.iter().map(describe).collect();
     let expected = expected.join(" or ");
     let found = returned.describe();
@@ -182,7 +201,8 @@ fn refusal(allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
     if tries > 1 {
         summary += &format!(", in each of {tries} tries");
     }
-    Stop::broken(allowed[0].clause, summary).but(expected, found)
+    let clause = broken_by(call, &allowed[0], returned.result);
+    Stop::broken(clause, summary).but(expected, found)
 }
 
 /// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.

@@ -53,31 +53,47 @@ impl Session<'_> {
         writes: bool,
     ) -> Result<(), Stop> {
         match view {
-            View::Host => pages.iter().try_for_each(|p| self.look_host(*p, after, writes)),
+            View::Host | View::Host2 => {
+                pages.iter().try_for_each(|p| self.look_host(view, *p, after, writes))
+            }
             View::Child => pages.iter().try_for_each(|p| self.look_child(*p, after, writes)),
             View::Guest => self.look_guest(pages, after),
         }
     }
 
-    fn look_host(&mut self, page: u64, after: &After, writes: bool) -> Result<(), Stop> {
-        match self.oracle.sight(View::Host, page) {
+    /// A fresh file that is private is so before anything was done. A fault leaves no trace; a look at a shared page
+    /// would allocate it.
+    pub fn look_before_anything(&mut self) -> Result<(), Stop> {
+        match self.oracle.sight(View::Host, 0) {
+            Sight::Fault => self.look_host(View::Host, 0, &After::Nothing, false),
+            _ => Ok(()),
+        }
+    }
+
+    fn look_host(
+        &mut self,
+        view: View,
+        page: u64,
+        after: &After,
+        writes: bool,
+    ) -> Result<(), Stop> {
+        match self.oracle.sight(view, page) {
             Sight::Fault => {
-                let read = access::read_page(&*self.view, page);
-                self.must_fault(View::Host, page, read, after, "read")?;
+                let read = access::read_page(self.mapping(view)?, page);
+                self.must_fault(view, page, read, after, "read")?;
                 if writes {
-                    let write = access::write_word(&*self.view, page, 0, 0);
-                    self.must_fault(View::Host, page, write, after, "wrote")?;
+                    let write = access::write_word(self.mapping(view)?, page, 0, 0);
+                    self.must_fault(view, page, write, after, "wrote")?;
                 }
                 Ok(())
             }
             Sight::Content(_) => {
-                let read = access::read_page(&*self.view, page);
-                let bytes =
-                    read.map_err(|fault| self.must_not_fault(View::Host, page, fault, after))?;
-                self.seen(View::Host, page, &bytes, after)
+                let read = access::read_page(self.mapping(view)?, page);
+                let bytes = read.map_err(|fault| self.must_not_fault(view, page, fault, after))?;
+                self.seen(view, page, &bytes, after)
             }
-            // Only guest accesses can be MMIO.
-            Sight::Mmio => Ok(()),
+            // Only guest accesses can be MMIO; without a mapping there is nothing to look through.
+            Sight::Mmio | Sight::Absent => Ok(()),
         }
     }
 
@@ -102,7 +118,7 @@ impl Session<'_> {
                     read.map_err(|fault| self.must_not_fault(View::Child, page, fault, after))?;
                 self.seen(View::Child, page, &bytes, after)
             }
-            Sight::Mmio => Ok(()),
+            Sight::Mmio | Sight::Absent => Ok(()),
         }
     }
 
@@ -116,7 +132,7 @@ impl Session<'_> {
         let groups =
             self.groups(pages.iter().copied(), |p| match self.oracle.sight(View::Guest, p) {
                 Sight::Content(content) => (p, checkable(&content)).1.ok_or(p),
-                Sight::Fault | Sight::Mmio => Err(p),
+                Sight::Fault | Sight::Mmio | Sight::Absent => Err(p),
             });
         for group in groups {
             let page = group.start;
@@ -125,7 +141,7 @@ impl Session<'_> {
             };
             match self.oracle.sight(View::Guest, page) {
                 Sight::Mmio => self.must_be_mmio(page, address)?,
-                Sight::Fault => {}
+                Sight::Fault | Sight::Absent => {}
                 Sight::Content(content) => match checkable(&content) {
                     Some(tag) => self.guest_check(&group, address, tag, after)?,
                     None => {
@@ -224,7 +240,7 @@ impl Session<'_> {
         {
             let clause = match view {
                 View::Child => "fork.view",
-                View::Host | View::Guest => self.content_clause(page, after),
+                View::Host | View::Host2 | View::Guest => self.content_clause(page, after),
             };
             let found = describe(bytes, page);
             let summary =
@@ -297,7 +313,10 @@ impl Session<'_> {
             After::Converted(range) if !range.contains(&page) => "convert.precise",
             After::Punched(_) => "punch.attribute",
             After::Remapped => "memslot.recreated",
+            After::Allocated => "allocate.harmless",
             _ if view == View::Child => "fork.view",
+            // The first mapping was looked at before and is right, so the attribute is: only this mapping is wrong.
+            _ if view == View::Host2 => otherwise,
             After::Converted(_) => self.oracle.attribute_clause(page),
             After::Nothing => self.refusal(page).unwrap_or_else(|| {
                 let seen = self.touched.contains(&(page, view));
@@ -318,6 +337,7 @@ impl Session<'_> {
             After::Refused(clause) => clause,
             After::Converted(range) if !range.contains(&page) => "convert.precise",
             After::Remapped => "memslot.recreated",
+            After::Allocated => "allocate.harmless",
             After::Converted(_) | After::Punched(_) => clause,
             After::Nothing => self.refusal(page).unwrap_or(clause),
         }

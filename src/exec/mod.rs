@@ -3,11 +3,14 @@
 
 pub(crate) mod access;
 mod audit;
+mod bystander;
 mod child;
 mod convert;
 pub mod guard;
 mod hexdiff;
 mod look;
+mod mappings;
+mod memslot;
 mod probe;
 mod run_case;
 mod session;

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::bystander::{Bystander, creation_flags};
 use super::child::Child;
 use super::guard;
+use super::mappings::no_view;
 use super::stop::Stop;
 use crate::case::{Attribute, Case, SlotMap, View};
 use crate::dialect::Dialect;
@@ -17,10 +19,7 @@ use crate::payload::abi::TEST_MEMORY;
 use crate::platform::{Command, Guest, LaunchError, Platform};
 use crate::results::{Blame, Observation};
 use crate::uapi::CapabilityNumbers;
-use crate::uapi::{
-    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
-    kvm_userspace_memory_region2,
-};
+use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
 
 /// What the last step was, for deciding which clause a difference breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +32,8 @@ pub(super) enum After {
     Refused(&'static str),
     /// These pages were punched out.
     Punched(Range<u64>),
+    /// Pages were allocated.
+    Allocated,
     /// A memslot came or went, or the view was mapped anew.
     Remapped,
 }
@@ -56,6 +57,10 @@ pub(super) struct Session<'a> {
     /// References on pages, by page.
     pub pins: BTreeMap<u64, Vec<Box<dyn Pin>>>,
     pub view: Box<dyn HostView>,
+    /// The second mapping, once a case has used it.
+    pub view2: Option<Box<dyn HostView>>,
+    /// Other guest_memfds of the VM, which nothing may change.
+    pub bystanders: Vec<Bystander>,
     pub gmem: Box<dyn GuestMemfd>,
     /// Who has touched which page through which view.
     pub touched: BTreeSet<(u64, View)>,
@@ -82,16 +87,16 @@ impl<'a> Session<'a> {
     /// Creates the guest_memfd, its mapping and its memslots in the VM of `guest`.
     pub fn start(setup: &'a Setup<'a>, case: &Case, guest: Guest) -> Result<Session<'a>, Stop> {
         guard::install().map_err(|e| failed("sigaction", e))?;
-        let flags = match case.start {
-            Attribute::Shared => GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
-            Attribute::Private => GUEST_MEMFD_FLAG_MMAP,
-        };
+        let flags = creation_flags(case.start, !case.no_mmap);
         let size = case.pages * PAGE_SIZE;
         let gmem = guest
             .vm()
             .create_guest_memfd(size, flags)
             .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
-        let view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let view = match case.no_mmap {
+            true => no_view(),
+            false => gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?,
+        };
         let mut session = Session {
             setup,
             oracle: Oracle::new(setup.platform, setup.dialect, case),
@@ -99,6 +104,8 @@ impl<'a> Session<'a> {
             guest,
             pins: BTreeMap::new(),
             view,
+            view2: None,
+            bystanders: Vec::new(),
             gmem,
             touched: BTreeSet::new(),
             edges: BTreeSet::from([0, case.pages - 1]),
@@ -131,22 +138,35 @@ impl<'a> Session<'a> {
         Ok(Some(self.guest))
     }
 
-    /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
-    pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), Stop> {
+    /// The argument that binds `size` bytes from byte `offset` of the file to the test memory from page `at` on.
+    pub fn region(
+        &self,
+        slot: u32,
+        offset: u64,
+        size: u64,
+        at: u64,
+    ) -> kvm_userspace_memory_region2 {
         use std::os::fd::AsRawFd;
-        let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
-        let gpa = TEST_MEMORY + map.at * PAGE_SIZE;
-        let offset = map.pages.start * PAGE_SIZE;
-        let region = kvm_userspace_memory_region2 {
-            slot: map.slot,
+        // An address that is bad by itself would hide whether the offset is checked.
+        let into_view = if offset < self.view.length() { offset } else { 0 };
+        kvm_userspace_memory_region2 {
+            slot,
             flags: KVM_MEM_GUEST_MEMFD,
-            guest_phys_addr: gpa,
+            guest_phys_addr: TEST_MEMORY + at * PAGE_SIZE,
             memory_size: size,
-            userspace_addr: self.view.address() as u64 + offset,
+            userspace_addr: self.view.address() as u64 + into_view / PAGE_SIZE * PAGE_SIZE,
             guest_memfd_offset: offset,
             guest_memfd: self.gmem.fd().as_raw_fd() as u32,
             ..Default::default()
-        };
+        }
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
+    pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), Stop> {
+        let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
+        let gpa = TEST_MEMORY + map.at * PAGE_SIZE;
+        let offset = map.pages.start * PAGE_SIZE;
+        let region = self.region(map.slot, offset, size, map.at);
         // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
         // fields), and is accessed through raw pointers only.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }

@@ -8,7 +8,9 @@ use super::child::Child;
 use super::look::child_failed;
 use super::session::{After, Session, failed};
 use super::stop::Stop;
-use crate::case::{Action, Capability, Look, Misbehaviour, Pages, RawConvert, Step, Toucher, View};
+use crate::case::{
+    Action, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Step, Toucher, View,
+};
 use crate::oracle::{self, Content, PageBytes, Sight};
 use crate::platform::{Command, GuestStop};
 use crate::results::Blame;
@@ -20,6 +22,9 @@ const UNMAPPED: u64 = 1 << 46;
 impl Session<'_> {
     /// Executes one statement. Says what must be audited then, if anything.
     pub fn step(&mut self, step: &Step) -> Result<Option<After>, Stop> {
+        if self.line == 0 {
+            self.look_before_anything()?;
+        }
         self.line = step.line;
         let expect = step.expect.as_ref();
         let after = match &step.action {
@@ -34,8 +39,21 @@ impl Session<'_> {
                 self.convert(&call, expect)?
             }
             Action::Raw(call) => self.convert(call, expect)?,
+            Action::SlotRaw(raw) => self.refused_slot(raw, expect)?,
+            Action::SlotMap(map) if expect.is_some_and(|r| r.any_of != [None]) => {
+                let raw = RawSlot {
+                    slot: map.slot,
+                    offset: map.pages.start * PAGE_SIZE,
+                    size: (map.pages.end - map.pages.start) * PAGE_SIZE,
+                    at: map.at,
+                };
+                self.refused_slot(&raw, expect)?
+            }
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
-                return Err(Stop::error(Blame::Suite, "only a conversion can be expected to fail"));
+                return Err(Stop::error(
+                    Blame::Suite,
+                    "only a conversion or a memslot can be expected to fail",
+                ));
             }
             Action::Write { view, pages, letter } => {
                 self.write(*view, pages, *letter)?;
@@ -68,6 +86,10 @@ impl Session<'_> {
                 })?;
                 self.oracle.map_slot(map);
                 After::Remapped
+            }
+            Action::Bystander(attribute) => {
+                self.add_bystander(*attribute)?;
+                return Ok(None);
             }
             Action::SlotDelete(slot) => {
                 self.delete_slot(*slot)?;
@@ -118,7 +140,7 @@ impl Session<'_> {
                     self.guest_command(command, "write", group.start)?;
                 }
             }
-            View::Host | View::Child => {
+            View::Host | View::Host2 | View::Child => {
                 for page in pages.clone() {
                     let bytes = pattern_bytes(tag, page);
                     let written = match (view, &mut self.child) {
@@ -126,7 +148,7 @@ impl Session<'_> {
                             child.write(page, &bytes).map_err(child_failed)?
                         }
                         (View::Child, None) => return Err(no_child()),
-                        _ => access::write_page(&*self.view, page, &bytes),
+                        _ => access::write_page(self.mapping(view)?, page, &bytes),
                     };
                     written
                         .map_err(|fault| self.must_not_fault(view, page, fault, &After::Nothing))?;
@@ -158,9 +180,9 @@ impl Session<'_> {
                     self.guest_command(Command::Touch { address, length }, "read", group.start)?;
                 }
             }
-            View::Host => {
+            View::Host | View::Host2 => {
                 for page in pages.clone() {
-                    access::read_word(&*self.view, page, 0)
+                    access::read_word(self.mapping(view)?, page, 0)
                         .map_err(|fault| self.must_not_fault(view, page, fault, &After::Nothing))?;
                 }
             }
@@ -215,6 +237,7 @@ impl Session<'_> {
                     Sight::Content(content) => content.describe(),
                     Sight::Fault => "a fault".into(),
                     Sight::Mmio => "an MMIO exit".into(),
+                    Sight::Absent => "that there is no such view".into(),
                 };
                 let why = format!(
                     "the case expects {look} of {view} at page {page}, the clauses say {says}"
@@ -252,7 +275,7 @@ impl Session<'_> {
             .map_err(|e| failed("fallocate", e))?;
         self.oracle.allocate(pages.clone());
         self.watch_ends(pages.start, pages.end);
-        Ok(After::Nothing)
+        Ok(After::Allocated)
     }
 
     fn pin(&mut self, pages: &Pages) -> Result<After, Stop> {

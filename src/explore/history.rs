@@ -113,6 +113,7 @@ impl<'a> Generator<'a> {
             start: if private { Attribute::Private } else { Attribute::Shared },
             needs,
             audit_end: false,
+            no_mmap: false,
             no_slots: rng.chance(15),
             steps: Vec::new(),
         };

@@ -215,6 +215,7 @@ impl Row<'_> {
             pages: self.place.file_pages,
             start: Attribute::Shared,
             needs: Vec::<Requirement>::new(),
+            no_mmap: false,
             audit_end: true,
             no_slots: false,
             steps,

@@ -74,7 +74,10 @@ impl Rules {
             Action::Remap => self.oracle.slots().next().is_none(),
             Action::ChildFork => !self.child,
             Action::ChildExit => self.child,
-            Action::Capability(_) | Action::Misbehave(_) => false,
+            Action::SlotRaw(_)
+            | Action::Bystander(_)
+            | Action::Capability(_)
+            | Action::Misbehave(_) => false,
         }
     }
 
@@ -125,7 +128,11 @@ impl Rules {
             Action::SlotDelete(slot) => self.oracle.delete_slot(*slot),
             Action::ChildFork => self.child = true,
             Action::ChildExit => self.child = false,
-            Action::Remap | Action::Capability(_) | Action::Misbehave(_) => {}
+            Action::Remap
+            | Action::SlotRaw(_)
+            | Action::Bystander(_)
+            | Action::Capability(_)
+            | Action::Misbehave(_) => {}
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) fn cost(case: &Case) -> Cost {
 fn weight(action: &Action) -> u64 {
     let view = |view: &View| match view {
         View::Host => 0,
+        View::Host2 => 50,
         View::Guest => 100,
         View::Child => 200,
     };
@@ -53,6 +54,8 @@ fn weight(action: &Action) -> u64 {
         | Action::Pin(_)
         | Action::Unpin(_)
         | Action::SlotDelete(_)
+        | Action::SlotRaw(_)
+        | Action::Bystander(_)
         | Action::Remap
         | Action::ChildFork
         | Action::ChildExit
@@ -167,7 +170,7 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
 fn views(view: View) -> Vec<View> {
     match view {
         View::Host => vec![],
-        View::Guest => vec![View::Host],
+        View::Guest | View::Host2 => vec![View::Host],
         View::Child => vec![View::Host, View::Guest],
     }
 }

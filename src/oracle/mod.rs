@@ -6,6 +6,7 @@
 
 mod content;
 mod judge;
+mod memslot;
 mod runs;
 mod state;
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub enum Sight {
     Fault,
     /// The access is an MMIO exit.
     Mmio,
+    /// There is no such view: the guest_memfd cannot be mapped.
+    Absent,
 }
 
 /// The memory under test as the clauses have it.
@@ -48,6 +50,8 @@ pub struct Oracle {
     pub(super) platform: Platform,
     pub(super) dialect: Dialect,
     pub(super) file_pages: u64,
+    /// Whether there is a host's view.
+    mappable: bool,
     /// Attribute of each page and the clause that it follows from.
     pub(super) attributes: Runs<(Attribute, &'static str)>,
     /// Every page that is not a hole.
@@ -72,6 +76,7 @@ impl Oracle {
             platform,
             dialect,
             file_pages: case.pages,
+            mappable: !case.no_mmap,
             attributes: Runs::new((case.start, "fresh.attribute")),
             pages: BTreeMap::new(),
             slots,
@@ -84,6 +89,11 @@ impl Oracle {
     /// Size of the file in pages.
     pub fn file_pages(&self) -> u64 {
         self.file_pages
+    }
+
+    /// Whether the host can map the file.
+    pub fn is_mappable(&self) -> bool {
+        self.mappable
     }
 
     /// The attribute of `page`.
@@ -119,8 +129,11 @@ impl Oracle {
     /// What `view` must see at `page`.
     pub fn sight(&self, view: View, page: u64) -> Sight {
         match (view, self.attribute(page)) {
-            (View::Host | View::Child, Attribute::Private) => Sight::Fault,
-            (View::Host | View::Child, Attribute::Shared) => Sight::Content(self.content(page)),
+            (View::Host | View::Host2 | View::Child, _) if !self.mappable => Sight::Absent,
+            (View::Host | View::Host2 | View::Child, Attribute::Private) => Sight::Fault,
+            (View::Host | View::Host2 | View::Child, Attribute::Shared) => {
+                Sight::Content(self.content(page))
+            }
             (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
             // The state is the guest_memfd's alone, so no access can contradict it on these platforms.
             (View::Guest, _) => Sight::Content(self.content(page)),

@@ -37,7 +37,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 }
 
 fn access(size: u64) -> impl Strategy<Value = Action> {
-    let view = select(vec![View::Host, View::Guest, View::Child]);
+    let view = select(&View::ALL[..]);
     (view, pages(size), b'A'..=b'X', 0..6).prop_map(|(view, pages, letter, kind)| {
         let look = match kind {
             0 => {
@@ -73,6 +73,8 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         .prop_map(|(who, pages)| Action::Touch { who, pages });
     let slot = (0..8u32, pages(size), 0..=1u64 << 30)
         .prop_map(|(slot, pages, at)| Action::SlotMap(SlotMap { slot, pages, at }));
+    let raw_slot = (0..8u32, any::<u64>(), any::<u64>(), 0..=1u64 << 30)
+        .prop_map(|(slot, offset, size, at)| Action::SlotRaw(RawSlot { slot, offset, size, at }));
     prop_oneof![
         4 => access(size),
         2 => convert,
@@ -83,6 +85,8 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => pages(size).prop_map(Action::Pin),
         1 => pages(size).prop_map(Action::Unpin),
         1 => slot,
+        1 => raw_slot,
+        1 => attribute().prop_map(Action::Bystander),
         1 => (0..8u32).prop_map(Action::SlotDelete),
         1 => select(vec![Action::Remap, Action::ChildFork, Action::ChildExit]),
         1 => select(Capability::ALL.to_vec()).prop_map(Action::Capability),
@@ -104,6 +108,18 @@ fn step(size: u64) -> impl Strategy<Value = Step> {
     )
 }
 
+/// A step that a guest_memfd which cannot be mapped allows.
+fn step_without_mapping(size: u64) -> impl Strategy<Value = Step> {
+    step(size).prop_filter("needs a mapping", |step| match &step.action {
+        Action::Write { view, .. } | Action::Read { view, .. } | Action::Expect { view, .. } => {
+            !view.is_mapping()
+        }
+        Action::Pin(_) | Action::Unpin(_) | Action::Remap => false,
+        Action::ChildFork | Action::ChildExit => false,
+        _ => true,
+    })
+}
+
 /// Any case that the language can say, of any size up to the largest.
 pub fn case() -> impl Strategy<Value = Case> {
     let ids: Vec<String> = clauses().iter().map(|c| c.id.clone()).collect();
@@ -112,13 +128,22 @@ pub fn case() -> impl Strategy<Value = Case> {
     size.prop_flat_map(move |pages| {
         let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4));
         let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool)>());
-        (head, rest, vec(step(pages), 1..8)).prop_map(
-            move |((about, name, clauses), (start, needs, (audit_end, no_slots)), steps)| Case {
+        let steps = prop_oneof![
+            4 => (Just(false), vec(step(pages), 1..8)),
+            1 => (Just(true), vec(step_without_mapping(pages), 1..8)),
+        ];
+        (head, rest, steps).prop_map(
+            move |(
+                (about, name, clauses),
+                (start, needs, (audit_end, no_slots)),
+                (no_mmap, steps),
+            )| Case {
                 about,
                 name,
                 clauses,
                 pages,
                 start,
+                no_mmap,
                 needs,
                 audit_end,
                 no_slots,

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::convert::BATCH;
 use super::fault::Fault;
 use super::folio::{SHORT, WORDS};
 use super::inode::{Inode, State};
@@ -46,14 +47,33 @@ impl Inode {
         if self.planted(Fault::ModeSkipsSettledPages) {
             folios.retain(|page| state.attributes.get(*page) != Some(attributes));
         }
+        if mode != 0 {
+            // What was put off is overtaken.
+            state.scramble_later.retain(|page| !folios.contains(page));
+        }
         if !self.config.dialect.has_content_modes() {
             if self.planted(Fault::UpstreamScrambles) {
                 self.for_each(&folios, |page| self.scramble(page))?;
             } else if self.planted(Fault::TeardownHookOnConversion) && !to_private {
                 self.for_each(&folios, |page| self.clear_folio(page))?;
+            } else if self.planted(Fault::MixedRangeTornDown) && to_private {
+                let settled = |page: &&u64| state.attributes.get(**page) == Some(attributes);
+                if state.attributes.runs(pages.clone()).len() > 1 {
+                    let settled: Vec<u64> = folios.iter().filter(settled).copied().collect();
+                    self.for_each(&settled, |page| self.clear_folio(page))?;
+                }
             }
         } else if mode == MODE_ZERO {
+            if self.planted(Fault::ZeroSkipsConverted) {
+                folios.retain(|page| state.attributes.get(*page) == Some(attributes));
+            }
             self.zero(&folios)?;
+            if self.planted(Fault::ZeroNeighbour)
+                && pages.end < self.pages()
+                && self.is_up_to_date(pages.end)
+            {
+                self.clear_folio(pages.end)?;
+            }
         } else if mode == MODE_PRESERVE {
             self.preserve(state, &folios, &pages, attributes, to_private)?;
         } else if self.vm_type.scrambles {
@@ -85,6 +105,8 @@ impl Inode {
         };
         let folios = if self.planted(Fault::ZeroFirstFolioOnly) {
             folios.get(..1).unwrap_or_default()
+        } else if self.planted(Fault::ZeroFirstBatchOnly) {
+            folios.get(..BATCH as usize).unwrap_or(folios)
         } else {
             folios
         };
@@ -100,17 +122,19 @@ impl Inode {
         attributes: u64,
         to_private: bool,
     ) -> Result<()> {
+        let changes = |page: &&u64| state.attributes.get(**page) != Some(attributes);
+        let changing: Vec<u64> = folios.iter().filter(changes).copied().collect();
         if self.planted(Fault::PreserveLosesLongRanges) && pages.end - pages.start > 1
             || self.planted(Fault::PreserveScrambles) && !to_private
         {
             self.for_each(folios, |page| self.scramble(page))?;
         }
         if self.planted(Fault::PreserveLosesLastWord) && to_private {
-            self.for_each(folios, |page| self.clear(page, WORDS - 1..WORDS))?;
+            self.for_each(&changing, |page| self.clear(page, WORDS - 1..WORDS))?;
         }
         if self.planted(Fault::PreserveSwapsFolios)
             && !to_private
-            && let [first, second, ..] = folios
+            && let [first, second, ..] = changing.as_slice()
         {
             self.exchange(*first, *second)?;
         }

@@ -16,6 +16,9 @@ use crate::uapi::{
     PAGE_SIZE,
 };
 
+/// Folios that the kernel looks up at once (`PAGEVEC_SIZE`).
+pub(super) const BATCH: u64 = 31;
+
 /// Every content mode.
 const MODES: u64 = MODE_ZERO | MODE_PRESERVE;
 
@@ -61,6 +64,11 @@ impl Inode {
         match result {
             Ok(()) if self.planted(Fault::SuccessWritesErrorOffset) => {
                 arguments.error_offset = pages.end * PAGE_SIZE;
+                // SAFETY: as above.
+                unsafe { copy_to_user(argument, arguments) }
+            }
+            Ok(()) if self.planted(Fault::SuccessClearsErrorOffset) => {
+                arguments.error_offset = 0;
                 // SAFETY: as above.
                 unsafe { copy_to_user(argument, arguments) }
             }
@@ -121,8 +129,15 @@ impl Inode {
 
     /// The pages of a range whose ends have been checked.
     fn range(&self, arguments: &MemoryAttributes2) -> Range<u64> {
-        let end = arguments.offset.saturating_add(arguments.size);
-        let mut pages = arguments.offset / PAGE_SIZE..end / PAGE_SIZE;
+        let (mut offset, mut size) = (arguments.offset, arguments.size);
+        if self.planted(Fault::OffsetTruncated) {
+            offset &= u64::from(u32::MAX);
+        }
+        if self.planted(Fault::SizeTruncated) {
+            size &= u64::from(u32::MAX);
+        }
+        let end = offset.saturating_add(size);
+        let mut pages = offset / PAGE_SIZE..end / PAGE_SIZE;
         if self.planted(Fault::UnalignedRounded) {
             pages.end = end.div_ceil(PAGE_SIZE);
         }
@@ -144,14 +159,21 @@ impl Inode {
     }
 
     fn check_flags(&self, arguments: &MemoryAttributes2) -> Result<()> {
+        let mut flags = arguments.flags;
+        if self.planted(Fault::FlagsTruncated) {
+            flags &= u64::from(u32::MAX);
+        }
         if !self.config.dialect.has_content_modes() {
-            let good = arguments.flags == 0 || self.planted(Fault::UpstreamModesIgnored);
+            if self.planted(Fault::UpstreamModesIgnored) {
+                flags &= !MODES;
+            }
+            let good = flags == 0;
             return good.then_some(()).ok_or(Errno::EINVAL);
         }
-        if arguments.flags & !MODES != 0 && !self.planted(Fault::UnknownFlagIgnored) {
+        if flags & !MODES != 0 && !self.planted(Fault::UnknownFlagIgnored) {
             return Err(Errno::EINVAL);
         }
-        if arguments.flags & MODES == MODES && !self.planted(Fault::BothModesAccepted) {
+        if flags & MODES == MODES && !self.planted(Fault::BothModesAccepted) {
             return Err(Errno::EINVAL);
         }
         Ok(())
@@ -204,6 +226,9 @@ impl Inode {
         }
         if self.planted(Fault::AttributeBitsIgnored) {
             unsupported &= ATTRIBUTE_PRIVATE;
+        }
+        if self.planted(Fault::AttributesTruncated) {
+            unsupported &= u64::from(u32::MAX);
         }
         if unsupported != 0 {
             return Err(Errno::EINVAL);
@@ -305,6 +330,10 @@ impl Inode {
         if self.planted(Fault::OnlyFirstEntryChecked) {
             pages.end = pages.start + 1;
         }
+        if self.planted(Fault::HolesNotCompared) {
+            let mut folios = self.folios(pages).into_iter().flatten();
+            return folios.all(|page| state.attributes.get(page) == Some(attributes));
+        }
         let runs = state.attributes.runs(pages);
         runs.iter().all(|(_, value)| *value == attributes)
     }
@@ -343,10 +372,21 @@ impl Inode {
         match self.config.fault {
             Some(Fault::InUseConverted) => return Ok(()),
             Some(Fault::InUseFirstFolioOnly) => looked_at.end = looked_at.start + 1,
+            Some(Fault::InUseFirstBatchOnly) => {
+                looked_at.end = looked_at.end.min(looked_at.start + BATCH)
+            }
             Some(Fault::InUseOffByOne) => looked_at.end += 1,
+            Some(Fault::InUseCountsBefore) => looked_at.start = looked_at.start.saturating_sub(1),
             _ => {}
         }
         let in_use = |folio: &Arc<Folio>| Arc::strong_count(folio) > 1;
+        if self.planted(Fault::InUseTwiceMissed) {
+            let twice =
+                |page: &u64| state.referenced.get(page).is_some_and(|f| Arc::strong_count(f) > 2);
+            if state.referenced.range(looked_at.clone()).all(|(page, _)| twice(page)) {
+                return Ok(());
+            }
+        }
         state.referenced.retain(|_, folio| in_use(folio));
         let mut users = state.referenced.range(looked_at).map(|(page, _)| *page);
         let lowest =
@@ -365,6 +405,9 @@ impl Inode {
             let before = pages.start..page;
             let _ = self.store(state, before.clone(), ATTRIBUTE_PRIVATE);
             let _ = self.refault(state, before);
+        }
+        if self.planted(Fault::InUseLeavesZapped) {
+            let _ = self.zap(state, pages.clone());
         }
         let offset = match self.config.fault {
             Some(Fault::InUseOffsetIsStart) => pages.start * PAGE_SIZE,
@@ -397,6 +440,25 @@ impl Inode {
         }
     }
 
+    /// The same conversion of another file, for a bug that does not tell files apart.
+    ///
+    /// # Safety
+    ///
+    /// As [`crate::machine::GuestMemfd::set_memory_attributes2`].
+    pub(super) unsafe fn converted_elsewhere(&self, argument: *mut MemoryAttributes2) {
+        // SAFETY: the caller keeps the promise that copy_from_user() asks for.
+        let Ok(arguments) = (unsafe { copy_from_user(argument) }) else { return };
+        let mut pages = self.range(&arguments);
+        pages.end = pages.end.min(self.pages());
+        if pages.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        let stored =
+            self.store(&mut state, pages.clone(), arguments.attributes & ATTRIBUTE_PRIVATE);
+        let _ = stored.and_then(|()| self.refault(&state, pages));
+    }
+
     /// The attributes of the range, then what the host's page faults see of them.
     fn store_converted(
         &self,
@@ -409,6 +471,16 @@ impl Inode {
             Some(Fault::OnePageTooMany) => stored.end += 1,
             Some(Fault::OnePageTooEarly) => stored.start = stored.start.saturating_sub(1),
             Some(Fault::LastPageMissed) if stored.end - stored.start > 1 => stored.end -= 1,
+            Some(Fault::FirstPageMissed) if stored.end - stored.start > 1 => stored.start += 1,
+            Some(Fault::StopsAtLargePage) => stored.end = stored.end.min((stored.start | 511) + 1),
+            Some(Fault::MixedFirstEntryOnly) => {
+                let first = state.attributes.runs(stored.clone()).first().map(|(run, _)| run.end);
+                stored.end = first.unwrap_or(stored.end);
+            }
+            Some(Fault::EntryNotSplit) => {
+                let entry = state.attributes.runs(stored.end - 1..self.pages());
+                stored.end = entry.first().map_or(stored.end, |(run, _)| run.end);
+            }
             _ => {}
         }
         if let Err(error) = self.store(state, stored.clone(), attributes) {

@@ -89,6 +89,8 @@ faults! {
             "a conversion to private does not unmap the pages from forked children";
         GuestPrivateRefused "guest-private-refused" "guest.access" ANY
             "a software-protected guest's access to a private page ends in KVM_EXIT_MEMORY_FAULT";
+        SharedFromUserspaceAddress "shared-from-userspace-address" "guest.access" ANY
+            "guest accesses to shared pages are served from the memslot's userspace_addr instead of the guest_memfd";
         SplitMemory "split-memory" "memory.same" ANY
             "private and shared halves of a page are different memory, as before in-place conversion";
 
@@ -101,28 +103,52 @@ faults! {
             "converting page 0 looks at index -1 when it merges ranges, and converts the last page too";
         ScrambleNeighbour "scramble-neighbour" "convert.precise" MODES
             "mode unspecified also scrambles the folio after the range";
+        ZeroNeighbour "zero-neighbour" "convert.precise" MODES
+            "ZERO also clears the folio after the range";
+        EntryNotSplit "entry-not-split" "convert.precise" ANY
+            "converting the start of a run of pages with one attribute converts the run to its end";
+        OffsetTruncated "offset-truncated" "convert.precise" ANY
+            "the index of the first page is computed in 32 bits of the byte offset, and wrong from 4 GiB on";
+        OtherFileConverted "other-file-converted" "convert.precise" ANY
+            "attributes are kept per VM instead of per guest_memfd, so that a conversion reaches its other files";
         LastPageMissed "last-page-missed" "convert.range" ANY
             "the last page of a range of several pages is not converted";
+        FirstPageMissed "first-page-missed" "convert.range" ANY
+            "the first page of a range of several pages is not converted";
+        MixedFirstEntryOnly "mixed-first-entry-only" "convert.range" ANY
+            "a range that is partly shared and partly private is converted up to the first change only";
+        StopsAtLargePage "stops-at-large-page" "convert.range" ANY
+            "a range is converted up to the next multiple of 2 MiB only";
+        SizeTruncated "size-truncated" "convert.range" ANY
+            "the size is kept in 32 bits, so that of a range of 4 GiB and more only the remainder is converted";
+        HolesNotCompared "holes-not-compared" "convert.range" ANY
+            "a range counts as already converted if its allocated pages are, and its holes are not looked at";
         OnlyFirstEntryChecked "only-first-entry-checked" "convert.range" ANY
             "a range counts as already converted if its first page is";
         ScrambleFillsHoles "scramble-fills-holes" "convert.holes" MODES
             "mode unspecified allocates holes and fills them with random bytes";
         SuccessWritesErrorOffset "success-writes-error-offset" "convert.success-untouched" ANY
             "error_offset is written back on success too";
+        SuccessClearsErrorOffset "success-clears-error-offset" "convert.success-untouched" AFTER_V4
+            "error_offset is set to 0 on success";
         RequiresMmap "requires-mmap" "convert.accepted" ANY
             "the call is refused with EINVAL on a guest_memfd without GUEST_MEMFD_FLAG_MMAP";
         EndOfFileRefused "end-of-file-refused" "convert.accepted" ANY
             "a range that ends with the file is refused with EINVAL";
         NoopRefused "noop-refused" "convert.accepted" ANY
             "a range that is already in the wanted state is refused with EINVAL";
-        InUseOffByOne "in-use-off-by-one" "convert.accepted" ANY
+        InUseOffByOne "in-use-off-by-one" "in-use.retry" ANY
             "a page in use just after the range makes a conversion to private fail";
+        InUseCountsBefore "in-use-counts-before" "in-use.retry" ANY
+            "a page in use just before the range makes a conversion to private fail";
 
         // Arguments.
         BothModesAccepted "both-modes-accepted" "arguments.flags" MODES
             "ZERO and PRESERVE together are accepted and mean PRESERVE";
         UnknownFlagIgnored "unknown-flag-ignored" "arguments.flags" MODES
             "flag bits that mean nothing are ignored";
+        FlagsTruncated "flags-truncated" "arguments.flags" ANY
+            "only the lower 32 bits of flags are checked";
         ErrorOffsetNotChecked "error-offset-not-checked" "arguments.error-offset" V4
             "error_offset is not checked on input";
         ErrorOffsetMustBeZero "error-offset-must-be-zero" "arguments.error-offset" AFTER_V4
@@ -133,6 +159,8 @@ faults! {
             "the last of the reserved words is not checked";
         AttributeBitsIgnored "attribute-bits-ignored" "arguments.attributes" ANY
             "attribute bits other than PRIVATE are ignored";
+        AttributesTruncated "attributes-truncated" "arguments.attributes" ANY
+            "only the lower 32 bits of attributes are checked";
         SizeZeroAccepted "size-zero-accepted" "arguments.range" ANY
             "a size of 0 is accepted and converts nothing";
         WrapAccepted "wrap-accepted" "arguments.range" ANY
@@ -167,7 +195,7 @@ faults! {
             "the attributes change although EOPNOTSUPP is returned";
         RefusedZeroesAnyway "refused-zeroes-anyway" "mode.refused-no-effect" MODES
             "ZERO to private clears the folios although EOPNOTSUPP is returned";
-        DefaultModesAccepted "default-modes-accepted" "default.refused" MODES
+        DefaultModesAccepted "default-modes-accepted" "mode.refused" MODES
             "content modes are accepted on a VM type that has none";
         DefaultPrivateAccepted "default-private-accepted" "default.refused" MODES
             "pages of a VM without private memory can be made private";
@@ -179,6 +207,10 @@ faults! {
             "ZERO clears only the first allocated page of the range";
         ZeroHalfFolio "zero-half-folio" "zero.to-shared" MODES
             "ZERO clears only the first half of each folio";
+        ZeroFirstBatchOnly "zero-first-batch-only" "zero.to-shared" MODES
+            "ZERO clears only the first 31 folios of the range, which is a batch of the page cache";
+        ZeroSkipsConverted "zero-skips-converted" "zero.to-shared" MODES
+            "ZERO clears only the pages of the range that are shared already";
         ZeroMissing "zero-missing" "zero.to-shared" MODES
             "ZERO leaves the contents";
         ModeSkippedOnNoop "mode-skipped-on-noop" "zero.whole-range" MODES
@@ -192,11 +224,11 @@ faults! {
         PreserveLosesLongRanges "preserve-loses-long-ranges" "preserve.to-private" MODES
             "PRESERVE loses the contents of ranges of more than one page";
         PreserveLosesLastWord "preserve-loses-last-word" "preserve.to-private" MODES
-            "PRESERVE to private clears the last word of each folio";
+            "PRESERVE clears the last word of each folio that becomes private";
         PreserveScrambles "preserve-scrambles" "preserve.to-shared" MODES
             "PRESERVE to shared scrambles";
         PreserveSwapsFolios "preserve-swaps-folios" "preserve.to-shared" MODES
-            "PRESERVE to shared exchanges the first two folios of the range";
+            "PRESERVE exchanges the first two folios that become shared";
         MixedRangeScrubsPrivate "mixed-range-scrubs-private" "preserve.whole-range" MODES
             "converting a mixed range to private invalidates the private pages in it, too, which loses their contents";
 
@@ -208,17 +240,23 @@ faults! {
 
         // Upstream.
         UpstreamModesIgnored "upstream-modes-ignored" "upstream.no-modes" UPSTREAM
-            "flags are ignored instead of refused";
+            "the flags of the RFCs' content modes are ignored instead of refused";
         UpstreamScrambles "upstream-scrambles" "upstream.contents-kept" UPSTREAM
             "a conversion fills the folios with random bytes, as in the RFCs";
         TeardownHookOnConversion "teardown-hook-on-conversion" "upstream.contents-kept" UPSTREAM
             "a conversion to shared calls the hook that clears memory when it is freed";
+        MixedRangeTornDown "mixed-range-torn-down" "upstream.contents-kept" UPSTREAM
+            "converting a mixed range to private calls that hook for the private pages in it";
 
         // Pages in use.
         InUseConverted "in-use-converted" "in-use.refused" ANY
             "pages in use are converted to private all the same";
         InUseFirstFolioOnly "in-use-first-folio-only" "in-use.refused" ANY
             "only the first page of the range is checked for users";
+        InUseFirstBatchOnly "in-use-first-batch-only" "in-use.refused" ANY
+            "only the first 31 folios of the range are checked for users";
+        InUseTwiceMissed "in-use-twice-missed" "in-use.refused" ANY
+            "a page counts as in use only if there is exactly one reference too many";
         InUseOffsetIsStart "in-use-offset-is-start" "in-use.error-offset" ANY
             "error_offset names the range's start instead of the page in use";
         InUseOffsetHighest "in-use-offset-highest" "in-use.error-offset" ANY
@@ -237,6 +275,8 @@ faults! {
             "the pages before the one in use are converted before EAGAIN is returned";
         InUseContentsLost "in-use-contents-lost" "in-use.no-effect" MODES
             "the content mode is applied before pages are checked for users";
+        InUseLeavesZapped "in-use-leaves-zapped" "in-use.no-effect" ANY
+            "after EAGAIN the host gets SIGBUS in the range, which was unmapped before the pages were checked";
         InUseForever "in-use-forever" "in-use.retry" ANY
             "a page that was once found in use stays so: the check leaks a reference";
         LruBatchNotDrained "lru-batch-not-drained" "in-use.retry" ANY
@@ -257,6 +297,12 @@ faults! {
             "punching a hole resets the attribute to what the file started with";
         PunchMakesShared "punch-makes-shared" "punch.attribute" ANY
             "punching a hole erases the entries in the attribute store, so that the pages count as shared";
+        PunchGuestNotZapped "punch-guest-not-zapped" "punch.zero" ANY
+            "punching a hole leaves the memory mapped in the guest, which goes on with it";
+        AllocateMakesShared "allocate-makes-shared" "allocate.harmless" ANY
+            "fallocate erases the entries in the attribute store, so that the pages count as shared";
+        AllocateLosesContents "allocate-loses-contents" "allocate.harmless" ANY
+            "fallocate replaces the folios that are there by new ones";
         AllocatedScrambled "allocated-scrambled" "allocate.zero" MODES
             "scrambling a folio that fallocate allocated marks it up to date, so that nobody clears it any more";
 
@@ -265,10 +311,16 @@ faults! {
             "offset counts from where the memslot starts, not from where the file starts";
         GuestIgnoresFileOffset "guest-ignores-file-offset" "memslot.file-offset" ANY
             "guest faults ignore the memslot's offset into the file";
-        BindOverflowAccepted "bind-overflow-accepted" "memslot.file-offset" ANY
+        BindOverlapAccepted "bind-overlap-accepted" "memslot.refused" ANY
+            "two memslots may be bound to the same part of a file";
+        BindOverflowAccepted "bind-overflow-accepted" "memslot.refused" ANY
             "a memslot may reach past the end of the file: the sum is compared as a signed number";
         RecreatedResetsAttributes "recreated-resets-attributes" "memslot.recreated" ANY
             "deleting a memslot resets the attributes of its pages";
+        DeletedFreesMemory "deleted-frees-memory" "memslot.recreated" ANY
+            "deleting a memslot frees the memory of its pages";
+        DeletedIsMemoryFault "deleted-is-memory-fault" "memslot.deleted" ANY
+            "a guest access where a memslot was deleted is KVM_EXIT_MEMORY_FAULT instead of KVM_EXIT_MMIO";
         DeletedStaysBound "deleted-stays-bound" "memslot.recreated" ANY
             "deleting a memslot leaves its binding behind, so that recreating it gives EEXIST";
 

@@ -96,7 +96,7 @@ impl Inode {
         if self.planted(Fault::UnspecifiedUnstable) && state.scramble_later.remove(&page) {
             self.scramble(page)?;
         }
-        let memory = if private && self.planted(Fault::SplitMemory) {
+        let memory = if private && self.planted(Fault::SplitMemory) || state.stale.contains(&page) {
             self.private_half()?
         } else {
             self.direct()?
@@ -205,6 +205,13 @@ impl Inode {
     }
 
     fn allocate(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
+        if self.planted(Fault::AllocateLosesContents) {
+            self.free(state, pages.clone())?;
+        }
+        if self.planted(Fault::AllocateMakesShared) {
+            self.store(state, pages.clone(), 0)?;
+            self.refault(state, pages.clone())?;
+        }
         let mut start = pages.start;
         for run in self.folios(pages.clone()) {
             state.allocated.set(start..run.start, true);
@@ -232,6 +239,9 @@ impl Inode {
             {
                 continue;
             }
+            if self.planted(Fault::PunchGuestNotZapped) {
+                self.keep_for_guest(state, run.clone())?;
+            }
             self.free(state, run)?;
         }
         // The attributes belong to the file's pages, not to the folios: a hole keeps them.
@@ -245,8 +255,21 @@ impl Inode {
         Ok(())
     }
 
+    /// Keeps what the guest sees of `pages` as it is, for a bug that leaves its mappings alone.
+    fn keep_for_guest(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
+        for page in self.folios(pages).into_iter().flatten() {
+            for index in 0..WORDS {
+                let value = self.load_word(page, index)?;
+                let word = self.private_half()?.word(page * PAGE_SIZE + index * 8);
+                word.ok_or(Errno::EFAULT)?.store(value, Ordering::Relaxed);
+            }
+            state.stale.insert(page);
+        }
+        Ok(())
+    }
+
     /// `truncate_inode_pages_range()`: takes the folios out of the page cache, whoever else has references on them.
-    fn free(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
+    pub(super) fn free(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
         let mode = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE
             | nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE;
         let bytes = (pages.end - pages.start) * PAGE_SIZE;
@@ -256,7 +279,7 @@ impl Inode {
             return Err(Errno::EINVAL);
         };
         nix::fcntl::fallocate(&self.backing, mode, offset, length)?;
-        if let Some((fd, _)) = self.private_half.get() {
+        if let Some((fd, _)) = self.private_half.get().filter(|_| state.stale.is_empty()) {
             nix::fcntl::fallocate(fd, mode, offset, length)?;
         }
         state.allocated.set(pages.clone(), false);

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) leaked: Vec<Arc<Folio>>,
     /// Pages that a bug will scramble when the guest next looks.
     pub(super) scramble_later: BTreeSet<u64>,
+    /// Pages of which a bug has left the guest an old folio.
+    pub(super) stale: BTreeSet<u64>,
     /// Whether the spurious refusal has been given.
     pub(super) refused_once: bool,
     /// The pages whose folios are known to be in no per-CPU batch.
@@ -96,6 +98,7 @@ impl Inode {
                 bindings: Vec::new(),
                 leaked: Vec::new(),
                 scramble_later: BTreeSet::new(),
+                stale: BTreeSet::new(),
                 refused_once: false,
                 drained: RangeMap::new(pages, false),
             }),

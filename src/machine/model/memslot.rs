@@ -124,7 +124,7 @@ impl VmState {
         let pages = first..first + region.memory_size / PAGE_SIZE;
         let mut state = inode.lock();
         let taken = |b: &Binding| b.pages.start < pages.end && pages.start < b.pages.end;
-        if state.bindings.iter().any(taken) {
+        if state.bindings.iter().any(taken) && !self.planted(Fault::BindOverlapAccepted) {
             return Err(Errno::EEXIST);
         }
         state.bindings.push(Binding { slot: region.slot, pages });
@@ -146,6 +146,10 @@ impl VmState {
             inode.store(&mut state, pages.clone(), inode.initial_attributes())?;
             inode.refault(&state, pages)?;
         }
+        if self.planted(Fault::DeletedFreesMemory) {
+            let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
+            inode.free(&mut state, pages)?;
+        }
         if !self.planted(Fault::DeletedStaysBound) {
             state.bindings.retain(|b| b.slot != id);
         }
@@ -158,7 +162,8 @@ impl VmState {
         let hit = slots.values().find(|s| gpa.wrapping_sub(s.base) < s.size);
         let private = self.gfn_is_private(gpa / PAGE_SIZE);
         let Some(slot) = hit else {
-            return if private { Target::Fault(true) } else { Target::Mmio };
+            let fault = private || self.planted(Fault::DeletedIsMemoryFault);
+            return if fault { Target::Fault(private) } else { Target::Mmio };
         };
         let into_slot = gpa - slot.base;
         if let Some((inode, first)) = &slot.gmem
@@ -171,6 +176,17 @@ impl VmState {
                 Some(Fault::GuestIgnoresFileOffset) => 0,
                 _ => *first,
             };
+            if self.planted(Fault::SharedFromUserspaceAddress)
+                && !inode.is_private(&inode.lock(), first + into_slot / PAGE_SIZE)
+            {
+                // Where there is no mapping behind the slot, get_user_pages() finds nothing.
+                return match slot.userspace_addr {
+                    0 => Target::Fault(false),
+                    start => Target::User(std::ptr::with_exposed_provenance_mut(
+                        (start + into_slot) as usize,
+                    )),
+                };
+            }
             return Target::Gmem(inode, first + into_slot / PAGE_SIZE, gpa % PAGE_SIZE);
         }
         if private {

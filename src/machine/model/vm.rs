@@ -124,7 +124,7 @@ impl Vm for ModelVm {
         // A number that was closed is used again; only its newest owner counts.
         files.retain(|(number, _)| *number != fd.as_raw_fd());
         files.push((fd.as_raw_fd(), Arc::downgrade(&inode)));
-        Ok(Box::new(ModelGuestMemfd { fd, inode }))
+        Ok(Box::new(ModelGuestMemfd { fd, inode, vm: Arc::clone(vm) }))
     }
 
     unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
@@ -170,6 +170,7 @@ impl Vm for ModelVm {
 struct ModelGuestMemfd {
     fd: OwnedFd,
     inode: Arc<Inode>,
+    vm: Arc<VmState>,
 }
 
 impl GuestMemfd for ModelGuestMemfd {
@@ -179,7 +180,17 @@ impl GuestMemfd for ModelGuestMemfd {
 
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
         // SAFETY: the caller keeps the same promise.
-        unsafe { self.inode.set_memory_attributes2(argument) }
+        unsafe { self.inode.set_memory_attributes2(argument) }?;
+        if self.vm.planted(Fault::OtherFileConverted) {
+            let files: Vec<_> = lock(&self.vm.files).iter().map(|(_, file)| file.clone()).collect();
+            for file in files.iter().filter_map(Weak::upgrade) {
+                if !Arc::ptr_eq(&file, &self.inode) {
+                    // SAFETY: as above.
+                    unsafe { file.converted_elsewhere(argument) };
+                }
+            }
+        }
+        Ok(())
     }
 
     fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {

@@ -24,6 +24,7 @@ fn fresh(platform: Platform, dialect: Dialect, start: Attribute, pages: u64) -> 
         start,
         needs: Vec::new(),
         audit_end: false,
+        no_mmap: false,
         no_slots: false,
         steps: Vec::new(),
     };

@@ -151,15 +151,26 @@ impl Observer {
         bench.slot(1, TEST_MEMORY, 0, 8).expect("slot");
         let mut guest = Guest::new(&*bench.vm);
         let before = look(&*view, 3);
-        let found = guest.execute(operation::READ, 3, 1, 0).found;
-        self.note("stable", (before == Some(found), before == look(&*view, 3)));
+        guest.command(operation::READ, TEST_MEMORY + 3 * PAGE_SIZE, 8, 0, 0);
+        let exit = guest.run();
+        let found = guest.result().found;
+        self.note("stable", (exit, before == Some(found), before == look(&*view, 3)));
+        // Longer than a batch of folios, and the page behind the range.
+        let bench = Bench::with(self.dialect, self.fault, KVM_X86_SW_PROTECTED_VM, 40, 3);
+        let view = bench.view(0, 40);
+        (0..40).for_each(|page| put(&*view, page, 5));
+        self.call("to private", &bench, range(0, 36, PRIVATE, self.keep()));
+        self.call("zero", &bench, range(0, 36, SHARED, 1));
+        self.pages("many", &*view);
     }
 
     fn arguments(&mut self) {
         let bench = self.bench(3);
         let view = bench.view(0, 8);
         put(&*view, 2, 3);
-        let changes: [fn(&mut MemoryAttributes2); 10] = [
+        let changes: [fn(&mut MemoryAttributes2); 12] = [
+            |a| a.flags = 1 << 40,
+            |a| a.attributes |= 1 << 40,
             |a| a.error_offset = 8,
             |a| a.reserved[0] = 1,
             |a| a.reserved[10] = 1,
@@ -226,16 +237,32 @@ impl Observer {
         self.pages("unchanged", &*view);
         self.call("just before", &bench, range(2, 3, PRIVATE, keep));
         self.call("to shared", &bench, range(2, 6, SHARED, keep));
-        drop(pins);
+        self.call("just behind", &bench, range(4, 5, PRIVATE, keep));
+        let twice = [6, 6].map(|page| view.pin(page * PAGE_SIZE));
+        self.call("in use twice", &bench, range(6, 7, PRIVATE, 0));
+        self.pages("unchanged", &*view);
+        drop((pins, twice));
         self.call("free again", &bench, range(2, 7, PRIVATE, keep));
         self.pages("converted", &*view);
 
-        let pages = (1 << 20) + 4;
         let (dialect, fault) = (self.dialect, self.fault);
+        let bench = Bench::with(dialect, fault, KVM_X86_SW_PROTECTED_VM, 600, 3);
+        let view = bench.view(0, 600);
+        let pin = view.pin(40 * PAGE_SIZE);
+        self.call("behind a batch", &bench, range(0, 60, PRIVATE, keep));
+        drop(pin);
+        self.call("across 2 MiB", &bench, range(510, 514, PRIVATE, keep));
+        self.note("across 2 MiB", [509, 510, 513, 514].map(|page| look(&*view, page)));
+
+        let pages = (1 << 20) + 4;
         let bench = Bench::with(dialect, fault, KVM_X86_SW_PROTECTED_VM, pages, 3);
         let view = bench.view(pages - 2, pages);
         let _pin = view.pin(0);
         self.call("beyond 4 GiB", &bench, range(pages - 3, pages, PRIVATE, 0));
+        self.call("beyond 4 GiB", &bench, range(pages - 4, pages - 3, PRIVATE, 0));
+        self.call("more than 4 GiB", &bench, range(2, pages - 2, PRIVATE, 0));
+        let start = bench.view(0, 8);
+        self.pages("start of the file", &*start);
     }
 
     fn holes(&mut self) {
@@ -250,6 +277,22 @@ impl Observer {
         self.pages("punched", &*view);
         self.call("to shared", &bench, range(3, 5, SHARED, keep));
         self.pages("punched", &*view);
+
+        let bench = self.bench(3);
+        let view = bench.view(0, 8);
+        bench.slot(1, TEST_MEMORY, 0, 8).expect("slot");
+        let mut guest = Guest::new(&*bench.vm);
+        put(&*view, 1, 80);
+        put(&*view, 2, 80);
+        self.note("punch", bench.file.fallocate(punch, PAGE_SIZE, PAGE_SIZE));
+        guest.command(operation::READ, TEST_MEMORY + PAGE_SIZE, 8, 0, 0);
+        let exit = guest.run();
+        self.note("guest sees", (exit, guest.result().found));
+        self.call("holes", &bench, range(4, 6, PRIVATE, keep));
+        self.pages("holes", &*view);
+        let allocate = libc::FALLOC_FL_KEEP_SIZE;
+        self.note("allocate", bench.file.fallocate(allocate, PAGE_SIZE, 5 * PAGE_SIZE));
+        self.pages("allocated", &*view);
     }
 
     fn memslots(&mut self) {
@@ -271,14 +314,23 @@ impl Observer {
         self.pages("converted", &*view);
         let exit = write(&mut guest, 1, 10);
         self.note("guest writes", exit);
+        self.note("a part twice", bench.slot(4, 1 << 33, 4, 5));
         let region = kvm_userspace_memory_region2 { slot: 1, ..Default::default() };
         // SAFETY: nothing is mapped by a deletion.
         let deleted = unsafe { bench.vm.set_user_memory_region2(&region) };
         self.note("deleted", deleted);
+        let exit = write(&mut guest, 2, 11);
+        self.note("guest writes where no slot is", exit);
         self.note("recreated", bench.slot(1, TEST_MEMORY, 3, 6));
         self.pages("kept", &*view);
         self.call("to shared", &bench, range(4, 5, SHARED, keep));
         self.pages("seen", &*view);
+
+        let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+        let other = bench.vm.create_guest_memfd(8 * PAGE_SIZE, flags).expect("create_guest_memfd");
+        let beside = other.mmap(0, 8 * PAGE_SIZE).expect("mmap");
+        self.call("beside another", &bench, range(2, 4, PRIVATE, keep));
+        self.pages("another file", &*beside);
     }
 
     fn capabilities(&mut self) {
