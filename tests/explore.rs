@@ -136,7 +136,7 @@ fn keep_going_shows_each_way_to_fail_once() {
     assert_eq!(directory.files().len(), shown, "{said}");
     assert_eq!(said.matches("\nfailure: ").count(), shown, "{said}");
     // The bug shows in every history, in the few ways in which a page too many can be seen.
-    assert!((1..8).contains(&shown), "{said}");
+    assert!((1..40).contains(&shown), "{said}");
 }
 
 /// A platform that cannot run is a skip, with the reason.

@@ -20,9 +20,16 @@ const LEAST_BUGS: usize = 60;
 const LEAST_LIBERTIES: usize = 8;
 const LEAST_CASES: usize = 400;
 
-/// Leaves out the cases with hundreds of pages, which take half of the time. They run against the clean model, against
-/// each liberty in its first dialect, and against the bugs that need them.
-const QUICKER: &[&str] = &["--skip", ".large."];
+/// Leaves out the cases with hundreds of pages, the enumerated rows and the scenarios, which take most of the time. They
+/// run against the clean model, against each liberty in its first dialect, and against the bugs that need them.
+const QUICKER: &[&str] =
+    &["--skip", ".large.", "--skip", ".layout.", "--skip", ".race.", "--skip", ".pin."];
+
+/// Whether a bug of the clause can be planted: the model's allocations do not fail, so what happens when a kernel's do is
+/// seen on kernels with fault injection only.
+fn can_be_planted(clause: &str) -> bool {
+    !clause.starts_with("no-memory.")
+}
 
 /// Bugs that look like a breach of other clauses than their own, with the reason why nobody can tell the difference.
 fn siblings(fault: Fault) -> &'static [&'static str] {
@@ -39,9 +46,15 @@ fn siblings(fault: Fault) -> &'static [&'static str] {
             "upstream.contents-kept",
         ],
         // What a hole has behind it decides which promise of zeros is broken.
-        Fault::FreshNotZeroed => {
-            &["convert.holes", "convert.precise", "punch.zero", "allocate.zero"]
-        }
+        Fault::FreshNotZeroed => &[
+            "convert.holes",
+            "convert.precise",
+            "punch.zero",
+            "allocate.zero",
+            "zero.to-shared",
+            "zero.whole-range",
+            "upstream.contents-kept",
+        ],
         // Contents that change after somebody has written anew.
         Fault::UnspecifiedUnstable => &["memory.same"],
         // The wrong pages are converted, or seen by the guest: no page is where it should be.
@@ -170,7 +183,7 @@ fn needed(clause: &str) -> Result<(), Failed> {
 fn counts() -> Result<(), Failed> {
     let (bugs, liberties) = (Fault::ALL.len(), Fault::BENIGN.len());
     let clauses: BTreeSet<&str> = Fault::ALL.iter().map(|fault| fault.clause()).collect();
-    let all = case::clauses().len();
+    let all = case::clauses().iter().filter(|clause| can_be_planted(&clause.id)).count();
     if bugs < LEAST_BUGS || liberties < LEAST_LIBERTIES || clauses.len() != all {
         return Err(format!(
             "{bugs} bugs of {} of {all} clauses, {liberties} liberties",
@@ -194,7 +207,7 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || tolerated(*liberty, *dialect)));
         }
     }
-    for clause in case::clauses() {
+    for clause in case::clauses().iter().filter(|clause| can_be_planted(&clause.id)) {
         trials.push(Trial::test(format!("clause::{}", clause.id), move || needed(&clause.id)));
     }
     libtest_mimic::run(&arguments, trials).exit_code()

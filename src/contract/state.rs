@@ -142,8 +142,11 @@ mod tests {
         let cases = library().expect("built-in cases parse");
         let contract = contract(&cases, None);
         for promise in &contract {
-            assert!(!promise.cases.is_empty(), "no case tests {}", promise.clause.id);
-            assert!(!promise.faults.is_empty(), "no bug breaks {}", promise.clause.id);
+            // Only a kernel can run out of memory: scenarios test it there, and the model has no such bug.
+            if !promise.clause.id.starts_with("no-memory.") {
+                assert!(!promise.cases.is_empty(), "no case tests {}", promise.clause.id);
+                assert!(!promise.faults.is_empty(), "no bug breaks {}", promise.clause.id);
+            }
             assert!(promise.states.is_empty());
         }
         let broken: usize = contract.iter().map(|p| p.faults.len()).sum();
