@@ -121,15 +121,21 @@ impl Session<'_> {
         Ok(Some(after))
     }
 
-    fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), Stop> {
-        let tag = self.tag(letter);
+    /// A case that accesses what its view must not is a mistake in the case.
+    fn must_be_accessible(&self, view: View, verb: &str, pages: &Pages) -> Result<(), Stop> {
         for page in pages.clone() {
             if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
                 let why =
-                    format!("the case has {view} write page {page}, which it must not access");
+                    format!("the case has {view} {verb} page {page}, which it must not access");
                 return Err(Stop::error(Blame::Suite, why));
             }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), Stop> {
+        let tag = self.tag(letter);
+        self.must_be_accessible(view, "write", pages)?;
         match view {
             View::Guest => {
                 for group in self.groups(pages.clone(), |_| ()) {
@@ -164,12 +170,7 @@ impl Session<'_> {
     }
 
     fn read(&mut self, view: View, pages: &Pages) -> Result<(), Stop> {
-        for page in pages.clone() {
-            if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
-                let why = format!("the case has {view} read page {page}, which it must not access");
-                return Err(Stop::error(Blame::Suite, why));
-            }
-        }
+        self.must_be_accessible(view, "read", pages)?;
         match view {
             View::Guest => {
                 for group in self.groups(pages.clone(), |_| ()) {
