@@ -77,10 +77,14 @@ fn describe(state: &State, verbose: bool) -> String {
         [] => String::new(),
         ids => format!("; undecided in {}", list(ids)),
     };
-    if state.passed > 0 {
-        return format!("kept ({} passed){undecided}", state.passed);
-    }
     let mut why: Vec<&str> = state.skipped.iter().map(String::as_str).collect();
+    if state.passed > 0 {
+        let skipped = match why.as_slice() {
+            [] => String::new(),
+            why => format!(", others skipped: {}", why.join(", ")),
+        };
+        return format!("kept ({} passed{skipped}){undecided}", state.passed);
+    }
     if why.is_empty() && state.undecided.is_empty() {
         why.push("no case of it was run");
     }
@@ -126,6 +130,9 @@ mod tests {
         assert_eq!(describe(&state, false), "not checked (no case of it was run)");
         state.skipped = BTreeSet::from(["no-content-modes".to_string()]);
         assert_eq!(describe(&state, false), "not checked (no-content-modes)");
+        state.passed = 1;
+        assert_eq!(describe(&state, false), "kept (1 passed, others skipped: no-content-modes)");
+        state.passed = 0;
         state.skipped.clear();
         state.undecided = vec!["a".into()];
         assert_eq!(describe(&state, false), "not checked; undecided in a");

@@ -238,7 +238,7 @@ impl Session<'_> {
                     Sight::Content(content) => content.describe(),
                     Sight::Fault => "a fault".into(),
                     Sight::Mmio => "an MMIO exit".into(),
-                    Sight::Absent => "that there is no such view".into(),
+                    Sight::Absent => "that nobody can see it".into(),
                 };
                 let why = format!(
                     "the case expects {look} of {view} at page {page}, the clauses say {says}"

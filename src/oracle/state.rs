@@ -40,7 +40,7 @@ pub enum Sight {
     Fault,
     /// The access is an MMIO exit.
     Mmio,
-    /// There is no such view: the guest_memfd cannot be mapped.
+    /// Nobody may look: the guest_memfd cannot be mapped, so the host does not see it, nor the guest its shared pages.
     Absent,
 }
 
@@ -51,7 +51,7 @@ pub struct Oracle {
     pub(super) dialect: Dialect,
     pub(super) file_pages: u64,
     /// Whether there is a host's view.
-    mappable: bool,
+    pub(super) mappable: bool,
     /// Attribute of each page and the clause that it follows from.
     pub(super) attributes: Runs<(Attribute, &'static str)>,
     /// Every page that is not a hole.
@@ -135,6 +135,8 @@ impl Oracle {
                 Sight::Content(self.content(page))
             }
             (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
+            // Before the queued revision KVM took such a page from the memslot's userspace_addr, where nothing is.
+            (View::Guest, Attribute::Shared) if !self.mappable => Sight::Absent,
             // The state is the guest_memfd's alone, so no access can contradict it on these platforms.
             (View::Guest, _) => Sight::Content(self.content(page)),
         }

@@ -89,8 +89,6 @@ faults! {
             "a conversion to private does not unmap the pages from forked children";
         GuestPrivateRefused "guest-private-refused" "guest.access" ANY
             "a software-protected guest's access to a private page ends in KVM_EXIT_MEMORY_FAULT";
-        SharedFromUserspaceAddress "shared-from-userspace-address" "guest.access" ANY
-            "guest accesses to shared pages are served from the memslot's userspace_addr instead of the guest_memfd";
         SplitMemory "split-memory" "memory.same" ANY
             "private and shared halves of a page are different memory, as before in-place conversion";
 
@@ -351,6 +349,8 @@ faults! {
             "the argument checks that give EINVAL are made in the opposite order";
         EverythingZapped "everything-zapped" "host.access-shared" ANY
             "a conversion unmaps all of the file from the host, which faults it in again";
+        SharedFromUserspaceAddress "shared-from-userspace-address" "guest.access" ANY
+            "guest accesses to shared pages are served through the memslot's userspace_addr, a mapping of the same memory";
         AllocateClears "allocate-clears" "allocate.zero" ANY
             "fallocate clears the folios at once, and mode unspecified leaves them alone";
         WrittenBackOnEinval "written-back-on-einval" "arguments.no-effect" ANY

@@ -177,15 +177,11 @@ impl VmState {
                 _ => *first,
             };
             if self.planted(Fault::SharedFromUserspaceAddress)
+                && slot.userspace_addr != 0
                 && !inode.is_private(&inode.lock(), first + into_slot / PAGE_SIZE)
             {
-                // Where there is no mapping behind the slot, get_user_pages() finds nothing.
-                return match slot.userspace_addr {
-                    0 => Target::Fault(false),
-                    start => Target::User(std::ptr::with_exposed_provenance_mut(
-                        (start + into_slot) as usize,
-                    )),
-                };
+                let address = (slot.userspace_addr + into_slot) as usize;
+                return Target::User(std::ptr::with_exposed_provenance_mut(address));
             }
             return Target::Gmem(inode, first + into_slot / PAGE_SIZE, gpa % PAGE_SIZE);
         }

@@ -3,6 +3,7 @@
 
 mod content;
 mod judge;
+mod memslot;
 mod properties;
 mod runs;
 mod state;

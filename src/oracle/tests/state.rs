@@ -23,11 +23,29 @@ fn sights() {
                 Private => Sight::Fault,
             };
             assert_eq!(oracle.sight(View::Host, page), host);
+            assert_eq!(oracle.sight(View::Host2, page), host);
             assert_eq!(oracle.sight(View::Child, page), host);
             assert_eq!(oracle.sight(View::Guest, page), Sight::Content(content));
         }
         oracle.delete_slot(0);
         assert_eq!(oracle.sight(View::Guest, 1), Sight::Mmio);
+    }
+}
+
+/// Nobody sees a file that cannot be mapped, but the guest its private pages.
+#[test]
+fn sights_without_mmap() {
+    for (start, guest) in [(Shared, Sight::Absent), (Private, Sight::Content(Content::Zero))] {
+        let mut oracle = protected(start);
+        assert!(oracle.is_mappable());
+        oracle.mappable = false;
+        assert!(!oracle.is_mappable());
+        for view in [View::Host, View::Host2, View::Child] {
+            assert_eq!(oracle.sight(view, 0), Sight::Absent);
+        }
+        assert_eq!(oracle.sight(View::Guest, 0), guest);
+        oracle.delete_slot(0);
+        assert_eq!(oracle.sight(View::Guest, 0), Sight::Mmio);
     }
 }
 
