@@ -54,7 +54,27 @@ pub mod operation {
     pub const TOUCH: u64 = 6;
     /// Never answer: for the runner's own tests of its deadlines.
     pub const SPIN: u64 = 7;
+    /// As [`CHECK`] for each [`super::CheckRange`] of the `length` ones in [`super::COPY_BUFFER`], one after the other; the
+    /// first difference ends it, and `range` says in which. An exit to the host costs more than most checks.
+    pub const CHECK_LIST: u64 = 14;
 }
+
+/// One range of [`operation::CHECK_LIST`], in [`COPY_BUFFER`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckRange {
+    /// Guest virtual address of the range, a multiple of 8.
+    pub address: u64,
+    /// Length of the range in bytes, a multiple of 8.
+    pub length: u64,
+    /// The pattern's tag.
+    pub pattern: u64,
+    /// Page number of `address` in the guest_memfd.
+    pub first_page: u64,
+}
+
+/// The most ranges of one [`operation::CHECK_LIST`]: a page of them.
+pub const CHECK_RANGES: usize = 4096 / size_of::<CheckRange>();
 
 /// What [`Mailbox::status`] may hold.
 pub mod status {
@@ -87,7 +107,7 @@ pub struct Mailbox {
     pub answer: u64,
     /// Guest: one of [`status`].
     pub status: u64,
-    /// Guest: byte offset from `address` of the first word that differs.
+    /// Guest: byte offset from the range's address of the first word that differs.
     pub offset: u64,
     /// Guest: the word that the pattern has there.
     pub expected: u64,
@@ -101,6 +121,8 @@ pub struct Mailbox {
     pub rip: u64,
     /// Guest, on [`doorbell::EXCEPTION`]: CR2, the address for a page fault.
     pub cr2: u64,
+    /// Guest: for [`operation::CHECK_LIST`], the number of the range that differs.
+    pub range: u64,
 }
 
-const _: () = assert!(core::mem::size_of::<Mailbox>() == 15 * 8);
+const _: () = assert!(size_of::<Mailbox>() == 16 * 8);
