@@ -7,7 +7,9 @@
 //! * [`plan`]: which cases on which platforms, and which of them cannot run here.
 //! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
 //! * [`contract`]: clauses, cases, planted bugs and results put together.
-//! * [`report`]: results as text, TAP and JSON.
+//! * [`waivers`]: failures that are known.
+//! * [`report`]: results as text, TAP, JSON and more.
+//! * [`compare`]: results files put next to each other and together.
 //! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
 //! * [`scenario`], in the same place: what the case language cannot say.
@@ -19,6 +21,7 @@ pub mod payload;
 
 pub mod case;
 pub mod cli;
+pub mod compare;
 pub mod contract;
 pub mod dialect;
 pub mod errno;
@@ -31,6 +34,8 @@ pub mod plan;
 pub mod platform;
 pub mod report;
 pub mod results;
+pub mod results_file;
 pub mod run;
 pub mod scenario;
 pub mod uapi;
+pub mod waivers;

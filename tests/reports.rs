@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use gmem_conform::dialect::Dialect;
 use gmem_conform::report::{Human, Json, Report, Reports, Tap};
@@ -57,6 +58,7 @@ fn record(id: &str, verdict: Verdict) -> CaseRecord {
         observations: Vec::new(),
         kernel_log: Vec::new(),
         stray_output: String::new(),
+        waiver: None,
     }
 }
 
@@ -82,6 +84,16 @@ fn failed() -> CaseRecord {
             map_before: Some("SSSS".into()),
             map_after: Some("PPPP".into()),
             blame: Some(Blame::Kernel),
+            map_found: Some("PP!P".into()),
+            trail: vec![
+                TrailStep { line: 7, statement: "guest write 0..4 A".into(), map: "SSSS".into() },
+                TrailStep {
+                    line: 8,
+                    statement: "convert 0..4 private preserve".into(),
+                    map: "PPPP".into(),
+                },
+            ],
+            fixes: vec!["RFC v4 13/44 (a made-up fix)".into()],
             command: Some("gmem-conform --exact sw-protected.preserve.both-ways".into()),
             case_text: Some("case preserve.both-ways\n".into()),
         }),
@@ -157,6 +169,9 @@ fn events(machine: &str) -> Vec<Event> {
             remarks: vec!["the kernel log cannot be read".into()],
             ..Environment::default()
         },
+        started_ms: 1_790_000_000_000,
+        shard: None,
+        merged: Vec::new(),
     }))];
     for (index, record) in records.into_iter().enumerate() {
         summary.count(record.verdict);
@@ -206,13 +221,15 @@ fn colour_adds_nothing_else() {
     assert_eq!(stripped, plain_text);
 }
 
-/// The heartbeat names the running case and its process, and is gone before other text comes.
+/// The progress line names the running case and its process, and is gone before other text comes.
 #[test]
-fn heartbeat_is_overwritten() {
+fn progress_is_overwritten() {
     let out = Shared::default();
-    let report = Human::new(out.clone()).heartbeat(true);
+    let report = Human::new(out.clone()).progress(Some(Duration::ZERO));
     let text = written(report, &out, &events("host"));
-    assert!(text.contains("\r\x1b[K[1/7] sw-protected.preserve.both-ways (pid 4711)"));
+    assert!(text.contains(
+        "\r\x1b[K[1/7] 0 failed, 0 skipped, 0 s: sw-protected.preserve.both-ways (pid 4711)"
+    ));
     assert!(text.contains("(pid 4711)\r\x1b[K\nFAIL sw-protected.preserve.both-ways"));
 }
 

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::dialect::Dialect;
 use crate::explore::layouts::Tier;
 use crate::platform::Platform;
+use crate::results::Shard;
 use crate::run::protocol::MachineKind;
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
@@ -66,6 +67,25 @@ pub enum Command {
         #[arg(value_name = "FILE.case", required = true)]
         files: Vec<PathBuf>,
     },
+    /// Compare two results files: what broke, what was fixed, what is new, what no longer ran
+    Diff {
+        /// The results before
+        base: PathBuf,
+        /// The results after
+        patched: PathBuf,
+        /// List every case instead of the first few
+        #[arg(long)]
+        all: bool,
+    },
+    /// Join results files, such as those of shards, to one
+    Merge {
+        /// The results files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Where to write the joint results [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Run random histories, and shrink one that fails to a case file
     Explore(ExploreArgs),
 }
@@ -118,6 +138,9 @@ pub struct SelectionArgs {
     /// Print the ids of the selected cases, one a line, and run nothing
     #[arg(long)]
     pub list: bool,
+    /// Only the I-th of N parts of the selected cases, by their ids; `merge` joins the results
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub shard: Option<Shard>,
     /// Platforms that must run: the absence of one is a failure, not a skip
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
     pub require: Vec<String>,
@@ -133,6 +156,7 @@ impl SelectionArgs {
             ("--skip", !self.skip.is_empty()),
             ("--list", self.list),
             ("--require", !self.require.is_empty()),
+            ("--shard", self.shard.is_some()),
         ]
         .into_iter()
         .find_map(|(name, given)| given.then_some(name))
@@ -176,6 +200,21 @@ pub struct RunArgs {
     /// Write results as JSON Lines; "-": to standard output, and the text to standard error
     #[arg(long, global = true, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Known failures, a TOML file: they are shown, but do not fail the run
+    #[arg(long, global = true, value_name = "FILE")]
+    pub waivers: Option<PathBuf>,
+    /// Fail when a waiver has expired or has nothing left to waive
+    #[arg(long, global = true, requires = "waivers")]
+    pub strict_waivers: bool,
+    /// Do not show on a terminal how far the run is
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Also print the ids of cases that passed (format human)
+    #[arg(long, global = true)]
+    pub print_passed: bool,
+    /// Also print the ids of cases that were skipped, which are otherwise counted by reason (format human)
+    #[arg(long, global = true)]
+    pub print_skipped: bool,
 }
 
 /// The text reports.
@@ -193,6 +232,17 @@ pub struct DialectChoice(
     /// The dialect that is forced; `None` to ask the machine.
     pub Option<Dialect>,
 );
+
+/// `--shard`.
+fn shard(text: &str) -> Result<Shard, String> {
+    let numbers = text.split_once('/').and_then(|(index, count)| {
+        Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
+    });
+    match numbers {
+        Some(shard) if (1..=shard.count).contains(&shard.index) => Ok(shard),
+        _ => Err("expected I/N, such as 1/4: the first of four parts".into()),
+    }
+}
 
 /// The names of the platforms.
 fn platform_parser() -> PossibleValuesParser {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 
 use crate::case;
+use crate::compare;
 use crate::contract;
 use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
@@ -19,12 +21,16 @@ use crate::report::{Human, Json, Reports, Tap};
 use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
+use crate::waivers::Waivers;
 
 use super::args::{Cli, Command, ExploreArgs, Format, MachineArgs, RunArgs, SelectionArgs};
 use super::probe_text::probe_text;
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
+
+/// The shortest time between two progress lines: a model's case takes less than a millisecond.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The exit status, or the sentence that explains a failure.
 type Outcome = Result<u8, String>;
@@ -65,6 +71,12 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             print(&contract(clauses, results.as_deref(), *verbose)?)
         }
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
+        Some(Command::Diff { base, patched, all }) => {
+            let diff = compare::diff(base, patched, *all)?;
+            let printed = print(&diff.text)?;
+            Ok(if diff.broke { run::EXIT_FAILED } else { printed })
+        }
+        Some(Command::Merge { files, output }) => merge(files, output.as_deref()),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
             print(&probe_text(&run::probe(&config, &options)?))
@@ -144,6 +156,31 @@ fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result
     contract::contract_text(&contract, filters, verbose)
 }
 
+/// Joins results files; what is to be said about them goes to the standard error, since the results may go to the
+/// standard output.
+fn merge(files: &[PathBuf], output: Option<&Path>) -> Outcome {
+    let mut out: Box<dyn Write> = match output {
+        None => Box::new(io::BufWriter::new(io::stdout().lock())),
+        Some(path) => {
+            let same = |file: &PathBuf| match (file.canonicalize(), path.canonicalize()) {
+                (Ok(file), Ok(path)) => file == path,
+                _ => false,
+            };
+            if files.iter().any(same) {
+                return Err(format!("--output {} is one of the files to join", path.display()));
+            }
+            let file =
+                File::create(path).map_err(|e| format!("--output {}: {e}", path.display()))?;
+            Box::new(io::BufWriter::new(file))
+        }
+    };
+    let merged = compare::merge(files, &mut out)?;
+    out.flush().map_err(|error| format!("cannot write the merged results: {error}"))?;
+    // Nobody is left to tell when the standard error is closed.
+    let _ = io::stderr().write_all(merged.text.as_bytes());
+    Ok(merged.exit_status)
+}
+
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
@@ -170,6 +207,9 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
     }
+    options.shard = cli.selection.shard;
+    let ids = || plan::all_ids(&config, &environment);
+    options.waivers = waivers(&cli.run, ids)?;
     let machine = machine_options(&cli.machine);
     options.rerun =
         Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
@@ -191,8 +231,26 @@ fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[Pa
         })
         .collect();
     options.rerun = Box::new(move |case| commands.get(&case.id).cloned().unwrap_or_default());
-    let plan = plan.into_iter().map(|(_, case)| case).collect();
+    let plan: Vec<PlannedCase> = plan.into_iter().map(|(_, case)| case).collect();
+    options.waivers = waivers(&cli.run, || {
+        let mut ids = plan::all_ids(&config, &environment)?;
+        ids.extend(plan.iter().map(|case| case.id.clone()));
+        Ok(ids)
+    })?;
     report(&cli.run, plan, &config, &options, environment)
+}
+
+/// The waivers that were asked for; `ids` are those of all cases that a waiver can be about.
+fn waivers(
+    args: &RunArgs,
+    ids: impl Fn() -> Result<Vec<String>, String>,
+) -> Result<Option<Waivers>, String> {
+    let Some(path) = &args.waivers else {
+        return Ok(None);
+    };
+    let mut waivers = Waivers::read(path, args.strict_waivers)?;
+    waivers.check_ids(ids()?.iter().map(String::as_str));
+    Ok(Some(waivers))
 }
 
 /// Runs random histories.
@@ -237,6 +295,7 @@ fn selection(selection: &SelectionArgs, machine: &MachineArgs) -> Selection {
         tier: selection.tier,
         platforms: machine.platform.clone(),
         required: selection.require.clone(),
+        shard: selection.shard,
     }
 }
 
@@ -308,7 +367,10 @@ where
     let colour = anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
     match format {
         Format::Human => {
-            reports.add(name, Human::new(out).colour(colour).heartbeat(terminal));
+            let progress = (terminal && !args.no_progress).then_some(PROGRESS);
+            let human = Human::new(out).colour(colour).progress(progress);
+            reports
+                .add(name, human.print_passed(args.print_passed).print_skipped(args.print_skipped));
         }
         Format::Tap => reports.add(name, Tap::new(out, args.timeout.into())),
     }

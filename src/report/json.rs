@@ -70,6 +70,7 @@ impl Report for Json {
             Event::Started(run) => self.write(&Record::Run(run.clone())),
             Event::Finished { record, .. } => self.write(&Record::Case(record.clone())),
             Event::Ended(summary) => self.write(&Record::Summary(*summary)),
+            Event::Waiver(waiver) => self.write(&Record::Waiver(waiver.clone())),
             Event::CaseStarted { .. } | Event::Note(_) | Event::Aborted(_) => Ok(()),
         }
     }
