@@ -77,6 +77,12 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Write results that --json has written in other formats: --junit, --kcidb, --html, --format
+    Report {
+        /// The results
+        #[arg(value_name = "RESULTS")]
+        results: PathBuf,
+    },
     /// Join results files, such as those of shards, to one
     Merge {
         /// The results files
@@ -200,6 +206,9 @@ pub struct RunArgs {
     /// Write results as JSON Lines; "-": to standard output, and the text to standard error
     #[arg(long, global = true, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// What else to write.
+    #[command(flatten)]
+    pub files: FileArgs,
     /// Known failures, a TOML file: they are shown, but do not fail the run
     #[arg(long, global = true, value_name = "FILE")]
     pub waivers: Option<PathBuf>,
@@ -215,6 +224,27 @@ pub struct RunArgs {
     /// Also print the ids of cases that were skipped, which are otherwise counted by reason (format human)
     #[arg(long, global = true)]
     pub print_skipped: bool,
+}
+
+/// The other formats.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running and reporting")]
+pub struct FileArgs {
+    /// Write JUnit XML when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a KCIDB 5.3 report when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kcidb: Option<PathBuf>,
+    /// The laboratory that submits the KCIDB report
+    #[arg(long, global = true, value_name = "NAME", default_value = "gmem_conform", value_parser = origin)]
+    pub kcidb_origin: String,
+    /// The build that was tested, as the laboratory has submitted it [default: the report describes one]
+    #[arg(long, global = true, value_name = "ORIGIN:ID", value_parser = kcidb_id)]
+    pub kcidb_build: Option<String>,
+    /// Write an HTML page when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// The text reports.
@@ -241,6 +271,23 @@ fn shard(text: &str) -> Result<Shard, String> {
     match numbers {
         Some(shard) if (1..=shard.count).contains(&shard.index) => Ok(shard),
         _ => Err("expected I/N, such as 1/4: the first of four parts".into()),
+    }
+}
+
+/// A laboratory's name as KCIDB takes it.
+fn origin(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    match !text.is_empty() && text.bytes().all(good) {
+        true => Ok(text.to_string()),
+        false => Err("expected a name in [a-z0-9_]".into()),
+    }
+}
+
+/// The id of something that was submitted to KCIDB.
+fn kcidb_id(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, _)) if origin(name).is_ok() => Ok(text.to_string()),
+        _ => Err("expected ORIGIN:ID".into()),
     }
 }
 

@@ -17,13 +17,15 @@ use crate::contract;
 use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
 use crate::plan::{self, PlannedCase, Selection};
-use crate::report::{Human, Json, Reports, Tap};
+use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, Tap};
 use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
 use crate::waivers::Waivers;
 
-use super::args::{Cli, Command, ExploreArgs, Format, MachineArgs, RunArgs, SelectionArgs};
+use super::args::{
+    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
+};
 use super::probe_text::probe_text;
 
 /// First argument of a worker process.
@@ -76,6 +78,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             let printed = print(&diff.text)?;
             Ok(if diff.broke { run::EXIT_FAILED } else { printed })
         }
+        Some(Command::Report { results }) => replay(&cli.run, results),
         Some(Command::Merge { files, output }) => merge(files, output.as_deref()),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
@@ -347,12 +350,48 @@ fn report(
         }
         None => add_text(&mut reports, args, "the standard output", io::stdout()),
     }
+    add_files(&mut reports, &args.files)?;
     let summary = run::run(plan, config, options, environment, &mut reports);
     // The last lines may have failed after the summary was made.
     if reports.failed() {
         return Ok(run::EXIT_FAILED);
     }
     Ok(summary.exit_status)
+}
+
+/// Writes results once more, in the formats that were asked for.
+fn replay(args: &RunArgs, results: &Path) -> Outcome {
+    let mut reports = Reports::new();
+    let files = &args.files;
+    let same = |file: &&PathBuf| match (file.canonicalize(), results.canonicalize()) {
+        (Ok(file), Ok(results)) => file == results,
+        _ => false,
+    };
+    if let Some(file) = [&files.junit, &files.kcidb, &files.html].into_iter().flatten().find(same) {
+        return Err(format!("{} holds the results to report", file.display()));
+    }
+    let to_file = add_files(&mut reports, files)?;
+    if !to_file || args.format.is_some() {
+        add_text(&mut reports, args, "the standard output", io::stdout());
+    }
+    report::replay(results, &mut reports)?;
+    Ok(if reports.failed() { run::EXIT_FAILED } else { run::EXIT_PASSED })
+}
+
+/// Adds the reports that are written when the run has ended; whether there are any.
+fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, String> {
+    let name = |file: &PathBuf| file.display().to_string();
+    if let Some(file) = &args.junit {
+        reports.add(name(file), Junit::create(file)?);
+    }
+    if let Some(file) = &args.kcidb {
+        let (origin, build) = (args.kcidb_origin.clone(), args.kcidb_build.clone());
+        reports.add(name(file), Kcidb::create(file, Submission { origin, build })?);
+    }
+    if let Some(file) = &args.html {
+        reports.add(name(file), Html::create(file)?);
+    }
+    Ok(args.junit.is_some() || args.kcidb.is_some() || args.html.is_some())
 }
 
 fn add_text<W>(reports: &mut Reports, args: &RunArgs, name: &str, out: W)

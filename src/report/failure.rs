@@ -65,7 +65,7 @@ fn block(failure: &Failure, lines: &mut Vec<String>) {
     row("run", failure.command.clone());
 }
 
-fn clause(failure: &Failure) -> Option<String> {
+pub(super) fn clause(failure: &Failure) -> Option<String> {
     let mut text = failure.clause.clone()?;
     if let Some(words) = &failure.clause_text {
         text += &format!(": {words}");
@@ -76,7 +76,7 @@ fn clause(failure: &Failure) -> Option<String> {
     Some(text)
 }
 
-fn step(failure: &Failure) -> Option<String> {
+pub(super) fn step(failure: &Failure) -> Option<String> {
     match (failure.line, &failure.statement) {
         (Some(line), Some(statement)) => Some(format!("line {line}: {statement}")),
         (Some(line), None) => Some(format!("line {line}")),
@@ -84,7 +84,7 @@ fn step(failure: &Failure) -> Option<String> {
     }
 }
 
-fn place(failure: &Failure) -> Option<String> {
+pub(super) fn place(failure: &Failure) -> Option<String> {
     let parts: Vec<String> = [
         failure.view.clone(),
         failure.page.map(|page| format!("page {page}")),
@@ -130,7 +130,7 @@ fn map_text(map: &str) -> String {
     runs.join(" ")
 }
 
-fn blame_name(blame: Blame) -> &'static str {
+pub(super) fn blame_name(blame: Blame) -> &'static str {
     match blame {
         Blame::Kernel => "kernel",
         Blame::Payload => "payload",

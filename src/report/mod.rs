@@ -2,8 +2,13 @@
 //! Results in every format. Each report is fed by the events of a run and knows nothing else.
 
 mod failure;
+mod file;
+mod html;
 mod human;
 mod json;
+mod junit;
+mod kcidb;
+mod replay;
 mod reports;
 #[cfg(test)]
 mod schema;
@@ -11,8 +16,13 @@ mod summary;
 mod tap;
 
 pub use failure::{ascii, failure_lines};
+pub use html::Html;
 pub use human::Human;
 pub use json::Json;
+pub use junit::Junit;
+pub use kcidb::{Kcidb, Submission};
+pub use replay::replay;
 pub use reports::{Report, Reports};
 pub use summary::counts;
+pub(crate) use summary::headline;
 pub use tap::Tap;

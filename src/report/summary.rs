@@ -5,7 +5,7 @@ use super::ascii;
 use crate::results::{CaseRecord, RunRecord, Summary, WaiverRecord, WaiverState};
 
 /// What runs and where, in one line.
-pub(super) fn headline(run: &RunRecord) -> String {
+pub(crate) fn headline(run: &RunRecord) -> String {
     let environment = &run.environment;
     let dialect = match environment.dialect {
         Some(dialect) if environment.dialect_forced => format!("dialect {dialect} (forced)"),
