@@ -226,3 +226,151 @@ fn waivers_that_are_wrong() {
     assert!(text(&output.stderr).contains("missing field `reason`"), "{output:?}");
     assert_eq!(status(&dir.model(&["--strict-waivers"])), 1);
 }
+
+/// A results file gives the same reports as the run that wrote it, notes aside; without one of them it is told as text.
+#[test]
+fn reports_can_be_made_later() {
+    let dir = Dir::new("report");
+    let files = |prefix: &str| {
+        ["html", "junit", "kcidb"].map(|f| (format!("--{f}"), format!("{prefix}.{f}")))
+    };
+    let arguments = |prefix| {
+        files(prefix).into_iter().flat_map(|(option, file)| [option, file]).collect::<Vec<_>>()
+    };
+    let now = arguments("now");
+    let now: Vec<&str> = now.iter().map(String::as_str).collect();
+    let run =
+        dir.model(&[&["--plant", BUG, "--json", "r.jsonl", "--format", "tap"], &now[..]].concat());
+    assert_eq!(status(&run), 1);
+    let later = arguments("later");
+    let later: Vec<&str> = later.iter().map(String::as_str).collect();
+    let output = dir.run(&[&["report", "r.jsonl"], &later[..]].concat());
+    assert_eq!((status(&output), output.stdout.len()), (0, 0), "{output:?}");
+    for ((_, now), (_, later)) in files("now").into_iter().zip(files("later")) {
+        let read = |name: &str| fs::read_to_string(dir.path(name)).unwrap();
+        assert!(read(&now) == read(&later), "{now} differs from {later}");
+        assert!(read(&now).contains("model.sw-protected.zero"), "{now}");
+    }
+    let text_of = dir.run(&["report", "r.jsonl", "--format", "tap"]);
+    assert_eq!(text(&text_of.stdout), text(&run.stdout));
+    let output = dir.run(&["report", "r.jsonl", "--html", "r.jsonl"]);
+    assert!(text(&output.stderr).contains("r.jsonl holds the results"), "{output:?}");
+    assert_eq!(status(&dir.run(&["report", "none.jsonl"])), 1);
+}
+
+/// A new case runs at once, is not written over, and is refused where it cannot be one.
+#[test]
+fn a_new_case_runs() {
+    let dir = Dir::new("new");
+    let output = dir.run(&["new", "mine.first"]);
+    assert_eq!(text(&output.stdout), "first.case\nrun it with: gmem-conform check first.case\n");
+    assert_eq!(status(&dir.run(&["check", "--machine", "model", "first.case"])), 0);
+    let again = dir.run(&["new", "mine.first"]);
+    assert!(text(&again.stderr).contains("first.case: exists already"), "{again:?}");
+    fs::create_dir(dir.path("cases")).unwrap();
+    assert_eq!(status(&dir.run(&["new", "mine.first"])), 0);
+    assert!(dir.path("cases/mine/first.case").exists());
+    for (name, message) in [
+        ("Mine.First", "expected topic.name"),
+        ("mine", "expected topic.name"),
+        ("zero.holes", "there is a case zero.holes already"),
+    ] {
+        let output = dir.run(&["new", name]);
+        assert_eq!(status(&output), 1);
+        assert!(text(&output.stderr).contains(message), "{output:?}");
+    }
+}
+
+/// Completions and man pages come from the definition of the command line: they know every command and option.
+#[test]
+fn completions_and_man_pages() {
+    let dir = Dir::new("generate");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = dir.run(&["completions", shell]);
+        assert_eq!(status(&output), 0);
+        let script = text(&output.stdout);
+        for word in ["strict-waivers", "explore", "kcidb-origin", "rfc-v4"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let page = text(&dir.run(&["man"]).stdout);
+    assert!(
+        page.contains(".TH gmem-conform 1") && page.contains("\\-\\-strict\\-waivers"),
+        "{page}"
+    );
+    let page = text(&dir.run(&["man", "diff"]).stdout);
+    assert!(page.contains(".TH gmem-conform-diff 1") && page.contains("what broke"), "{page}");
+    let output = dir.run(&["man", "dif"]);
+    assert_eq!(status(&output), 1);
+    assert!(text(&output.stderr).contains("diff"), "{output:?}");
+}
+
+/// Ctrl-C ends the run with its summary, in which what did not run is counted, and leaves the results so far.
+#[test]
+fn an_interrupted_run_has_its_summary() {
+    use std::io::Read;
+
+    let dir = Dir::new("interrupt");
+    let fixture = |name| format!("{}/tests/fixtures/{name}.case", env!("CARGO_MANIFEST_DIR"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gmem-conform"))
+        .args([
+            "check",
+            "--machine",
+            "model",
+            "--jobs",
+            "1",
+            "--format",
+            "human",
+            "--timeout",
+            "600",
+        ])
+        .args(["--json", "r.jsonl", &fixture("hang-host"), &fixture("fine")])
+        .current_dir(&dir.0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut first = [0];
+    out.read_exact(&mut first).unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut said = String::new();
+    out.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(said.contains("\nABORTED interrupted by SIGINT\n"), "{said}");
+    assert!(said.contains(" planned: 0 passed, 0 failed"), "{said}");
+    let records = records(&dir.path("r.jsonl"));
+    let Some(Record::Summary(summary)) = records.last() else { panic!("{records:?}") };
+    assert_eq!((summary.not_run, summary.exit_status), (summary.planned, 1));
+}
+
+/// Passed and skipped cases are listed when that is asked for.
+#[test]
+fn passed_and_skipped_cases_can_be_listed() {
+    let dir = Dir::new("print");
+    let human = |arguments: &[&str]| {
+        let run = ["--machine", "model", "--format", "human", "zero.holes", "upstream."];
+        text(&dir.run(&[&run[..], arguments].concat()).stdout)
+    };
+    let (pass, skip) =
+        ("PASS model.sw-protected.zero.holes", "SKIP model.sw-protected.upstream.no-modes");
+    let quiet = human(&[]);
+    assert!(!quiet.contains(pass) && !quiet.contains(skip), "{quiet}");
+    assert!(human(&["--print-passed"]).contains(pass));
+    assert!(human(&["--print-skipped"]).contains(skip));
+}
+
+/// A failure shows the mails and commits that its clause and its case name.
+#[test]
+fn a_failure_names_known_fixes() {
+    let dir = Dir::new("fixes");
+    let case = "case a.b\nclause arguments.reserved\nfixes <a-mail@example.org> (made up)\npages 1\nstart shared\n\n\
+                raw offset=0 size=0x1000 reserved3=1 attributes=0 -> EINVAL\n";
+    fs::write(dir.path("a.case"), case).unwrap();
+    let output =
+        dir.run(&["check", "--machine", "model", "--plant", "reserved-not-checked", "a.case"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("see       reserved words not checked in v1; fixed in v2\n"), "{said}");
+    assert!(said.contains("see       <a-mail@example.org> (made up)\n"), "{said}");
+}

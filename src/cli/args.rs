@@ -92,6 +92,22 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Write a case file to start from
+    New {
+        /// The case's name; the file is cases/TOPIC/NAME.case, or NAME.case where there is no cases/
+        #[arg(value_name = "TOPIC.NAME")]
+        name: String,
+    },
+    /// Print completions of the command line for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a man page
+    Man {
+        /// Of this command instead of the program
+        command: Option<String>,
+    },
     /// Run random histories, and shrink one that fails to a case file
     Explore(ExploreArgs),
 }

@@ -27,6 +27,7 @@ use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
+use super::{generate, new_case};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
@@ -78,6 +79,9 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             let printed = print(&diff.text)?;
             Ok(if diff.broke { run::EXIT_FAILED } else { printed })
         }
+        Some(Command::New { name }) => print(&new_case::write(name)?),
+        Some(Command::Completions { shell }) => print(&generate::completions(*shell)?),
+        Some(Command::Man { command }) => print(&generate::man(command.as_deref())?),
         Some(Command::Report { results }) => replay(&cli.run, results),
         Some(Command::Merge { files, output }) => merge(files, output.as_deref()),
         Some(Command::Probe) => {
@@ -258,8 +262,16 @@ fn waivers(
 
 /// Runs random histories.
 fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
-    if cli.run.json.is_some() || cli.run.format.is_some() {
-        let name = if cli.run.json.is_some() { "--json" } else { "--format" };
+    let RunArgs { json, format, files, waivers, .. } = &cli.run;
+    let about_cases = [
+        ("--json", json.is_some()),
+        ("--format", format.is_some()),
+        ("--junit", files.junit.is_some()),
+        ("--kcidb", files.kcidb.is_some()),
+        ("--html", files.html.is_some()),
+        ("--waivers", waivers.is_some()),
+    ];
+    if let Some((name, _)) = about_cases.into_iter().find(|(_, given)| *given) {
         return Err(format!("{name} is about cases; explore writes text and case files"));
     }
     let environment = ask(&mut config, &options)?;

@@ -235,6 +235,7 @@ fn place(
         return stop;
     };
     let failure = &mut stop.failure;
+    failure.fixes.extend(case.fixes.iter().filter(|_| stop.verdict == Verdict::Fail).cloned());
     failure.line = Some(step.line);
     failure.statement = Some(step.text());
     let shown = shown_pages(step, failure.page, case.pages);

@@ -66,6 +66,9 @@ fn clauses_and_ids<'a>(clauses: impl Iterator<Item = &'a str>, ids: Vec<String>)
             continue;
         };
         out += &format!("  {}\n    {}\n    source: {}\n", clause.id, clause.text, clause.source);
+        for fix in &clause.fixes {
+            out += &format!("    see: {fix}\n");
+        }
     }
     out += "runs as\n";
     for id in ids {

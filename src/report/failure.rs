@@ -59,7 +59,7 @@ fn block(failure: &Failure, lines: &mut Vec<String>) {
     }
     row("pages", pages(failure));
     for fix in &failure.fixes {
-        row("fixed by", Some(fix.clone()));
+        row("see", Some(fix.clone()));
     }
     row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     row("run", failure.command.clone());

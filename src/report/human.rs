@@ -227,12 +227,12 @@ impl<W: Write> Human<W> {
             self.so_far;
         let bad = failed + errors + timeouts;
         let line = format!(
-            "[{}/{planned}] {bad} failed, {skipped} skipped, {} s: {} (pid {pid})",
+            "[{}/{planned}] {bad} failed, {skipped} skipped, {} s, pid {pid}: {}",
             passed + bad + skipped + waived,
             self.since.elapsed().as_secs(),
             ascii(id),
         );
-        self.write(&format!("\r\x1b[K{line:.WIDTH$}"))?;
+        self.write(&format!("{line:.WIDTH$}"))?;
         self.on_progress = true;
         Ok(())
     }

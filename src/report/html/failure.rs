@@ -41,7 +41,7 @@ fn body(out: &mut String, record: &CaseRecord, failure: &Failure, number: usize)
     row("found", failure.found.clone());
     row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     for fix in &failure.fixes {
-        row("fixed by", Some(fix.clone()));
+        row("see", Some(fix.clone()));
     }
     if let Some(waiver) = &record.waiver {
         row(
