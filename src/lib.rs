@@ -9,6 +9,7 @@
 //! * [`contract`]: clauses, cases, planted bugs and results put together.
 //! * [`waivers`]: failures that are known.
 //! * [`report`]: results as text, TAP, JSON and more.
+//! * [`bundle`]: results with all that belongs to them, to hand over.
 //! * [`compare`]: results files put next to each other and together.
 //! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
@@ -19,6 +20,7 @@
 #[path = "../guest-payloads/common/mod.rs"]
 pub mod payload;
 
+pub mod bundle;
 pub mod case;
 pub mod cli;
 pub mod compare;

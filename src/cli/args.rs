@@ -92,6 +92,23 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Put results, their environment, the kernel log and what was not tested into one tar file
+    Bundle {
+        /// The results
+        #[arg(value_name = "RESULTS")]
+        results: PathBuf,
+        /// The bundle to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// A kernel log to put in, such as dmesg prints
+        #[arg(long, value_name = "FILE")]
+        kernel_log: Option<PathBuf>,
+    },
+    /// Check that a bundle is whole and unchanged, and print what was tested and what was not
+    Verify {
+        /// The bundle
+        bundle: PathBuf,
+    },
     /// Write a case file to start from
     New {
         /// The case's name; the file is cases/TOPIC/NAME.case, or NAME.case where there is no cases/

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
+use crate::bundle;
 use crate::case;
 use crate::compare;
 use crate::contract;
@@ -79,6 +80,10 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             let printed = print(&diff.text)?;
             Ok(if diff.broke { run::EXIT_FAILED } else { printed })
         }
+        Some(Command::Bundle { results, output, kernel_log }) => {
+            write_bundle(results, output, kernel_log.as_deref())
+        }
+        Some(Command::Verify { bundle }) => print(&bundle::verify(bundle)?),
         Some(Command::New { name }) => print(&new_case::write(name)?),
         Some(Command::Completions { shell }) => print(&generate::completions(*shell)?),
         Some(Command::Man { command }) => print(&generate::man(command.as_deref())?),
@@ -186,6 +191,21 @@ fn merge(files: &[PathBuf], output: Option<&Path>) -> Outcome {
     // Nobody is left to tell when the standard error is closed.
     let _ = io::stderr().write_all(merged.text.as_bytes());
     Ok(merged.exit_status)
+}
+
+/// Writes a bundle; one that could not be finished is removed.
+fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Outcome {
+    let say = |error: io::Error| format!("--output {}: {error}", output.display());
+    // Never over a file that is there, which may be the only copy of something.
+    let file = File::create_new(output).map_err(say)?;
+    let mut out = io::BufWriter::new(file);
+    let written =
+        bundle::bundle(results, kernel_log, &mut out).and_then(|()| out.flush().map_err(say));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(output);
+        return Err(error);
+    }
+    Ok(run::EXIT_PASSED)
 }
 
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
