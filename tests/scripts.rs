@@ -147,3 +147,43 @@ fn bisect_passes_arguments_on() {
     let output = bisect("arguments", build, check, &arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
+
+/// LAVA gets a result for each case, and whether the run came to its end: a program that dies early is not complete.
+#[test]
+fn lava_results() {
+    let dir = Dir::new("lava");
+    dir.write("bin/lava-test-case", "#!/bin/sh\necho \"$*\" >>\"$RESULTS\"\ncat >/dev/null\n");
+    dir.write(
+        "bin/dies",
+        "#!/bin/sh\necho TAP version 13; echo 1..2; echo ok 1 a.b.c; kill -KILL $$\n",
+    );
+    let run_lava = |arguments: &[&str]| {
+        let results = dir.0.join("results");
+        let _ = fs::remove_file(&results);
+        let path = format!("{}:{}", dir.0.join("bin").display(), std::env::var("PATH").unwrap());
+        let output = run(Command::new(script("lava/run-and-report"))
+            .args(arguments)
+            .env("PATH", path)
+            .env("RESULTS", &results));
+        assert!(output.status.success(), "{output:?}");
+        fs::read_to_string(results).unwrap()
+    };
+    let program = env!("CARGO_BIN_EXE_gmem-conform");
+    let model = [program, "--machine", "model", "sw-protected.zero.", "sw-protected.upstream."];
+    let said = run_lava(&[&model[..], &["--plant", "mode-skipped-on-noop"]].concat());
+    for line in [
+        "model.sw-protected.zero.holes --result pass\n",
+        "model.sw-protected.zero.wholly-shared.0-1-host --result fail\n",
+        "model.sw-protected.upstream.no-modes.zero-shared --result skip\n",
+        "gmem-conform.complete --result pass --measurement ",
+        "gmem-conform.status --result fail\n",
+    ] {
+        assert!(said.contains(line), "{line} is not in {said}");
+    }
+    let said = run_lava(&["dies"]);
+    assert_eq!(
+        said,
+        "a.b.c --result pass\ngmem-conform.complete --result fail --measurement 1 --units cases\n\
+         gmem-conform.status --result fail\n"
+    );
+}
