@@ -85,6 +85,7 @@ fn write(path: &PathBuf, failing: usize) {
 /// Prints the time and the peak memory of each command.
 #[test]
 #[ignore = "a measurement, for a release build"]
+#[expect(clippy::zombie_processes, reason = "wait() below waits, and learns what the child used")]
 fn a_hundred_thousand_results() {
     let path = std::env::temp_dir().join(format!("gmem-scale-{}", std::process::id()));
     fs::create_dir(&path).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -190,7 +190,7 @@ fn problems(files: &[PathBuf], parts: &[Part]) -> Vec<String> {
 }
 
 /// The runs that a file consists of.
-fn runs(file: &PathBuf, head: &Value) -> Vec<Value> {
+fn runs(file: &Path, head: &Value) -> Vec<Value> {
     match head["merged"].as_array() {
         Some(runs) if !runs.is_empty() => runs.clone(),
         _ => vec![json!({ "file": file.display().to_string(), "run": head })],

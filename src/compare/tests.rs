@@ -206,7 +206,7 @@ fn merge_keeps_other_versions() {
     assert!(lines.iter().any(|line| line["weather"] == "fine"));
     let again = file("again", &text);
     let mut out = Vec::new();
-    merge(&[again.0.clone()], &mut out).unwrap();
+    merge(std::slice::from_ref(&again.0), &mut out).unwrap();
     let head: Value = serde_json::from_slice(out.split(|b| *b == b'\n').next().unwrap()).unwrap();
     assert_eq!(head["merged"].as_array().unwrap().len(), 2, "the first two, not the merged one");
 }
