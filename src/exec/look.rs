@@ -33,10 +33,13 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
             let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
             Stop::timeout(format!("guest did not {doing} page {page} in time{at}"))
         }
-        GuestStop::Exception { .. } | GuestStop::BadAnswer(_) => {
+        GuestStop::Exception { .. }
+        | GuestStop::BadAnswer(_)
+        | GuestStop::Terminated { .. }
+        | GuestStop::MapGpa { .. } => {
             Stop::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
         }
-        GuestStop::Shutdown | GuestStop::Unexpected(_) => {
+        GuestStop::Dead | GuestStop::Shutdown | GuestStop::Unexpected(_) => {
             Stop::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
         }
     }
