@@ -69,6 +69,8 @@ pub fn mode_offered(platform: Platform, dialect: Dialect, to: Attribute, mode: M
         (Mode::Zero, Attribute::Private) => false,
         (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => match platform {
             Platform::SwProtected => true,
+            // What a guest's key has encrypted is of no use without it.
+            Platform::Snp | Platform::Tdx => mode == Mode::Zero,
             Platform::Default => false,
         },
     }

@@ -77,7 +77,7 @@ pub enum GuestStop {
         /// Size in bytes.
         size: u64,
     },
-    /// The guest took an exception. Like an answer, this is what the guest says.
+    /// The guest took an exception. Like an answer, this is what the guest says. Resumed, it ends itself.
     Exception {
         /// Vector.
         vector: u64,
@@ -128,9 +128,9 @@ impl GuestStop {
             GuestStop::MapGpa { .. }
             | GuestStop::MemoryFault { .. }
             | GuestStop::Mmio { .. }
-            | GuestStop::Hang { .. } => true,
-            GuestStop::Exception { .. }
-            | GuestStop::Terminated { .. }
+            | GuestStop::Hang { .. }
+            | GuestStop::Exception { .. } => true,
+            GuestStop::Terminated { .. }
             | GuestStop::Dead
             | GuestStop::Shutdown
             | GuestStop::Unexpected(_)

@@ -144,8 +144,8 @@ fn required_platforms() {
     let want =
         "platform sw-protected is required but cannot run: there are no such VMs; there is no luck";
     assert_eq!(error, want);
-    let error = on(&all, &require("tdx")).expect_err("unknown");
-    assert_eq!(error, "platform tdx is required but nothing is known of it here");
+    let error = on(&all, &require("pkvm")).expect_err("unknown");
+    assert_eq!(error, "platform pkvm is required but nothing is known of it here");
     let only_default = Some(strings(&["default"]));
     let selection = Selection { platforms: only_default, ..require("sw-protected") };
     let error = on(&all, &selection).expect_err("left out");
