@@ -4,6 +4,8 @@
 #[path = "../../guest-payloads/common/mod.rs"]
 mod common;
 mod images;
+#[cfg(test)]
+mod tests;
 
 pub use common::{abi, command_loop, pattern};
 pub use images::{SNP, TDX_IMAGE, TDX_RESET};
