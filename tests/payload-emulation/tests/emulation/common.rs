@@ -3,8 +3,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 
-use gmem_conform::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY, operation, status};
+use gmem_conform::payload::abi::{
+    COPY_BUFFER, MAILBOX, Mailbox, PRIVATE_WINDOW, TEST_MEMORY, operation, status,
+};
 use gmem_conform::payload::pattern;
 use payload_emulation::cpu::Exit;
 use payload_emulation::guest::{Answer, Guest};
@@ -72,10 +75,17 @@ pub fn use_page(guest: &mut Guest, address: u64, by_host: Option<u64>) {
     let expected = pattern::word(A, 7, 2);
     let mismatch = Answer::Done { status: status::MISMATCH, offset: 0x10, expected, found: 42 };
     assert_eq!(guest.command(operation::CHECK, address, PAGE, A, 7), mismatch);
+    // Two ranges, the first of them without the difference.
+    for (at, word) in [address, 0x10, A, 7, address, PAGE, A, 7].into_iter().enumerate() {
+        guest.host_write(COPY_BUFFER + at as u64 * 8, word);
+    }
+    assert_eq!(guest.command(operation::CHECK_LIST, 0, 1, 0, 0), OK);
+    assert_eq!(guest.command(operation::CHECK_LIST, 0, 2, 0, 0), mismatch);
+    assert_eq!(guest.host_read(MAILBOX + offset_of!(Mailbox, range) as u64), 1);
     assert_eq!(guest.command(operation::TOUCH, address, PAGE, 0, 0), OK);
     assert_eq!(guest.command(operation::COPY_OUT, address, PAGE, 0, 0), OK);
-    let copy = gmem_conform::payload::abi::COPY_BUFFER;
-    assert_eq!([guest.host_read(copy + 0x10), guest.host_read(copy + PAGE - 8)], [42, word]);
+    let copied = [0x10, PAGE - 8].map(|offset| guest.host_read(COPY_BUFFER + offset));
+    assert_eq!(copied, [42, word]);
     if let Some(gpa) = by_host {
         assert_eq!([guest.host_read(gpa + 0x10), guest.host_read(gpa + PAGE - 8)], [42, word]);
         guest.host_write(gpa + 8, 43);
