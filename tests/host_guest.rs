@@ -142,8 +142,12 @@ fn guest_checks_what_the_host_writes() {
 
     s.write(2, 77, 0xbad);
     let answer = s.guest.command(check(b, 1, 3), soon()).unwrap();
-    let expected =
-        Mismatch { offset: PAGE_SIZE + 77 * 8, expected: pattern::word(b, 2, 77), found: 0xbad };
+    let expected = Mismatch {
+        range: 0,
+        offset: PAGE_SIZE + 77 * 8,
+        expected: pattern::word(b, 2, 77),
+        found: 0xbad,
+    };
     assert_eq!(answer.mismatch, Some(expected));
 }
 

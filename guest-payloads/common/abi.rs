@@ -81,7 +81,27 @@ pub mod operation {
     pub const MAKE_PRIVATE_MSR: u64 = 12;
     /// The same as [`MAKE_SHARED`], page by page by the GHCB's MSR protocol. SNP only.
     pub const MAKE_SHARED_MSR: u64 = 13;
+    /// As [`CHECK`] for each [`super::CheckRange`] of the `length` ones in [`super::COPY_BUFFER`], one after the other; the
+    /// first difference ends it, and `range` says in which. An exit to the host costs more than most checks.
+    pub const CHECK_LIST: u64 = 14;
 }
+
+/// One range of [`operation::CHECK_LIST`], in [`COPY_BUFFER`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckRange {
+    /// Guest virtual address of the range, a multiple of 8.
+    pub address: u64,
+    /// Length of the range in bytes, a multiple of 8.
+    pub length: u64,
+    /// The pattern's tag.
+    pub pattern: u64,
+    /// Page number of `address` in the guest_memfd.
+    pub first_page: u64,
+}
+
+/// The most ranges of one [`operation::CHECK_LIST`]: a page of them.
+pub const CHECK_RANGES: usize = 4096 / size_of::<CheckRange>();
 
 /// What [`Mailbox::status`] may hold.
 pub mod status {
@@ -146,7 +166,8 @@ pub struct Mailbox {
     pub answer: u64,
     /// Guest: one of [`status`].
     pub status: u64,
-    /// Guest: byte offset from `address` of the first word that differs, or of the page that was refused.
+    /// Guest: byte offset from the range's address of the first word that differs, or from `address` of the page that was
+    /// refused.
     pub offset: u64,
     /// Guest: the word that the pattern has there.
     pub expected: u64,
@@ -162,6 +183,8 @@ pub struct Mailbox {
     /// Guest, on [`doorbell::EXCEPTION`]: CR2, the address for a page fault. #VE: the linear address that
     /// TDG.VP.VEINFO.GET gives.
     pub cr2: u64,
+    /// Guest: for [`operation::CHECK_LIST`], the number of the range that differs.
+    pub range: u64,
 }
 
-const _: () = assert!(core::mem::size_of::<Mailbox>() == 15 * 8);
+const _: () = assert!(size_of::<Mailbox>() == 16 * 8);

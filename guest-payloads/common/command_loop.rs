@@ -3,7 +3,9 @@
 
 use core::mem::offset_of;
 
-use super::abi::{COPY_BUFFER, MAILBOX, Mailbox, operation, refusal, status};
+use super::abi::{
+    CHECK_RANGES, COPY_BUFFER, CheckRange, MAILBOX, Mailbox, operation, refusal, status,
+};
 use super::pattern;
 
 /// The few things that a platform does in its own way. `Stop` is what ends a command in the middle: nothing can in a
@@ -68,12 +70,20 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
     let first_page = cpu.read(MAILBOX + offset_of!(Mailbox, first_page) as u64)?;
 
     let mut outcome = status::OK;
+    let mut range = 0;
     let mut detail = Detail { offset: 0, expected: 0, found: 0 };
     match operation {
         operation::FILL => fill(cpu, address, length, tag, first_page)?,
         operation::CHECK => {
             if let Some(mismatch) = check(cpu, address, length, tag, first_page)? {
                 outcome = status::MISMATCH;
+                detail = mismatch;
+            }
+        }
+        operation::CHECK_LIST => {
+            if let Some((number, mismatch)) = check_list(cpu, length)? {
+                outcome = status::MISMATCH;
+                range = number;
                 detail = mismatch;
             }
         }
@@ -112,6 +122,7 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
     cpu.write(MAILBOX + offset_of!(Mailbox, offset) as u64, detail.offset)?;
     cpu.write(MAILBOX + offset_of!(Mailbox, expected) as u64, detail.expected)?;
     cpu.write(MAILBOX + offset_of!(Mailbox, found) as u64, detail.found)?;
+    cpu.write(MAILBOX + offset_of!(Mailbox, range) as u64, range)?;
     // Last, so that an answer means a complete result.
     cpu.write(MAILBOX + offset_of!(Mailbox, answer) as u64, !sequence)
 }
@@ -145,6 +156,20 @@ fn check<C: Cpu>(
             return Ok(Some(Detail { offset, expected, found }));
         }
         offset += 8;
+    }
+    Ok(None)
+}
+
+fn check_list<C: Cpu>(cpu: &mut C, length: u64) -> Result<Option<(u64, Detail)>, C::Stop> {
+    for number in 0..length.min(CHECK_RANGES as u64) {
+        let at = COPY_BUFFER + number * size_of::<CheckRange>() as u64;
+        let address = cpu.read(at + offset_of!(CheckRange, address) as u64)?;
+        let length = cpu.read(at + offset_of!(CheckRange, length) as u64)?;
+        let tag = cpu.read(at + offset_of!(CheckRange, pattern) as u64)?;
+        let first_page = cpu.read(at + offset_of!(CheckRange, first_page) as u64)?;
+        if let Some(mismatch) = check(cpu, address, length, tag, first_page)? {
+            return Ok(Some((number, mismatch)));
+        }
     }
     Ok(None)
 }

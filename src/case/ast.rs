@@ -13,7 +13,7 @@ use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 pub type Pages = Range<u64>;
 
 /// One scenario: its steps either hold or do not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Case {
     /// What it is about: the comment lines above it, without the `#`.
     pub about: Vec<String>,
@@ -31,6 +31,9 @@ pub struct Case {
     pub needs: Vec<Requirement>,
     /// Whether pages are looked at only after the last step, so that no look disturbs what the steps do.
     pub audit_end: bool,
+    /// Whether the guest_memfd may be one that an earlier case has used, emptied and converted back, with its mapping and
+    /// memslot: what a fresh one costs is most of the time of a small case.
+    pub file_reused: bool,
     /// Whether there is no memslot at the start; otherwise slot 0 maps all of the file at page 0 of the test memory.
     pub no_slots: bool,
     /// What happens.
@@ -38,9 +41,10 @@ pub struct Case {
 }
 
 /// Shared or private: the kernel's record for a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Attribute {
     /// Host and guest may access the page.
+    #[default]
     Shared,
     /// Only the guest may.
     Private,

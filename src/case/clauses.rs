@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The promises of the interface, from `cases/clauses.toml`.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -41,5 +42,7 @@ pub fn clauses() -> &'static [Clause] {
 
 /// The clause with this id.
 pub fn clause(id: &str) -> Option<&'static Clause> {
-    clauses().iter().find(|c| c.id == id)
+    static BY_ID: LazyLock<BTreeMap<&str, &Clause>> =
+        LazyLock::new(|| clauses().iter().map(|c| (c.id.as_str(), c)).collect());
+    BY_ID.get(id).copied()
 }

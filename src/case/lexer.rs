@@ -59,18 +59,8 @@ impl<'a> Line<'a> {
             Some(at) => (&text[..at], Some(text[at + 1..].trim())),
             None => (text, None),
         };
-        let mut words = Vec::new();
-        let mut start = None;
-        for (at, c) in code.char_indices().chain([(code.len(), ' ')]) {
-            match (c.is_whitespace(), start) {
-                (false, None) => start = Some(at),
-                (true, Some(from)) => {
-                    words.push(Word { text: &code[from..at], at: from });
-                    start = None;
-                }
-                _ => {}
-            }
-        }
+        let at = |word: &str| word.as_ptr() as usize - code.as_ptr() as usize;
+        let words = code.split_whitespace().map(|text| Word { text, at: at(text) }).collect();
         Line { file, number, text, words, next: 0, comment }
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Text into cases.
 
+use std::borrow::Cow;
+
 use super::ast::*;
 use super::keys::{raw, slot};
 use super::lexer::{Line, ParseError, Word};
@@ -36,7 +38,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, ParseError> {
 fn variables(file: &str, text: &str) -> Result<Vec<(String, Vec<String>)>, ParseError> {
     let mut variables: Vec<(String, Vec<String>)> = Vec::new();
     let mut count = 1usize;
-    for (index, text) in text.lines().enumerate() {
+    let lines = text.lines().enumerate().filter(|(_, text)| text.trim_start().starts_with("each"));
+    for (index, text) in lines {
         let mut line = Line::new(file, index + 1, text);
         if !line.take("each") {
             continue;
@@ -82,28 +85,20 @@ fn variables(file: &str, text: &str) -> Result<Vec<(String, Vec<String>)>, Parse
 }
 
 /// Replaces `$name` by its value; a `$` that is left over becomes an error when the word is parsed.
-fn substitute(text: &str, values: &[(&str, String)]) -> String {
+fn substitute<'a>(text: &'a str, values: &[(&str, String)]) -> Cow<'a, str> {
+    if !text.contains('$') {
+        return text.into();
+    }
     // The longest name first, so that `$at` does not eat the beginning of `$attribute`.
     let mut values: Vec<_> = values.iter().collect();
     values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-    values.iter().fold(text.to_string(), |text, (name, value)| {
-        if text.contains('$') { text.replace(&format!("${name}"), value) } else { text }
-    })
+    let replace =
+        |text: String, (name, value): &&(&str, String)| text.replace(&format!("${name}"), value);
+    values.iter().fold(text.to_string(), replace).into()
 }
 
 fn parse_one(file: &str, text: &str, values: &[(&str, String)]) -> Result<Case, ParseError> {
-    let mut case = Case {
-        about: Vec::new(),
-        name: String::new(),
-        clauses: Vec::new(),
-        pages: 0,
-        start: Attribute::Shared,
-        no_mmap: false,
-        needs: Vec::new(),
-        audit_end: false,
-        no_slots: false,
-        steps: Vec::new(),
-    };
+    let mut case = Case::default();
     let mut started = false;
     let mut above: Vec<String> = Vec::new();
     let mut last = 0;
@@ -234,30 +229,22 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
                 case.needs.push(requirement(line, word)?);
             }
         }
-        "audit" => {
-            line.word("audit")?;
-            if !line.take("end") {
-                return Err(line.expected("`end`"));
-            }
-            case.audit_end = true;
-        }
-        "mmap" => {
-            line.word("mmap")?;
-            if !line.take("none") {
-                return Err(line.expected("`none`"));
-            }
-            case.no_mmap = true;
-        }
-        "slots" => {
-            line.word("slots")?;
-            if !line.take("none") {
-                return Err(line.expected("`none`"));
-            }
-            case.no_slots = true;
-        }
+        "audit" => case.audit_end = switch(line, "end")?,
+        "file" => case.file_reused = switch(line, "reused")?,
+        "mmap" => case.no_mmap = switch(line, "none")?,
+        "slots" => case.no_slots = switch(line, "none")?,
         _ => return Ok(false),
     }
     line.end()?;
+    Ok(true)
+}
+
+/// A statement of the head that has only one value to be told, which makes it true.
+fn switch(line: &mut Line, value: &str) -> Result<bool, ParseError> {
+    line.word("a statement")?;
+    if !line.take(value) {
+        return Err(line.expected(&format!("`{value}`")));
+    }
     Ok(true)
 }
 

@@ -44,6 +44,9 @@ impl Case {
         if self.audit_end {
             out += "audit   end\n";
         }
+        if self.file_reused {
+            out += "file    reused\n";
+        }
         if self.no_slots {
             out += "slots   none\n";
         }

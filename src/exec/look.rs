@@ -11,6 +11,7 @@ use super::stop::Stop;
 use crate::case::View;
 use crate::errno::Errno;
 use crate::oracle::{Content, PageBytes, Sight};
+use crate::payload::abi::CheckRange;
 use crate::platform::{Answer, Command, GuestStop};
 use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
@@ -137,6 +138,7 @@ impl Session<'_> {
                 Sight::Content(content) => (p, checkable(&content)).1.ok_or(p),
                 Sight::Fault | Sight::Mmio | Sight::Absent => Err(p),
             });
+        let mut known: Vec<(Range<u64>, CheckRange)> = Vec::new();
         for group in groups {
             let page = group.start;
             let Some(address) = self.guest_address(page) else {
@@ -146,7 +148,11 @@ impl Session<'_> {
                 Sight::Mmio => self.must_be_mmio(page, address)?,
                 Sight::Fault | Sight::Absent => {}
                 Sight::Content(content) => match checkable(&content) {
-                    Some(tag) => self.guest_check(&group, address, tag, after)?,
+                    Some(pattern) => {
+                        let length = (group.end - group.start) * PAGE_SIZE;
+                        let range = CheckRange { address, length, pattern, first_page: page };
+                        known.push((group, range));
+                    }
                     None => {
                         let bytes = self.guest_copy_out(page, address)?;
                         self.seen(View::Guest, page, &bytes, after)?;
@@ -154,23 +160,29 @@ impl Session<'_> {
                 },
             }
         }
-        Ok(())
+        self.guest_check(&known, after)
     }
 
-    /// Has the guest compare a group of pages with a pattern.
+    /// Has the guest compare groups of pages with the patterns that are known of them.
     fn guest_check(
         &mut self,
-        group: &Range<u64>,
-        address: u64,
-        tag: u64,
+        known: &[(Range<u64>, CheckRange)],
         after: &After,
     ) -> Result<(), Stop> {
-        let length = (group.end - group.start) * PAGE_SIZE;
-        let command = Command::Check { address, length, tag, first_page: group.start };
-        let answer = self.guest_command(command, "read", group.start)?;
-        if let Some(mismatch) = answer.mismatch {
+        let Some((first, _)) = known.first() else {
+            return Ok(());
+        };
+        let ranges: Vec<CheckRange> = known.iter().map(|(_, range)| *range).collect();
+        let deadline = self.deadline();
+        let answer = self.guest.check(&ranges, deadline);
+        let mismatch = answer.map_err(|stop| guest_stop(stop, "read", first.start))?;
+        if let Some(mismatch) = mismatch {
+            let Some((group, range)) = known.get(mismatch.range) else {
+                let why = format!("the guest found a difference in range {}", mismatch.range);
+                return Err(Stop::error(Blame::Payload, why));
+            };
             let page = (group.start + mismatch.offset / PAGE_SIZE).min(group.end - 1);
-            let address = address + (page - group.start) * PAGE_SIZE;
+            let address = range.address + (page - group.start) * PAGE_SIZE;
             let bytes = self.guest_copy_out(page, address)?;
             self.seen(View::Guest, page, &bytes, after)?;
             // The page is as it must be now, but the guest has seen it otherwise.
@@ -180,7 +192,7 @@ impl Session<'_> {
                 .at("guest", page, Some(mismatch.offset % PAGE_SIZE))
                 .but(format!("{:#018x}", mismatch.expected), format!("{:#018x}", mismatch.found)));
         }
-        for page in group.clone() {
+        for page in known.iter().flat_map(|(group, _)| group.clone()) {
             self.oracle.touch(page);
             self.touched.insert((page, View::Guest));
         }

@@ -16,6 +16,7 @@ mod run_case;
 mod session;
 mod steps;
 mod stop;
+mod used;
 
 pub(crate) use look::guest_stop;
 pub use probe::probe;

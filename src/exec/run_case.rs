@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::session::{Session, Setup, launch_failed};
 use super::stop::Stop;
+use super::used::UsedVm;
 use crate::case::{self, Action, Case, Pages, Step};
 use crate::dialect::Dialect;
 use crate::machine::Machine;
@@ -59,7 +60,9 @@ pub struct Executor {
     config: MachineConfig,
     machine: Option<Box<dyn Machine>>,
     /// The VM that the last case left behind, and how many cases have passed in it.
-    used: Option<(Platform, Guest, usize)>,
+    used: Option<(Platform, UsedVm, usize)>,
+    /// Whether a case has failed in a used VM but not in a fresh one.
+    files_spoiled: bool,
 }
 
 /// A case that is about to run.
@@ -73,7 +76,7 @@ struct Job<'a> {
 impl Executor {
     /// Runs cases on this machine.
     pub fn new(config: MachineConfig) -> Executor {
-        Executor { config, machine: None, used: None }
+        Executor { config, machine: None, used: None, files_spoiled: false }
     }
 
     /// Runs a case given as text; `progress` is told the line of each statement before it is executed.
@@ -115,17 +118,18 @@ impl Executor {
         if let Some(result) = scenario::run(text, &setup, progress, observations) {
             return result;
         }
-        let cases = case::parse("case", text).map_err(|e| suite(e.to_string()))?;
-        let [case] = cases.as_slice() else {
+        let mut cases = case::parse("case", text).map_err(|e| suite(e.to_string()))?;
+        let [case] = cases.as_mut_slice() else {
             return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
         };
+        case.file_reused &= !self.files_spoiled;
         let job = Job { case, platform, dialect, timeout };
 
         let used = self.used.take().filter(|(of, ..)| *of == platform);
-        let Some((_, guest, passed)) = used else {
+        let Some((_, vm, passed)) = used else {
             return self.run_in(&job, None, 0, progress, observations);
         };
-        let Err(first) = self.run_in(&job, Some(guest), passed, progress, observations) else {
+        let Err(first) = self.run_in(&job, Some(vm), passed, progress, observations) else {
             return Ok(());
         };
         // A guest that hangs has used up the time.
@@ -134,6 +138,8 @@ impl Executor {
         }
         observations.clear();
         self.run_in(&job, None, 0, progress, observations)?;
+        // Should it be the used file that was not as it must be, the other cases need not all say so.
+        self.files_spoiled = true;
         // Neither a failure that can be run again nor a pass: the suite cannot tell whose it is.
         let mut failure = first.failure;
         failure.summary += &format!(
@@ -147,23 +153,24 @@ impl Executor {
     fn run_in(
         &mut self,
         job: &Job,
-        guest: Option<Guest>,
+        vm: Option<UsedVm>,
         passed: usize,
         progress: &mut dyn FnMut(usize),
         observations: &mut Vec<Observation>,
     ) -> Result<(), Stop> {
         let setup = self.setup(job.platform, job.dialect, job.timeout)?;
-        let guest = match guest {
-            Some(guest) => guest,
+        let vm = match vm {
+            Some(vm) => vm,
             None => Guest::launch(setup.machine, job.platform, setup.guest_deadline)
+                .map(UsedVm::new)
                 .map_err(|e| launch_failed(&e))?,
         };
-        let mut session = Session::start(&setup, job.case, guest)?;
+        let mut session = Session::start(&setup, job.case, vm)?;
         let result = steps(&mut session, job.case, progress);
         observations.extend(session.take_observations());
         result?;
-        let guest = session.finish()?;
-        self.used = guest.map(|guest| (job.platform, guest, passed + 1));
+        let vm = session.finish(job.case)?;
+        self.used = vm.map(|vm| (job.platform, vm, passed + 1));
         Ok(())
     }
 

@@ -106,16 +106,13 @@ impl<'a> Generator<'a> {
             false => vec![Requirement::Platform(vec![shape.platform])],
         };
         let case = Case {
-            about: Vec::new(),
             name: format!("explore.{seed}-{number}"),
             clauses: CLAUSES.map(String::from).into(),
             pages,
             start: if private { Attribute::Private } else { Attribute::Shared },
             needs,
-            audit_end: false,
-            no_mmap: false,
             no_slots: rng.chance(15),
-            steps: Vec::new(),
+            ..Case::default()
         };
         let rules = Rules::new(shape.platform, shape.dialect, &case);
         let anchors = anchors.collect();

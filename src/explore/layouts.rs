@@ -8,9 +8,7 @@
 //! rows so that every pair of values occurs. The full tier holds the whole product, four pages, and three pages placed
 //! where kernels get things wrong.
 
-use crate::case::{
-    Action, Attribute, Case, Mode, Pages, RawConvert, Requirement, Returns, Step, Toucher, View,
-};
+use crate::case::{Action, Attribute, Case, Mode, Pages, RawConvert, Returns, Step, Toucher, View};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
@@ -209,16 +207,14 @@ impl Row<'_> {
             flags => self.call(flags, Some(Errno::EINVAL)),
         });
         Case {
-            about: Vec::new(),
             name,
             clauses: self.clauses(dialect).into_iter().map(str::to_string).collect(),
             pages: self.place.file_pages,
-            start: Attribute::Shared,
-            needs: Vec::<Requirement>::new(),
-            no_mmap: false,
             audit_end: true,
-            no_slots: false,
+            // Only files that are small cost more than emptying them.
+            file_reused: self.place.topic == WHOLE,
             steps,
+            ..Case::default()
         }
         .canonical()
     }

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
-use super::mailbox::{self, Answer, Command};
+use super::mailbox::{self, Answer, Command, Mismatch};
 use super::memory::PayloadMemory;
 use super::page_tables::{self, PageTables};
 use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
 use super::{plain, snp, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
-use crate::payload::abi::{COPY_BUFFER, IMAGE, PAYLOAD_SIZE, doorbell};
+use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, PAYLOAD_SIZE, doorbell};
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
 pub const PAYLOAD_SLOT: u32 = 9;
@@ -146,6 +146,32 @@ impl Guest {
         let answer = answer.map_err(GuestStop::BadAnswer)?;
         self.ready = true;
         Ok(answer)
+    }
+
+    /// Has the guest compare ranges of its memory with patterns, in one command for as many as a command takes. The answer
+    /// is of the first command that found a difference; [`Mismatch::range`] counts from the first of `ranges`.
+    pub fn check(
+        &mut self,
+        ranges: &[CheckRange],
+        deadline: Instant,
+    ) -> Result<Option<Mismatch>, GuestStop> {
+        for (number, some) in ranges.chunks(CHECK_RANGES).enumerate() {
+            for (range, gpa) in some.iter().zip((COPY_BUFFER..).step_by(size_of::<CheckRange>())) {
+                let CheckRange { address, length, pattern, first_page } = *range;
+                for (word, at) in
+                    [address, length, pattern, first_page].into_iter().zip((gpa..).step_by(8))
+                {
+                    self.memory.write(at, word);
+                }
+            }
+            let command = Command::CheckList { ranges: some.len() as u64 };
+            let answer = self.command(command, deadline)?;
+            if let Some(mismatch) = answer.mismatch {
+                let range = number * CHECK_RANGES + mismatch.range;
+                return Ok(Some(Mismatch { range, ..mismatch }));
+            }
+        }
+        Ok(None)
     }
 
     /// The page that the last [`Command::CopyOut`] copied.

@@ -31,6 +31,11 @@ pub enum Command {
         /// Page of the guest_memfd that is at `address`.
         first_page: u64,
     },
+    /// Compare each of so many ranges, which [`super::Guest::check`] has put into the copy buffer.
+    CheckList {
+        /// Their number.
+        ranges: u64,
+    },
     /// Read a word into [`Answer::found`].
     Read {
         /// The word's address.
@@ -96,6 +101,7 @@ impl Command {
             Command::Check { address, length, tag, first_page } => {
                 [operation::CHECK, address, length, tag, first_page]
             }
+            Command::CheckList { ranges } => [operation::CHECK_LIST, 0, ranges, 0, 0],
             Command::Read { address } => [operation::READ, address, 0, 0, 0],
             Command::Write { address, word } => [operation::WRITE, address, 0, word, 0],
             Command::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
@@ -121,7 +127,7 @@ impl Command {
 /// what it says, which is for the host's own view to confirm where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// For [`Command::Check`]: the first difference.
+    /// For [`Command::Check`] and [`Command::CheckList`]: the first difference.
     pub mismatch: Option<Mismatch>,
     /// For [`Command::Accept`], [`Command::Rescind`] and [`Command::PageState`]: what was refused.
     pub refusal: Option<Refusal>,
@@ -143,7 +149,9 @@ pub struct Refusal {
 /// Where memory differed from a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Byte offset of the word from the command's address.
+    /// Number of the range.
+    pub range: usize,
+    /// Byte offset of the word from the range's address.
     pub offset: u64,
     /// The pattern's word.
     pub expected: u64,
@@ -182,8 +190,9 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
     match get(memory, offset_of!(Mailbox, status)) {
         status::OK => {}
         status::MISMATCH => {
+            let range = get(memory, offset_of!(Mailbox, range)) as usize;
             let expected = get(memory, offset_of!(Mailbox, expected));
-            mismatch = Some(Mismatch { offset, expected, found });
+            mismatch = Some(Mismatch { range, offset, expected, found });
         }
         status::REFUSED => refusal = Some(Refusal { offset, status: found }),
         status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
@@ -211,6 +220,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
+    use crate::payload::abi::COPY_BUFFER;
     use crate::payload::command_loop::{Cpu, execute};
 
     /// A guest whose memory is the payload's.
@@ -244,9 +254,20 @@ mod tests {
         assert_eq!((answer.found, answer.mismatch, answer.retries), (0x1234, None, 3));
         assert!(take(&memory, 8, 0).is_err(), "that was the answer to command 7");
 
+        // The second of two ranges differs, in its second page.
+        let words = [0x11_0000, 8, 0, 0, 0x12_0000, 0x2000, 0, 5];
+        for (at, word) in (COPY_BUFFER..).step_by(8).zip(words) {
+            memory.write(at, word);
+        }
+        memory.write(0x12_1008, 0xbad);
+        put(&mut memory, 8, Command::CheckList { ranges: 2 });
+        let Ok(()) = execute(&mut Native(&mut memory));
+        let mismatch = Mismatch { range: 1, offset: 0x1008, expected: 0, found: 0xbad };
+        assert_eq!(take(&memory, 8, 0).unwrap().mismatch, Some(mismatch));
+
         memory.write(MAILBOX + offset_of!(Mailbox, operation) as u64, 99);
         let Ok(()) = execute(&mut Native(&mut memory));
-        let error = take(&memory, 7, 0).unwrap_err();
+        let error = take(&memory, 8, 0).unwrap_err();
         assert_eq!(error, "the guest does not know the command");
     }
 }

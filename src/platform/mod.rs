@@ -11,7 +11,6 @@
 
 mod encrypted;
 mod guest;
-mod images;
 mod kind;
 mod launch_error;
 mod mailbox;

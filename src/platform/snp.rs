@@ -12,13 +12,13 @@ use kvm_bindings::kvm_cpuid_entry2;
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
 use super::guest::Created;
-use super::images::SNP;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::page_tables::Aliases;
 use super::plain;
 use crate::errno::Errno;
 use crate::machine::{Machine, Vm};
+use crate::payload::SNP;
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::sev::*;
 

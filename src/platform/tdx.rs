@@ -11,7 +11,6 @@ use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
 use super::guest::Created;
-use super::images::{TDX_IMAGE, TDX_RESET};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -19,6 +18,7 @@ use super::page_tables::Aliases;
 use crate::errno::Errno;
 use crate::machine::{self, Machine, Vcpu, Vm};
 use crate::payload::abi::RESET_PAGE;
+use crate::payload::{TDX_IMAGE, TDX_RESET};
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::tdx::*;
 

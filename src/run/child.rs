@@ -117,17 +117,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Forgets the line that was executed last.
+    /// Forgets how far the last case has come.
     pub(super) fn begin_case(&mut self) {
-        // A memfd that the runner itself made takes 8 bytes; if not, the line of the last case would be shown.
+        // A memfd that the runner itself made takes 8 bytes; if not, that of the last case would be shown.
         let _ = self.progress.write_all_at(&[0; 8], 0);
     }
 
-    /// The line of the statement that is being executed, counted from 1, if one has begun.
+    /// The line of the statement that is being executed, 0 before the first; none when its case has not begun.
     pub(super) fn line(&self) -> Option<usize> {
         let mut bytes = [0; 8];
         self.progress.read_exact_at(&mut bytes, 0).ok()?;
-        usize::try_from(u64::from_ne_bytes(bytes)).ok().filter(|line| *line > 0)
+        usize::try_from(u64::from_ne_bytes(bytes)).ok()?.checked_sub(1)
     }
 
     /// What it has written to its standard output and error since the last call, made printable.

@@ -64,7 +64,6 @@ struct Running {
     case: PlannedCase,
     since: Instant,
     deadline: Instant,
-    accepted: bool,
     damage: Damage,
 }
 
@@ -268,7 +267,6 @@ impl Runner<'_> {
             case,
             since,
             deadline: since + self.options.timeout,
-            accepted: false,
             damage: Damage::default(),
         });
         if let Err(error) = sent {
@@ -281,19 +279,11 @@ impl Runner<'_> {
     /// Takes what a worker has said and done. Returns its seat if it can go on.
     fn look_at(&mut self, mut seat: Seat) -> Option<Seat> {
         while let Some(reply) = seat.worker.said.pop_front() {
-            let unexpected = match (reply, &mut seat.running) {
-                (Reply::Accepted, Some(running)) if !running.accepted => {
-                    running.accepted = true;
-                    self.strikes = 0;
-                    continue;
-                }
-                (Reply::Done(outcome), Some(running))
-                    if running.accepted && outcome.id == running.case.id =>
-                {
+            let unexpected = match (reply, &seat.running) {
+                (Reply::Done(outcome), Some(running)) if outcome.id == running.case.id => {
                     self.replied(&mut seat, *outcome);
                     continue;
                 }
-                (Reply::Accepted, _) => "\"accepted\" out of turn".to_string(),
                 (Reply::Done(outcome), _) => format!("a result of {} out of turn", outcome.id),
                 (Reply::Probed(_), _) => "\"probed\" to a case".to_string(),
             };
@@ -317,6 +307,7 @@ impl Runner<'_> {
         let Some(running) = seat.running.take() else {
             return;
         };
+        self.strikes = 0;
         let record = verdict::replied(&running.case, outcome);
         seat.before = Some(running.case.id.clone());
         self.complete(seat, running, record);
@@ -335,7 +326,7 @@ impl Runner<'_> {
             self.emit(Event::Note(format!("{what} after {after}")));
             return;
         };
-        if !running.accepted {
+        let Some(line) = line else {
             self.strikes += 1;
             if self.strikes >= STRIKES {
                 let said = seat.worker.stray_output();
@@ -358,7 +349,9 @@ impl Runner<'_> {
             }
             self.queue.push_front(running.case);
             return;
-        }
+        };
+        self.strikes = 0;
+        let line = (line > 0).then_some(line);
         let record = match &end {
             Some(end) => verdict::worker_ended(&running.case, line, end, &death),
             None => {

@@ -34,7 +34,7 @@ pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, S
                 worker.dismiss();
                 return Ok(*environment);
             }
-            Some(Reply::Accepted | Reply::Done(_)) => {
+            Some(Reply::Done(_)) => {
                 worker.end = Some(End::Garbage("to a case instead of the probe".to_string()));
             }
             None => {}

@@ -3,8 +3,8 @@
 //! [`Reply`] up the descriptor [`REPLY_FD`].
 //!
 //! The worker's standard output and error are pipes that nobody parses, so that nothing a case writes there can be taken
-//! for a result. Which statement is being executed goes into the file at [`PROGRESS_FD`], a memfd, so that the runner
-//! still knows it when the worker has died.
+//! for a result. How far a case has come goes into the file at [`PROGRESS_FD`], a memfd, so that the runner still knows it
+//! when the worker has died.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,9 @@ use crate::uapi::CapabilityNumbers;
 
 /// Descriptor on which a worker replies.
 pub const REPLY_FD: i32 = 3;
-/// Descriptor of the memfd whose first 8 bytes are the line of the statement being executed, native byte order, 0 before
-/// the first.
+/// Descriptor of the memfd whose first 8 bytes, in native byte order, say how far a worker has come with its job: 0 when
+/// it has not begun, otherwise 1 and the line of the statement being executed, which is 0 before the first. A worker
+/// that dies at 0 has not run the case, which then goes to another worker.
 pub const PROGRESS_FD: i32 = 4;
 
 /// Which machine a worker drives, and how. The same for all jobs of a worker.
@@ -49,7 +50,7 @@ pub enum Job {
     Configure(MachineConfig),
     /// Find out what the machine offers. Answered by [`Reply::Probed`].
     Probe,
-    /// Run a case. Answered by [`Reply::Accepted`] and then [`Reply::Done`].
+    /// Run a case. Answered by [`Reply::Done`].
     Case {
         /// The full id.
         id: String,
@@ -66,9 +67,6 @@ pub enum Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
-    /// A case has been read and is about to begin. A worker that dies before it says so has not run the case, which then
-    /// goes to another worker.
-    Accepted,
     /// What the machine offers.
     Probed(Box<Environment>),
     /// A case has ended.

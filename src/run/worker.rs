@@ -3,9 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::{FromRawFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use crate::exec::{self, Executor};
 
@@ -14,6 +18,7 @@ use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
 pub fn serve() -> Result<(), String> {
     let (mut replies, progress) = descriptors()?;
+    let progress = Progress::map(&progress)?;
     let mut machine: Option<(MachineConfig, Executor)> = None;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("reading jobs: {error}"))?;
@@ -27,11 +32,8 @@ pub fn serve() -> Result<(), String> {
                 reply(&mut replies, &Reply::Probed(Box::new(environment)))?;
             }
             (Job::Case { id, platform, text, timeout_s }, Some((_, executor))) => {
-                reply(&mut replies, &Reply::Accepted)?;
-                let mut tell = |line: usize| {
-                    // Without it a report of this worker's death lacks the statement; nothing else depends on it.
-                    let _ = progress.write_all_at(&(line as u64).to_ne_bytes(), 0);
-                };
+                progress.set(0);
+                let mut tell = |line: usize| progress.set(line);
                 let timeout = Duration::from_secs(timeout_s);
                 let outcome = executor.run(&id, &platform, &text, timeout, &mut tell);
                 reply(&mut replies, &Reply::Done(Box::new(outcome)))?;
@@ -57,6 +59,26 @@ fn descriptors() -> Result<(File, File), String> {
         Ok(unsafe { File::from_raw_fd(number) })
     };
     Ok((take(REPLY_FD)?, take(PROGRESS_FD)?))
+}
+
+/// The page that tells the runner how far a case has come, even when this process is dead.
+struct Progress(NonNull<AtomicU64>);
+
+impl Progress {
+    fn map(file: &File) -> Result<Progress, String> {
+        let size = NonZeroUsize::new(size_of::<AtomicU64>()).expect("a word is not empty");
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping where the kernel likes, of a memfd that the runner made 8 bytes long and never shortens.
+        let page = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) };
+        let page = page.map_err(|errno| format!("mapping the progress file: {errno}"))?;
+        Ok(Progress(page.cast()))
+    }
+
+    /// The case has been taken, and its statement at `line` begins; 0 before the first.
+    fn set(&self, line: usize) {
+        // SAFETY: the mapping stays until the process ends; the runner reads the word with a system call.
+        unsafe { self.0.as_ref() }.store(line as u64 + 1, Ordering::Relaxed);
+    }
 }
 
 /// Sends a reply with a single write where the pipe has room for it.

@@ -25,10 +25,10 @@ while read -r job; do
     *.deaf) exit 7 ;;
     *.deaf-once) if mkdir "$dir/was-deaf" 2>/dev/null; then kill -BUS $$; fi ;;
     esac
-    echo '{"reply":"accepted"}' >&3
+    printf '\001\0\0\0\0\0\0\0' 1<>/proc/self/fd/4
     case $id in
-    *.hang) printf '\003\0\0\0\0\0\0\0' 1<>/proc/self/fd/4; sleep 1000 & echo $! >"$dir/grandchild"; wait ;;
-    *.segfault) printf '\003\0\0\0\0\0\0\0' 1<>/proc/self/fd/4; kill -SEGV $$ ;;
+    *.hang) printf '\004\0\0\0\0\0\0\0' 1<>/proc/self/fd/4; sleep 1000 & echo $! >"$dir/grandchild"; wait ;;
+    *.segfault) printf '\004\0\0\0\0\0\0\0' 1<>/proc/self/fd/4; kill -SEGV $$ ;;
     *.exit) exit 3 ;;
     *.exit-silently) exit 0 ;;
     *.garbage) echo 'ok 1 not JSON' >&3; sleep 1000 ;;

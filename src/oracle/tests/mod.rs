@@ -17,18 +17,7 @@ use crate::uapi::PAGE_SIZE;
 
 /// A fresh guest_memfd with slot 0 over all of it.
 fn fresh(platform: Platform, dialect: Dialect, start: Attribute, pages: u64) -> Oracle {
-    let case = Case {
-        about: Vec::new(),
-        name: "t.n".into(),
-        clauses: Vec::new(),
-        pages,
-        start,
-        needs: Vec::new(),
-        audit_end: false,
-        no_mmap: false,
-        no_slots: false,
-        steps: Vec::new(),
-    };
+    let case = Case { name: "t.n".into(), pages, start, ..Case::default() };
     Oracle::new(platform, dialect, &case)
 }
 
