@@ -297,6 +297,14 @@ pub enum Action {
     /// Make another guest_memfd of the VM, as large, with every page shared or private. Nothing that is done to the one
     /// under test may change it.
     Bystander(Attribute),
+    /// Convert pages of the newest of these, with nothing promised about their contents. The one under test must not be
+    /// changed by that.
+    BystanderConvert {
+        /// Pages of it.
+        pages: Pages,
+        /// What they become.
+        to: Attribute,
+    },
     /// Unmap the host's view and map it again.
     Remap,
     /// Fork a process that keeps the host's mapping.

@@ -332,7 +332,14 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "unpin" => Action::Unpin(pages(line, case)?),
         "slot" => slot(line, case)?,
         "remap" => Action::Remap,
-        "bystander" => Action::Bystander(attribute(line)?),
+        "bystander" => {
+            if line.take("convert") {
+                let pages = pages(line, case)?;
+                Action::BystanderConvert { pages, to: attribute(line)? }
+            } else {
+                Action::Bystander(attribute(line)?)
+            }
+        }
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {

@@ -121,6 +121,9 @@ impl Display for Action {
                 if raw.at != 0 { write!(f, " at={}", raw.at) } else { Ok(()) }
             }
             Action::Bystander(attribute) => write!(f, "bystander {attribute}"),
+            Action::BystanderConvert { pages, to } => {
+                write!(f, "bystander convert {}..{} {to}", pages.start, pages.end)
+            }
             Action::SlotDelete(slot) => write!(f, "slot    {slot} delete"),
             Action::Remap => f.write_str("remap"),
             Action::ChildFork => f.write_str("child   fork"),

@@ -2,17 +2,21 @@
 //! Other guest_memfds of the VM: what is done to the one under test must not reach them.
 
 use super::access;
+use super::convert::TRANSIENT_TRIES;
 use super::session::{Session, failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
-use crate::case::Attribute;
+use crate::case::{Attribute, Pages};
+use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView};
 use crate::oracle::PageBytes;
 use crate::results::Blame;
-use crate::uapi::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, PAGE_SIZE};
+use crate::uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, MemoryAttributes2, PAGE_SIZE,
+};
 
 /// Pages of the largest file that may have a bystander: all of them are looked at after every step.
-const MOST_PAGES: u64 = 64;
+pub(crate) const BYSTANDER_PAGES: u64 = 64;
 
 /// The letter of its pattern, one that no case can use.
 const LETTER: u8 = b'Y';
@@ -26,20 +30,29 @@ pub(super) fn creation_flags(start: Attribute, mmap: bool) -> u64 {
     if mmap { init | GUEST_MEMFD_FLAG_MMAP } else { init }
 }
 
-/// Another guest_memfd. Every page is as it was at the start: shared, with a pattern, or private.
+/// Another guest_memfd. Every page is as it was made: shared, with a pattern, or private.
 pub(super) struct Bystander {
     view: Box<dyn HostView>,
-    attribute: Attribute,
-    #[expect(dead_code, reason = "its descriptor is kept open, so that the VM knows the file")]
+    pages: Vec<PageState>,
     gmem: Box<dyn GuestMemfd>,
+}
+
+/// A page of a bystander.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageState {
+    /// Shared, with the pattern that was written there.
+    Pattern,
+    /// Shared, after a conversion that promises nothing.
+    Unknown,
+    Private,
 }
 
 impl Session<'_> {
     /// Makes a bystander of the size of the file under test.
     pub fn add_bystander(&mut self, attribute: Attribute) -> Result<(), Stop> {
         let pages = self.oracle.file_pages();
-        if pages > MOST_PAGES {
-            let why = format!("a case with a bystander has at most {MOST_PAGES} pages");
+        if pages > BYSTANDER_PAGES {
+            let why = format!("a case with a bystander has at most {BYSTANDER_PAGES} pages");
             return Err(Stop::error(Blame::Suite, why));
         }
         let size = pages * PAGE_SIZE;
@@ -55,8 +68,51 @@ impl Session<'_> {
                 let _ = access::write_page(&*view, page, &self.bystander_bytes(page));
             }
         }
-        self.bystanders.push(Bystander { view, attribute, gmem });
+        let state = match attribute {
+            Attribute::Shared => PageState::Pattern,
+            Attribute::Private => PageState::Private,
+        };
+        self.bystanders.push(Bystander { view, pages: vec![state; pages as usize], gmem });
         self.bystanders_are("fresh.attribute")
+    }
+
+    /// Converts pages of the newest bystander, with nothing promised about their contents.
+    pub fn convert_bystander(&mut self, pages: &Pages, to: Attribute) -> Result<(), Stop> {
+        let Some(bystander) = self.bystanders.last_mut() else {
+            return Err(Stop::error(
+                Blame::Suite,
+                "the case converts a bystander that it has not made",
+            ));
+        };
+        let mut argument = MemoryAttributes2 {
+            offset: pages.start * PAGE_SIZE,
+            size: (pages.end - pages.start) * PAGE_SIZE,
+            attributes: to.bits(),
+            ..Default::default()
+        };
+        // Nobody but us uses these pages, yet one may be in a per-CPU list for a moment.
+        let mut tries = TRANSIENT_TRIES;
+        loop {
+            // SAFETY: the argument is ours; the file's memory is accessed through raw pointers only.
+            match unsafe { bystander.gmem.set_memory_attributes2(&mut argument) } {
+                Err(Errno::EAGAIN) if tries > 1 => tries -= 1,
+                Ok(()) => break,
+                Err(errno) => {
+                    let summary = format!("a conversion of another guest_memfd returned {errno}");
+                    return Err(
+                        Stop::broken("convert.accepted", summary).but("success", errno.to_string())
+                    );
+                }
+            }
+            std::thread::yield_now();
+        }
+        for page in &mut bystander.pages[pages.start as usize..pages.end as usize] {
+            *page = match to {
+                Attribute::Shared => PageState::Unknown,
+                Attribute::Private => PageState::Private,
+            };
+        }
+        self.bystanders_are("convert.range")
     }
 
     /// No page of any bystander has changed.
@@ -67,24 +123,23 @@ impl Session<'_> {
     /// Every page of every bystander is as it was made; otherwise `clause` is broken.
     fn bystanders_are(&self, clause: &'static str) -> Result<(), Stop> {
         for bystander in &self.bystanders {
-            for page in 0..self.oracle.file_pages() {
+            for (page, state) in (0..).zip(&bystander.pages) {
                 let read = access::read_page(&*bystander.view, page);
-                let found = match (bystander.attribute, read) {
-                    (Attribute::Shared, Ok(bytes)) if bytes == self.bystander_bytes(page) => {
+                let (was, expected, found) = match (state, read) {
+                    (PageState::Pattern, Ok(bytes)) if bytes == self.bystander_bytes(page) => {
                         continue;
                     }
-                    (Attribute::Private, Err(_)) => continue,
-                    (Attribute::Shared, Ok(_)) => "other contents",
-                    (Attribute::Shared, Err(_)) => "SIGBUS",
-                    (Attribute::Private, Ok(_)) => "no fault",
-                };
-                let expected = match bystander.attribute {
-                    Attribute::Shared => "the pattern that was written there",
-                    Attribute::Private => "SIGBUS",
+                    (PageState::Unknown, Ok(_)) | (PageState::Private, Err(_)) => continue,
+                    (PageState::Pattern, Ok(_)) => {
+                        ("shared", "the pattern that was written there", "other contents")
+                    }
+                    (PageState::Pattern | PageState::Unknown, Err(_)) => {
+                        ("shared", "no fault", "SIGBUS")
+                    }
+                    (PageState::Private, Ok(_)) => ("private", "SIGBUS", "no fault"),
                 };
                 let summary = format!(
-                    "page {page} of another guest_memfd of the VM, which was {}, is not so any more",
-                    bystander.attribute
+                    "page {page} of another guest_memfd of the VM, which was {was}, is not so any more"
                 );
                 return Err(Stop::broken(clause, summary)
                     .at("host", page, None)

@@ -14,7 +14,7 @@ use crate::uapi::{ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE};
 
 /// How often a conversion to private may be refused although no page is in use. A page may be in flight elsewhere for a
 /// moment: a racing fault, a per-CPU list. Arbitrary, but far beyond what a correct kernel needs when nothing else runs.
-const TRANSIENT_TRIES: usize = 100;
+pub(super) const TRANSIENT_TRIES: usize = 100;
 
 /// Contents remembered per conversion for observations; more would only repeat what these say.
 const REMEMBERED: usize = 64;

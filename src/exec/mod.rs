@@ -18,6 +18,7 @@ mod steps;
 mod stop;
 mod used;
 
+pub(crate) use bystander::BYSTANDER_PAGES;
 pub(crate) use look::guest_stop;
 pub use probe::probe;
 pub use run_case::Executor;

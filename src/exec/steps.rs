@@ -91,6 +91,10 @@ impl Session<'_> {
                 self.add_bystander(*attribute)?;
                 return Ok(None);
             }
+            Action::BystanderConvert { pages, to } => {
+                self.convert_bystander(pages, *to)?;
+                After::Nothing
+            }
             Action::SlotDelete(slot) => {
                 self.delete_slot(*slot)?;
                 After::Remapped

@@ -69,6 +69,8 @@ enum Kind {
     Remap,
     Fork,
     ChildExit,
+    Bystander,
+    BystanderConvert,
 }
 
 struct Generator<'a> {
@@ -154,6 +156,8 @@ impl<'a> Generator<'a> {
             (when(slots.is_empty(), 8), Kind::Remap),
             (when(!self.rules.has_child(), 2), Kind::Fork),
             (when(self.rules.has_child(), 1), Kind::ChildExit),
+            (1, Kind::Bystander),
+            (when(self.rules.has_bystander(), 4), Kind::BystanderConvert),
         ])
     }
 
@@ -205,6 +209,13 @@ impl<'a> Generator<'a> {
             Kind::Remap => Action::Remap,
             Kind::Fork => Action::ChildFork,
             Kind::ChildExit => Action::ChildExit,
+            Kind::Bystander => {
+                Action::Bystander(self.rng.pick(&[Attribute::Shared, Attribute::Private]))
+            }
+            Kind::BystanderConvert => {
+                let to = self.rng.pick(&[Attribute::Shared, Attribute::Private]);
+                Action::BystanderConvert { pages: self.range(u64::MAX), to }
+            }
         })
     }
 

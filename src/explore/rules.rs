@@ -8,6 +8,7 @@ use crate::case::{
 };
 use crate::dialect::Dialect;
 use crate::errno::Errno;
+use crate::exec::BYSTANDER_PAGES;
 use crate::oracle::{Oracle, Sight};
 use crate::platform::Platform;
 use crate::uapi::PAGE_SIZE;
@@ -21,6 +22,9 @@ const LONGEST_ACCESS: u64 = 1200;
 /// Last page of the test memory that a slot may be mapped at: the guest's page tables have room for a few GiB.
 const LAST_SLOT_PAGE: u64 = 3 << 20;
 
+/// Guest_memfds of a history besides the one under test. All of each is looked at after every step.
+const MOST_BYSTANDERS: usize = 2;
+
 /// What a history has done so far, as far as it decides what may come next.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
@@ -28,12 +32,21 @@ pub(super) struct Rules {
     child: bool,
     /// References that are held. The oracle forgets those on pages that were punched out; their holder does not.
     pins: BTreeMap<u64, u32>,
+    /// Other guest_memfds.
+    bystanders: usize,
+    has_private_memory: bool,
 }
 
 impl Rules {
     /// At the start of `case`.
     pub fn new(platform: Platform, dialect: Dialect, case: &Case) -> Rules {
-        Rules { oracle: Oracle::new(platform, dialect, case), child: false, pins: BTreeMap::new() }
+        Rules {
+            oracle: Oracle::new(platform, dialect, case),
+            child: false,
+            pins: BTreeMap::new(),
+            bystanders: 0,
+            has_private_memory: platform.has_private_memory(),
+        }
     }
 
     /// Whether the step may come next.
@@ -74,10 +87,15 @@ impl Rules {
             Action::Remap => self.oracle.slots().next().is_none(),
             Action::ChildFork => !self.child,
             Action::ChildExit => self.child,
-            Action::SlotRaw(_)
-            | Action::Bystander(_)
-            | Action::Capability(_)
-            | Action::Misbehave(_) => false,
+            Action::Bystander(start) => {
+                self.bystanders < MOST_BYSTANDERS
+                    && self.oracle.file_pages() <= BYSTANDER_PAGES
+                    && (*start == Attribute::Shared || self.has_private_memory)
+            }
+            Action::BystanderConvert { pages, .. } => {
+                self.bystanders > 0 && self.has_private_memory && self.inside(pages, u64::MAX)
+            }
+            Action::SlotRaw(_) | Action::Capability(_) | Action::Misbehave(_) => false,
         }
     }
 
@@ -128,9 +146,10 @@ impl Rules {
             Action::SlotDelete(slot) => self.oracle.delete_slot(*slot),
             Action::ChildFork => self.child = true,
             Action::ChildExit => self.child = false,
+            Action::Bystander(_) => self.bystanders += 1,
             Action::Remap
             | Action::SlotRaw(_)
-            | Action::Bystander(_)
+            | Action::BystanderConvert { .. }
             | Action::Capability(_)
             | Action::Misbehave(_) => {}
         }
@@ -155,6 +174,11 @@ impl Rules {
     /// Pages on which a reference is held.
     pub fn held(&self) -> impl Iterator<Item = u64> {
         self.pins.keys().copied()
+    }
+
+    /// Whether there are other guest_memfds.
+    pub fn has_bystander(&self) -> bool {
+        self.bystanders > 0
     }
 
     /// Whether there is a forked child.

@@ -6,6 +6,26 @@ use crate::case::{
 };
 use crate::uapi::PAGE_SIZE;
 
+/// The pages that a step names, to be read or changed.
+macro_rules! range_of {
+    ($action:expr) => {
+        match $action {
+            Action::Write { pages, .. }
+            | Action::Read { pages, .. }
+            | Action::Expect { pages, .. }
+            | Action::Touch { pages, .. }
+            | Action::Convert { pages, .. }
+            | Action::BystanderConvert { pages, .. }
+            | Action::Punch(pages)
+            | Action::Allocate(pages)
+            | Action::Pin(pages)
+            | Action::Unpin(pages)
+            | Action::SlotMap(SlotMap { pages, .. }) => Some(pages),
+            _ => None,
+        }
+    };
+}
+
 /// How much there is to a history. What counts most comes first: the steps, what each says, the pages that they name,
 /// the size of the file.
 pub(super) type Cost = (usize, u64, u64, u64, bool);
@@ -13,7 +33,7 @@ pub(super) type Cost = (usize, u64, u64, u64, bool);
 /// How much there is to `case`.
 pub(super) fn cost(case: &Case) -> Cost {
     let kinds = case.steps.iter().map(|step| weight(&step.action)).sum::<u64>();
-    let ranges = case.steps.iter().filter_map(|step| range_of(&step.action));
+    let ranges = case.steps.iter().filter_map(|step| range_of!(&step.action));
     let (mut span, mut place) = (0u64, case.pages);
     for range in ranges {
         span += range.end - range.start;
@@ -56,6 +76,7 @@ fn weight(action: &Action) -> u64 {
         | Action::SlotDelete(_)
         | Action::SlotRaw(_)
         | Action::Bystander(_)
+        | Action::BystanderConvert { .. }
         | Action::Remap
         | Action::ChildFork
         | Action::ChildExit
@@ -80,47 +101,13 @@ fn raw_weight(call: &RawConvert) -> u64 {
         + u64::from(call.descriptor != Descriptor::GuestMemfd) * 70
 }
 
-/// The pages that a step names.
-fn range_of(action: &Action) -> Option<&Pages> {
-    match action {
-        Action::Write { pages, .. }
-        | Action::Read { pages, .. }
-        | Action::Expect { pages, .. }
-        | Action::Touch { pages, .. }
-        | Action::Convert { pages, .. }
-        | Action::Punch(pages)
-        | Action::Allocate(pages)
-        | Action::Pin(pages)
-        | Action::Unpin(pages)
-        | Action::SlotMap(SlotMap { pages, .. }) => Some(pages),
-        _ => None,
-    }
-}
-
-/// The pages that a step names, to be changed.
-fn range_of_mut(action: &mut Action) -> Option<&mut Pages> {
-    match action {
-        Action::Write { pages, .. }
-        | Action::Read { pages, .. }
-        | Action::Expect { pages, .. }
-        | Action::Touch { pages, .. }
-        | Action::Convert { pages, .. }
-        | Action::Punch(pages)
-        | Action::Allocate(pages)
-        | Action::Pin(pages)
-        | Action::Unpin(pages)
-        | Action::SlotMap(SlotMap { pages, .. }) => Some(pages),
-        _ => None,
-    }
-}
-
 /// Steps that are nearly `action`, the simplest first.
 pub(super) fn actions(action: &Action) -> Vec<Action> {
     let mut simpler = Vec::new();
-    if let Some(range) = range_of(action) {
+    if let Some(range) = range_of!(action) {
         for range in shorter(range) {
             let mut action = action.clone();
-            if let Some(pages) = range_of_mut(&mut action) {
+            if let Some(pages) = range_of!(&mut action) {
                 *pages = range;
                 simpler.push(action);
             }
@@ -257,7 +244,7 @@ pub(super) fn with_simpler_head(case: &Case) -> Vec<Case> {
 /// Histories whose file lacks some of the pages. Steps move with their pages; those that have none left are gone.
 pub(super) fn with_fewer_pages(case: &Case) -> Vec<Case> {
     // Between two places that a step names nothing happens, so such a stretch can go as a whole, or all but one page.
-    let ranges = case.steps.iter().filter_map(|step| range_of(&step.action));
+    let ranges = case.steps.iter().filter_map(|step| range_of!(&step.action));
     let raws = case.steps.iter().filter_map(|step| match &step.action {
         Action::Raw(call) => {
             Some(call.offset / PAGE_SIZE..call.offset.wrapping_add(call.size) / PAGE_SIZE)
@@ -303,7 +290,7 @@ fn without_pages(case: &Case, gone: &Pages) -> Case {
             // A size of 0 stays one, and so does one that wraps around.
             call.size = moved_bytes(end).wrapping_sub(call.offset);
         }
-        let Some(pages) = range_of_mut(&mut step.action) else { return true };
+        let Some(pages) = range_of!(&mut step.action) else { return true };
         *pages = moved(pages.start)..moved(pages.end);
         !pages.is_empty()
     });

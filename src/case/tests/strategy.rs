@@ -87,6 +87,8 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => slot,
         1 => raw_slot,
         1 => attribute().prop_map(Action::Bystander),
+        1 => (pages(size), attribute())
+            .prop_map(|(pages, to)| Action::BystanderConvert { pages, to }),
         1 => (0..8u32).prop_map(Action::SlotDelete),
         1 => select(vec![Action::Remap, Action::ChildFork, Action::ChildExit]),
         1 => select(Capability::ALL.to_vec()).prop_map(Action::Capability),
