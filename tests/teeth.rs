@@ -78,11 +78,24 @@ struct Run {
     summary: Summary,
 }
 
+/// Where a bug is looked for. One that is not about encrypted guests mostly keeps them from being launched, too, which
+/// says nothing about the clause that it breaks.
+fn platforms(fault: Fault) -> &'static str {
+    if fault.clause().starts_with("coco.") {
+        "snp,tdx"
+    } else if fault.is_benign() {
+        "default,sw-protected,snp,tdx"
+    } else {
+        "default,sw-protected"
+    }
+}
+
 /// Runs the program on a model with `fault` in it.
 fn run(fault: Fault, dialect: Dialect, arguments: &[&str]) -> Result<Run, Failed> {
     let output = Command::new(env!("CARGO_BIN_EXE_gmem-conform"))
         .args(["--machine", "model", "--jobs", "1", "--json", "-"])
         .args(["--dialect", dialect.name(), "--plant", fault.name()])
+        .args(["--platform", platforms(fault)])
         .args(arguments)
         .stdin(Stdio::null())
         .output()?;

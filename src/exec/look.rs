@@ -127,6 +127,7 @@ impl Session<'_> {
     }
 
     fn look_guest(&mut self, pages: &[u64], after: &After) -> Result<(), Stop> {
+        self.accept_for_guest(pages.iter().copied())?;
         // Consecutive pages with the same known pattern are one command.
         let checkable = |content: &Content| match content {
             Content::Zero => Some(crate::payload::pattern::ZERO),
@@ -249,6 +250,7 @@ impl Session<'_> {
         bytes: &PageBytes,
         after: &After,
     ) -> Result<(), Stop> {
+        self.must_be_confidential(view, page, bytes)?;
         let content = self.oracle.content(page);
         if let Some(expected) = content.bytes(page)
             && let Some(at) = first_difference(&expected, bytes)

@@ -14,6 +14,10 @@ use crate::uapi::{
     ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE,
 };
 
+/// How often a page of the payload may be in flight. Arbitrary, but far beyond what a correct kernel needs when nothing else
+/// runs.
+const CONVERSION_TRIES: u32 = 100;
+
 /// A page's worth of memory at a page's address.
 #[repr(C, align(4096))]
 #[derive(Clone, Copy)]
@@ -100,8 +104,10 @@ pub(super) fn make_private(
     Ok(LaunchPages { gpas, source })
 }
 
+/// Converts to private. Again, as long as it is refused because a page is in use: nobody uses one, but the page cache may
+/// have just written ones in flight for a moment.
 fn convert(memory: &PayloadMemory, gpas: &Range<u64>, flags: u64) -> Result<(), Errno> {
-    let mut argument = MemoryAttributes2 {
+    let argument = MemoryAttributes2 {
         offset: super::memory::offset(gpas.start),
         size: gpas.end - gpas.start,
         attributes: ATTRIBUTE_PRIVATE,
@@ -110,8 +116,18 @@ fn convert(memory: &PayloadMemory, gpas: &Range<u64>, flags: u64) -> Result<(), 
     };
     // Only memory in a guest_memfd is launched.
     let gmem = memory.guest_memfd().ok_or(Errno::EBADF)?;
-    // SAFETY: the argument is ours; the payload's memory is accessed through raw pointers only.
-    unsafe { gmem.set_memory_attributes2(&raw mut argument) }
+    let mut result = Err(Errno::EAGAIN);
+    for _ in 0..CONVERSION_TRIES {
+        // A refusal writes to it.
+        let mut argument = argument;
+        // SAFETY: the argument is ours; the payload's memory is accessed through raw pointers only.
+        result = unsafe { gmem.set_memory_attributes2(&raw mut argument) };
+        if result != Err(Errno::EAGAIN) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    result
 }
 
 /// What a command says that was interrupted.

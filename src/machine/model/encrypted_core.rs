@@ -8,6 +8,7 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 
 use super::core::{Core, Result, Stop, memory_fault, page_fault};
 use super::encryption::Access;
+use super::fault::Fault;
 use super::inode::Inode;
 use super::memslot::Target;
 use super::snp;
@@ -145,7 +146,10 @@ impl Core<'_> {
                 match inode.guest_access(page, offset, private, word) {
                     Ok(Access::Done(word)) => Ok(word),
                     Ok(Access::NotUsable) => Err(self.not_usable(address)),
-                    Ok(Access::Mismatch) | Err(_) => Err(memory_fault(gpa, private)),
+                    Ok(Access::Mismatch) | Err(_) => {
+                        let said = private && !self.vm.planted(Fault::FaultFlagMissing);
+                        Err(memory_fault(gpa, said))
+                    }
                 }
             }
             Target::User(pointer) if !private => match word {
@@ -252,7 +256,11 @@ impl Core<'_> {
                 return Ok(if tdx { VMCALL_UNSUPPORTED } else { refused });
             }
             let size = chunk.min(length - done);
-            let result = self.once(|_| Err(map_gpa_range(gpa + done, size, private)))?;
+            let asked = match self.vm.planted(Fault::RequestFirstPageOnly) {
+                true => PAGE_SIZE,
+                false => size,
+            };
+            let result = self.once(|_| Err(map_gpa_range(gpa + done, asked, private)))?;
             if result == 0 {
                 done += size;
             } else if !(tdx && result == Errno::EAGAIN.0 as u64) {

@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::fault::Fault;
 use super::folio::WORDS;
 use super::inode::{Inode, State};
 use super::user::PageWords;
@@ -144,7 +145,9 @@ impl Inode {
         }
         let accepted = self.own(&mut state, page).usable;
         if !accepted {
-            self.write_private(page, &[0; WORDS as usize]).ok()?;
+            if !self.planted(Fault::AcceptKeepsContents) {
+                self.write_private(page, &[0; WORDS as usize]).ok()?;
+            }
             state.owned.insert(page, Owned { usable: true });
         }
         Some(!accepted)
@@ -188,6 +191,34 @@ impl Inode {
             *word = self.load_word(page, index)?;
         }
         Ok(contents)
+    }
+
+    /// What becomes of the guest's pages among `pages` in a conversion.
+    pub(super) fn convert_owned(
+        &self,
+        state: &mut State,
+        pages: std::ops::Range<u64>,
+        to_private: bool,
+    ) -> Result<()> {
+        let owned = || state.owned.range(pages.clone()).map(|(page, _)| *page);
+        if to_private {
+            if self.planted(Fault::MixedRangeLost) {
+                owned().try_for_each(|page| self.scramble(page))?;
+            }
+            return Ok(());
+        }
+        if self.planted(Fault::PlaintextLeftBehind) {
+            for page in owned() {
+                for index in 0..WORDS {
+                    let word = self.load_word(page, index)?;
+                    self.store_word(page, index, self.protection.decrypt(page, index, word))?;
+                }
+            }
+        }
+        if !self.planted(Fault::StaysUsable) {
+            self.disown(state, pages);
+        }
+        Ok(())
     }
 
     /// Takes pages back from the guest: RMPUPDATE to shared, or TDH.MEM.RANGE.BLOCK and TDH.MEM.PAGE.REMOVE.

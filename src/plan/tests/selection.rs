@@ -52,7 +52,7 @@ fn ids_are_well_formed() {
             assert!(seen.insert(&case.id), "two cases {}", case.id);
         }
         let platforms: BTreeSet<&str> = plan.iter().map(|c| c.platform.as_str()).collect();
-        assert_eq!(platforms, BTreeSet::from(["default", "sw-protected"]));
+        assert_eq!(platforms, BTreeSet::from(["default", "sw-protected", "snp", "tdx"]));
     }
 }
 
@@ -105,8 +105,8 @@ fn platforms() {
     let only =
         |names: &[&str]| Selection { platforms: Some(strings(names)), ..Selection::default() };
     assert!(ids(&only(&["default"])).iter().all(|id| id.starts_with("default.")));
-    let both = ids(&only(&["sw-protected", "default"]));
-    assert_eq!(both, ids(&Selection::default()));
+    let all = ids(&only(&["tdx", "snp", "sw-protected", "default"]));
+    assert_eq!(all, ids(&Selection::default()));
     let selection = only(&["sw-protected"]);
     let plan = build(&config(MachineKind::Host), &lacks_protected(), &selection).expect("a plan");
     for case in plan {

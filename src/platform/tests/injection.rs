@@ -73,7 +73,7 @@ fn progress_is_partial() {
                 },
             );
             let mut guest = launch(&machine, platform).expect("a launch");
-            let image = crate::platform::plain::PAYLOAD;
+            let image = image(platform);
             // The word in the middle of its second page.
             let at = PAGE_SIZE as usize + 2048;
             if let Some(bytes) = image.get(at..at + 8) {
@@ -142,7 +142,7 @@ fn contents_are_copied_if_not_preserved() {
             });
             let mut guest = launch(&machine, platform).expect("a launch");
             assert!(refused.get() >= 4);
-            let image = crate::platform::plain::PAYLOAD;
+            let image = image(platform);
             let word = image[..8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
             let address = crate::payload::abi::IMAGE;
             let answer = guest.command(Command::Read { address }, soon()).expect("an answer");

@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView};
 use crate::payload::abi::{IMAGE, PRIVATE_WINDOW, TEST_MEMORY, refusal};
 use crate::payload::pattern;
-use crate::platform::{Answer, Command, Guest, GuestStop, LaunchError, Platform, Refusal, plain};
+use crate::platform::{Answer, Command, Guest, GuestStop, LaunchError, Platform, Refusal};
 use crate::uapi::*;
 
 /// A guest with `pages` pages of shared memory under test.
@@ -111,7 +111,7 @@ fn guests_answer() {
     for dialect in Dialect::ALL {
         for platform in ENCRYPTED {
             let mut bench = Bench::new(platform, dialect, 4);
-            for (offset, bytes) in (0..).step_by(8).zip(plain::PAYLOAD.chunks_exact(8)) {
+            for (offset, bytes) in (0..).step_by(8).zip(image(platform).chunks_exact(8)) {
                 let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
                 assert_eq!(bench.read(IMAGE + offset), word, "{platform} {dialect} {offset:#x}");
             }

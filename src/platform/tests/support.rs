@@ -262,3 +262,12 @@ pub fn in_a_child(test: fn()) -> Result<(), String> {
         },
     }
 }
+
+/// What a guest of `platform` is launched with.
+pub fn image(platform: Platform) -> &'static [u8] {
+    match platform {
+        Platform::Snp => crate::payload::SNP,
+        Platform::Tdx => crate::payload::TDX_IMAGE,
+        Platform::Default | Platform::SwProtected => crate::platform::plain::PAYLOAD,
+    }
+}
