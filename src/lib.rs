@@ -7,15 +7,20 @@
 //! * [`plan`]: which cases on which platforms, and which of them cannot run here.
 //! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
 //! * [`contract`]: clauses, cases, planted bugs and results put together.
-//! * [`report`]: results as text, TAP and JSON.
+//! * [`waivers`]: failures that are known.
+//! * [`report`]: results as text, TAP, JSON and more.
+//! * [`bundle`]: results with all that belongs to them, to hand over.
+//! * [`compare`]: results files put next to each other and together.
 //! * [`explore`]: cases that nobody wrote.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
 //! * [`scenario`], in the same place: what the case language cannot say.
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
 
+pub mod bundle;
 pub mod case;
 pub mod cli;
+pub mod compare;
 pub mod contract;
 pub mod dialect;
 pub mod errno;
@@ -29,6 +34,8 @@ pub mod plan;
 pub mod platform;
 pub mod report;
 pub mod results;
+pub mod results_file;
 pub mod run;
 pub mod scenario;
 pub mod uapi;
+pub mod waivers;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a run found, as data: the one vocabulary that workers, the runner and every report share.
 //!
-//! A results file is JSON Lines: one [`Record`] a line, in the order `run`, `case` ..., `summary`, after
+//! A results file is JSON Lines: one [`Record`] a line, in the order `run`, `case` ..., `waiver` ..., `summary`, after
 //! `results-schema.json`, which a test compares with these types. A reader must expect a file that ends anywhere after
 //! the first line: the runner may have been killed.
+//!
+//! The format changes by additions only. A field or record type keeps its meaning for ever and is never removed, and each
+//! addition raises [`SCHEMA_VERSION`]. So a reader passes over fields and record types that it does not know, and takes a
+//! missing field for empty, and then reads what older and newer versions have written. `crate::results_file` does.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 
 /// Version of the format, raised whenever a field is added or changed.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// One line of a results file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub enum Record {
     Run(Box<RunRecord>),
     /// One case has ended.
     Case(Box<CaseRecord>),
+    /// What became of one waiver; after the last case. Since version 2.
+    Waiver(Box<WaiverRecord>),
     /// The last line: the counts. Missing when the runner was killed.
     Summary(Summary),
 }
@@ -41,6 +47,35 @@ pub struct RunRecord {
     pub arguments: Vec<String>,
     /// Where the run takes place.
     pub environment: Environment,
+    /// When the run began, in milliseconds since 1970; 0 when it is not known. Since version 2.
+    #[serde(default)]
+    pub started_ms: u64,
+    /// The part of the suite that ran here, if not all of it. Since version 2.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+    /// For a file that `gmem-conform merge` wrote: the runs that it was made of. Since version 2.
+    #[serde(default)]
+    pub merged: Vec<MergedRun>,
+}
+
+/// A stable part of the cases: those whose ids fall into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Shard {
+    /// Which part, counted from 1.
+    pub index: u32,
+    /// How many parts there are.
+    pub count: u32,
+}
+
+/// One of the runs that a merged file was made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MergedRun {
+    /// The file that it was read from.
+    pub file: String,
+    /// Its first record, word for word: of whatever version.
+    pub run: serde_json::Value,
 }
 
 /// Where a run takes place: enough to tell why two runs differ.
@@ -118,6 +153,8 @@ pub enum Verdict {
     Timeout,
     /// The case could not run here; its unmet needs say why.
     Skip,
+    /// It failed as a waiver says that it will. Since version 2.
+    Waived,
 }
 
 impl Verdict {
@@ -125,7 +162,19 @@ impl Verdict {
     pub fn is_failure(self) -> bool {
         match self {
             Verdict::Fail | Verdict::Error | Verdict::Timeout => true,
-            Verdict::Pass | Verdict::Skip => false,
+            Verdict::Pass | Verdict::Skip | Verdict::Waived => false,
+        }
+    }
+
+    /// Its name in a results file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Error => "error",
+            Verdict::Timeout => "timeout",
+            Verdict::Skip => "skip",
+            Verdict::Waived => "waived",
         }
     }
 }
@@ -152,6 +201,53 @@ pub struct CaseRecord {
     pub kernel_log: Vec<String>,
     /// What the case's worker wrote to its standard output and error, which a case never does by itself.
     pub stray_output: String,
+    /// The waiver that a failure of verdict `waived` falls under. Since version 2.
+    #[serde(default)]
+    pub waiver: Option<WaiverNote>,
+}
+
+/// Why a failure does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct WaiverNote {
+    /// The waiver's pattern.
+    pub id: String,
+    /// Why the failure is known and borne.
+    pub reason: String,
+    /// Where it is being worked on.
+    pub link: String,
+    /// The last day of the waiver, `YYYY-MM-DD`.
+    pub expires: String,
+}
+
+/// What became of one waiver in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct WaiverRecord {
+    /// The waiver.
+    #[serde(flatten)]
+    pub waiver: WaiverNote,
+    /// What became of it.
+    pub state: WaiverState,
+    /// How many failures it waived.
+    pub waived: usize,
+    /// A sentence for people when something is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// What became of a waiver in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum WaiverState {
+    /// It waived something.
+    Used,
+    /// Its scope is another platform, kernel or dialect, or its cases did not run: nothing is known of it here.
+    NotInScope,
+    /// It has nothing left to waive: its cases pass, or there are none.
+    Stale,
+    /// Its last day is over, so it waived nothing.
+    Expired,
 }
 
 /// Who is to blame for a failure.
@@ -203,12 +299,34 @@ pub struct Failure {
     pub map_before: Option<String>,
     /// The same, as they must be after the step.
     pub map_after: Option<String>,
+    /// The same, as the host finds them once the case has failed: `S` can be read, `P` faults, `!` holds other contents
+    /// than expected. Since version 2.
+    #[serde(default)]
+    pub map_found: Option<String>,
+    /// The steps up to the one that failed, each with the pages as they must be after it. Since version 2.
+    #[serde(default)]
+    pub trail: Vec<TrailStep>,
     /// Who is to blame.
     pub blame: Option<Blame>,
+    /// Commits or mails that fixed what the clause or the case is about. Since version 2.
+    #[serde(default)]
+    pub fixes: Vec<String>,
     /// The command that runs just this case.
     pub command: Option<String>,
     /// The case in canonical text, to be pasted and run again.
     pub case_text: Option<String>,
+}
+
+/// One step of a case that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TrailStep {
+    /// Line of the statement in the case's canonical text, counted from 1.
+    pub line: usize,
+    /// The statement.
+    pub statement: String,
+    /// The pages after it, from the failure's `map_first_page` on.
+    pub map: String,
 }
 
 /// What was seen where nothing is promised.
@@ -239,6 +357,9 @@ pub struct Summary {
     pub timeouts: usize,
     /// Verdict `skip`.
     pub skipped: usize,
+    /// Verdict `waived`. Since version 2.
+    #[serde(default)]
+    pub waived: usize,
     /// Planned, but without a verdict when the run ended.
     pub not_run: usize,
     /// Wall time of the run in milliseconds.
@@ -256,6 +377,7 @@ impl Summary {
             Verdict::Error => self.errors += 1,
             Verdict::Timeout => self.timeouts += 1,
             Verdict::Skip => self.skipped += 1,
+            Verdict::Waived => self.waived += 1,
         }
     }
 }

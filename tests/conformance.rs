@@ -41,7 +41,7 @@ fn records(dialect: Dialect, arguments: &[&str]) -> Result<Records, String> {
             Record::Case(record) => {
                 records.insert(record.id.clone(), *record);
             }
-            Record::Run(_) | Record::Summary(_) => {}
+            Record::Run(_) | Record::Waiver(_) | Record::Summary(_) => {}
         }
     }
     Ok(records)
@@ -55,7 +55,7 @@ fn judge(record: Option<&CaseRecord>) -> Result<Completion, Failed> {
             let slugs: Vec<&str> = record.needs.iter().map(|need| need.slug.as_str()).collect();
             Ok(Completion::ignored_with(slugs.join(",")))
         }
-        Verdict::Fail | Verdict::Error | Verdict::Timeout => {
+        Verdict::Fail | Verdict::Error | Verdict::Timeout | Verdict::Waived => {
             Err(format!("{:?}\n{:#?}", record.verdict, record.failure).into())
         }
     }

@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use gmem_conform::dialect::Dialect;
-use gmem_conform::report::{Human, Json, Report, Reports, Tap};
+use gmem_conform::report::{Html, Human, Json, Junit, Kcidb, Report, Reports, Submission, Tap};
 use gmem_conform::results::*;
 use gmem_conform::run::{Event, Sink};
 
@@ -57,6 +58,7 @@ fn record(id: &str, verdict: Verdict) -> CaseRecord {
         observations: Vec::new(),
         kernel_log: Vec::new(),
         stray_output: String::new(),
+        waiver: None,
     }
 }
 
@@ -82,6 +84,16 @@ fn failed() -> CaseRecord {
             map_before: Some("SSSS".into()),
             map_after: Some("PPPP".into()),
             blame: Some(Blame::Kernel),
+            map_found: Some("PP!P".into()),
+            trail: vec![
+                TrailStep { line: 7, statement: "guest write 0..4 A".into(), map: "SSSS".into() },
+                TrailStep {
+                    line: 8,
+                    statement: "convert 0..4 private preserve".into(),
+                    map: "PPPP".into(),
+                },
+            ],
+            fixes: vec!["RFC v4 13/44 (a made-up fix)".into()],
             command: Some("gmem-conform --exact sw-protected.preserve.both-ways".into()),
             case_text: Some("case preserve.both-ways\n".into()),
         }),
@@ -116,6 +128,17 @@ fn timeout() -> CaseRecord {
     }
 }
 
+fn waived() -> CaseRecord {
+    let note = WaiverNote {
+        id: "sw-protected.zero.*".into(),
+        reason: "known <since> v4".into(),
+        link: "https://example.org/1?a&b".into(),
+        expires: "2027-01-31".into(),
+    };
+    let record = record("sw-protected.zero.holes", Verdict::Waived);
+    CaseRecord { waiver: Some(note), failure: failed().failure, ..record }
+}
+
 fn skipped(id: &str) -> CaseRecord {
     CaseRecord {
         needs: vec![
@@ -127,7 +150,7 @@ fn skipped(id: &str) -> CaseRecord {
     }
 }
 
-/// One case of each verdict, a second skip for the same reasons, and one case that was not run.
+/// One case of each verdict, a second skip for the same reasons, and one case that was not run; a waiver of each state.
 fn events(machine: &str) -> Vec<Event> {
     let records = [
         record("sw-protected.preserve.to-private", Verdict::Pass),
@@ -136,9 +159,10 @@ fn events(machine: &str) -> Vec<Event> {
         timeout(),
         skipped("snp.preserve.both-ways"),
         skipped("snp.preserve.to-private"),
+        waived(),
     ];
     let mut summary = Summary {
-        planned: 7,
+        planned: 8,
         not_run: 1,
         elapsed_ms: 30_150,
         exit_status: 1,
@@ -147,7 +171,7 @@ fn events(machine: &str) -> Vec<Event> {
     let mut events = vec![Event::Started(Box::new(RunRecord {
         schema: SCHEMA_VERSION,
         suite: "gmem-conform 0.1.0".into(),
-        planned: 7,
+        planned: 8,
         arguments: vec!["--timeout".into(), "30".into()],
         environment: Environment {
             machine: machine.into(),
@@ -157,11 +181,27 @@ fn events(machine: &str) -> Vec<Event> {
             remarks: vec!["the kernel log cannot be read".into()],
             ..Environment::default()
         },
+        started_ms: 1_790_000_000_000,
+        shard: None,
+        merged: Vec::new(),
     }))];
     for (index, record) in records.into_iter().enumerate() {
         summary.count(record.verdict);
         events.push(Event::CaseStarted { id: record.id.clone(), pid: 4711 });
-        events.push(Event::Finished { number: index + 1, total: 7, record: Box::new(record) });
+        events.push(Event::Finished { number: index + 1, total: 8, record: Box::new(record) });
+    }
+    for (state, problem) in [
+        (WaiverState::Used, None),
+        (WaiverState::NotInScope, None),
+        (WaiverState::Stale, Some("the one case that it covers does not fail like that")),
+        (WaiverState::Expired, Some("it expired on 2027-01-31")),
+    ] {
+        events.push(Event::Waiver(Box::new(WaiverRecord {
+            waiver: waived().waiver.unwrap(),
+            state,
+            waived: usize::from(state == WaiverState::Used),
+            problem: problem.map(String::from),
+        })));
     }
     events.push(Event::Note("worker died of SIGABRT after a.case".into()));
     events.push(Event::Aborted("interrupted by SIGINT".into()));
@@ -206,14 +246,16 @@ fn colour_adds_nothing_else() {
     assert_eq!(stripped, plain_text);
 }
 
-/// The heartbeat names the running case and its process, and is gone before other text comes.
+/// The progress line names the running case and its process, and is gone before other text comes.
 #[test]
-fn heartbeat_is_overwritten() {
+fn progress_is_overwritten() {
     let out = Shared::default();
-    let report = Human::new(out.clone()).heartbeat(true);
+    let report = Human::new(out.clone()).progress(Some(Duration::ZERO));
     let text = written(report, &out, &events("host"));
-    assert!(text.contains("\r\x1b[K[1/7] sw-protected.preserve.both-ways (pid 4711)"));
-    assert!(text.contains("(pid 4711)\r\x1b[K\nFAIL sw-protected.preserve.both-ways"));
+    assert!(text.contains(
+        "\r\x1b[K[1/8] 0 failed, 0 skipped, 0 s, pid 4711: sw-protected.preserve.both-ways"
+    ));
+    assert!(text.contains("both-ways\r\x1b[K\nFAIL sw-protected.preserve.both-ways"));
 }
 
 /// On the model both text reports end by saying so, before the counts.
@@ -261,6 +303,7 @@ fn json_lines_read_back() {
         match event {
             Event::Started(run) => expected.push(Record::Run(run)),
             Event::Finished { record, .. } => expected.push(Record::Case(record)),
+            Event::Waiver(waiver) => expected.push(Record::Waiver(waiver)),
             Event::Ended(summary) => expected.push(Record::Summary(summary)),
             _ => {}
         }
@@ -270,7 +313,7 @@ fn json_lines_read_back() {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(records, expected);
     }
-    assert_eq!(expected.len(), 8);
+    assert_eq!(expected.len(), 13);
 }
 
 /// A directory is refused before anything runs, with a sentence that names it.
@@ -348,4 +391,79 @@ fn a_closed_pipe_ends_the_run() {
     }
     assert!(reports.failed());
     assert!(out.text().contains("1 not run"));
+}
+
+/// The text of a report that is written when the run has ended.
+fn at_end(name: &str, create: impl FnOnce(&std::path::Path) -> Box<dyn Report>) -> String {
+    let file = Temporary::new(name);
+    let mut report = create(&file.0);
+    for event in events("host") {
+        report.event(&event).unwrap();
+    }
+    fs::read_to_string(&file.0).unwrap()
+}
+
+/// The JUnit report of every verdict: its counts are those of its elements, and a case that did not run is an error.
+#[test]
+fn junit() {
+    let text = at_end("junit", |path| Box::new(Junit::create(path).unwrap()));
+    insta::assert_snapshot!(text);
+    for (element, count) in [("<testcase ", 8), ("<failure ", 2), ("<error ", 2), ("<skipped ", 3)]
+    {
+        assert_eq!(text.matches(element).count(), count, "{element}");
+    }
+}
+
+/// The KCIDB report of every verdict; a waived failure is one, with an issue and an incident.
+#[test]
+fn kcidb() {
+    let submission = Submission { origin: "a_lab".into(), build: None };
+    let text = at_end("kcidb", |path| Box::new(Kcidb::create(path, submission).unwrap()));
+    insta::assert_snapshot!(text);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let statuses: Vec<&str> =
+        report["tests"].as_array().unwrap().iter().map(|t| t["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["PASS", "FAIL", "ERROR", "FAIL", "SKIP", "SKIP", "FAIL"]);
+    assert_eq!(report["incidents"][0]["issue_id"], report["issues"][0]["id"]);
+    assert_eq!(report["incidents"][0]["test_id"], report["tests"][6]["id"]);
+}
+
+/// A build that the laboratory has submitted is referred to, not described again.
+#[test]
+fn kcidb_of_a_known_build() {
+    let submission = Submission { origin: "a_lab".into(), build: Some("a_lab:b1".into()) };
+    let text = at_end("kcidb-build", |path| Box::new(Kcidb::create(path, submission).unwrap()));
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["tests"][0]["build_id"], "a_lab:b1");
+    assert!(report["builds"].is_null() && report["checkouts"].is_null());
+}
+
+/// The page says everything that a failure has to say, escapes what it shows, and refers to nothing outside of itself.
+#[test]
+fn html() {
+    let text = at_end("html", |path| Box::new(Html::create(path).unwrap()));
+    for part in [
+        "<title>gmem-conform: failed</title>",
+        "guest page 2 lost its contents",
+        "<span>before</span><span class=map><i class=\"S\"",
+        "<span>found</span><span class=map><i class=\"P\"",
+        "<i class=\"x here\" title=\"page 2: other contents than expected\">!</i>",
+        "<code>guest write 0..4 A</code>",
+        "<code class=last>convert 0..4 private preserve</code>",
+        "<pre id=c1>case preserve.both-ways\n</pre>",
+        "known &lt;since&gt; v4 (https://example.org/1?a&amp;b, until 2027-01-31)",
+        "<td class=\"state bad\">BROKEN 1, waived 1, kept 1</td>",
+        "<dt>see</dt><dd>RFC v4 13/44 (a made-up fix)</dd>",
+        "<th>no-snp,no-mode-preserve</th><td>2</td>",
+        "aborted: interrupted by SIGINT",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    for part in ["src=", "<link rel=stylesheet", "@import", "url(", "known <since>"] {
+        assert!(!text.contains(part), "{part}");
+    }
+    for element in ["article", "table", "details", "span", "dl", "div"] {
+        let (opened, closed) = (format!("<{element}"), format!("</{element}>"));
+        assert_eq!(text.matches(&opened).count(), text.matches(&closed).count(), "{element}");
+    }
 }

@@ -104,6 +104,7 @@ fn run(fault: Fault, dialect: Dialect, arguments: &[&str]) -> Result<Run, Failed
         match serde_json::from_str(line)? {
             Record::Run(record) => head = Some(*record),
             Record::Case(record) => records.push(*record),
+            Record::Waiver(_) => {}
             Record::Summary(record) => summary = Some(record),
         }
     }

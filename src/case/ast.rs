@@ -21,6 +21,8 @@ pub struct Case {
     pub name: String,
     /// Ids of the clauses that it tests.
     pub clauses: Vec<String>,
+    /// Commits or mails that fixed what it found, shown when it fails.
+    pub fixes: Vec<String>,
     /// Size of the guest_memfd in pages.
     pub pages: u64,
     /// Attribute of every page at the start.

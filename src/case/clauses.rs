@@ -21,6 +21,9 @@ pub struct Clause {
     /// The revisions that make it; empty for all.
     #[serde(default)]
     pub dialects: Vec<Dialect>,
+    /// Commits or mails that dealt with a kernel which broke it.
+    #[serde(default)]
+    pub fixes: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -206,6 +206,14 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
                 case.clauses.push(id.text.to_string());
             }
         }
+        "fixes" => {
+            line.word("fixes")?;
+            let words: Vec<&str> = line.rest().iter().map(|word| word.text).collect();
+            if words.is_empty() {
+                return Err(line.expected("the commit or the mail that fixed it"));
+            }
+            case.fixes.push(words.join(" "));
+        }
         "pages" => {
             line.word("pages")?;
             let word = line.word("a number of pages")?;

@@ -32,6 +32,9 @@ impl Case {
         }
         out += &format!("case    {}\n", self.name);
         out += &format!("clause  {}\n", self.clauses.join(" "));
+        for fix in &self.fixes {
+            out += &format!("fixes   {fix}\n");
+        }
         out += &format!("pages   {}\n", self.pages);
         out += &format!("start   {}\n", self.start);
         if self.no_mmap {

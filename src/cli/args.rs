@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::dialect::Dialect;
 use crate::explore::layouts::Tier;
 use crate::platform::Platform;
+use crate::results::Shard;
 use crate::run::protocol::MachineKind;
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
@@ -66,6 +67,64 @@ pub enum Command {
         #[arg(value_name = "FILE.case", required = true)]
         files: Vec<PathBuf>,
     },
+    /// Compare two results files: what broke, what was fixed, what is new, what no longer ran
+    Diff {
+        /// The results before
+        base: PathBuf,
+        /// The results after
+        patched: PathBuf,
+        /// List every case instead of the first few
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write results that --json has written in other formats: --junit, --kcidb, --html, --format
+    Report {
+        /// The results
+        #[arg(value_name = "RESULTS")]
+        results: PathBuf,
+    },
+    /// Join results files, such as those of shards, to one
+    Merge {
+        /// The results files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Where to write the joint results [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Put results, their environment, the kernel log and what was not tested into one tar file
+    Bundle {
+        /// The results
+        #[arg(value_name = "RESULTS")]
+        results: PathBuf,
+        /// The bundle to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// A kernel log to put in, such as dmesg prints
+        #[arg(long, value_name = "FILE")]
+        kernel_log: Option<PathBuf>,
+    },
+    /// Check that a bundle is whole and unchanged, and print what was tested and what was not
+    Verify {
+        /// The bundle
+        bundle: PathBuf,
+    },
+    /// Write a case file to start from
+    New {
+        /// The case's name; the file is cases/TOPIC/NAME.case, or NAME.case where there is no cases/
+        #[arg(value_name = "TOPIC.NAME")]
+        name: String,
+    },
+    /// Print completions of the command line for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a man page
+    Man {
+        /// Of this command instead of the program
+        command: Option<String>,
+    },
     /// Run random histories, and shrink one that fails to a case file
     Explore(ExploreArgs),
 }
@@ -118,6 +177,9 @@ pub struct SelectionArgs {
     /// Print the ids of the selected cases, one a line, and run nothing
     #[arg(long)]
     pub list: bool,
+    /// Only the I-th of N parts of the selected cases, by their ids; `merge` joins the results
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub shard: Option<Shard>,
     /// Platforms that must run: the absence of one is a failure, not a skip
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
     pub require: Vec<String>,
@@ -133,6 +195,7 @@ impl SelectionArgs {
             ("--skip", !self.skip.is_empty()),
             ("--list", self.list),
             ("--require", !self.require.is_empty()),
+            ("--shard", self.shard.is_some()),
         ]
         .into_iter()
         .find_map(|(name, given)| given.then_some(name))
@@ -176,6 +239,45 @@ pub struct RunArgs {
     /// Write results as JSON Lines; "-": to standard output, and the text to standard error
     #[arg(long, global = true, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// What else to write.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Known failures, a TOML file: they are shown, but do not fail the run
+    #[arg(long, global = true, value_name = "FILE")]
+    pub waivers: Option<PathBuf>,
+    /// Fail when a waiver has expired or has nothing left to waive
+    #[arg(long, global = true, requires = "waivers")]
+    pub strict_waivers: bool,
+    /// Do not show on a terminal how far the run is
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Also print the ids of cases that passed (format human)
+    #[arg(long, global = true)]
+    pub print_passed: bool,
+    /// Also print the ids of cases that were skipped, which are otherwise counted by reason (format human)
+    #[arg(long, global = true)]
+    pub print_skipped: bool,
+}
+
+/// The other formats.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running and reporting")]
+pub struct FileArgs {
+    /// Write JUnit XML when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a KCIDB 5.3 report when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kcidb: Option<PathBuf>,
+    /// The laboratory that submits the KCIDB report
+    #[arg(long, global = true, value_name = "NAME", default_value = "gmem_conform", value_parser = origin)]
+    pub kcidb_origin: String,
+    /// The build that was tested, as the laboratory has submitted it [default: the report describes one]
+    #[arg(long, global = true, value_name = "ORIGIN:ID", value_parser = kcidb_id)]
+    pub kcidb_build: Option<String>,
+    /// Write an HTML page when the run has ended
+    #[arg(long, global = true, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// The text reports.
@@ -193,6 +295,34 @@ pub struct DialectChoice(
     /// The dialect that is forced; `None` to ask the machine.
     pub Option<Dialect>,
 );
+
+/// `--shard`.
+fn shard(text: &str) -> Result<Shard, String> {
+    let numbers = text.split_once('/').and_then(|(index, count)| {
+        Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
+    });
+    match numbers {
+        Some(shard) if (1..=shard.count).contains(&shard.index) => Ok(shard),
+        _ => Err("expected I/N, such as 1/4: the first of four parts".into()),
+    }
+}
+
+/// A laboratory's name as KCIDB takes it.
+fn origin(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    match !text.is_empty() && text.bytes().all(good) {
+        true => Ok(text.to_string()),
+        false => Err("expected a name in [a-z0-9_]".into()),
+    }
+}
+
+/// The id of something that was submitted to KCIDB.
+fn kcidb_id(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, _)) if origin(name).is_ok() => Ok(text.to_string()),
+        _ => Err("expected ORIGIN:ID".into()),
+    }
+}
 
 /// The names of the platforms.
 fn platform_parser() -> PossibleValuesParser {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,21 +11,30 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
+use crate::bundle;
 use crate::case;
+use crate::compare;
 use crate::contract;
 use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
 use crate::plan::{self, PlannedCase, Selection};
-use crate::report::{Human, Json, Reports, Tap};
+use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, Tap};
 use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
+use crate::waivers::Waivers;
 
-use super::args::{Cli, Command, ExploreArgs, Format, MachineArgs, RunArgs, SelectionArgs};
+use super::args::{
+    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
+};
 use super::probe_text::probe_text;
+use super::{generate, new_case};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
+
+/// The shortest time between two progress lines: a model's case takes less than a millisecond.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The exit status, or the sentence that explains a failure.
 type Outcome = Result<u8, String>;
@@ -65,6 +75,20 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             print(&contract(clauses, results.as_deref(), *verbose)?)
         }
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
+        Some(Command::Diff { base, patched, all }) => {
+            let diff = compare::diff(base, patched, *all)?;
+            let printed = print(&diff.text)?;
+            Ok(if diff.broke { run::EXIT_FAILED } else { printed })
+        }
+        Some(Command::Bundle { results, output, kernel_log }) => {
+            write_bundle(results, output, kernel_log.as_deref())
+        }
+        Some(Command::Verify { bundle }) => print(&bundle::verify(bundle)?),
+        Some(Command::New { name }) => print(&new_case::write(name)?),
+        Some(Command::Completions { shell }) => print(&generate::completions(*shell)?),
+        Some(Command::Man { command }) => print(&generate::man(command.as_deref())?),
+        Some(Command::Report { results }) => replay(&cli.run, results),
+        Some(Command::Merge { files, output }) => merge(files, output.as_deref()),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
             print(&probe_text(&run::probe(&config, &options)?))
@@ -144,6 +168,46 @@ fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result
     contract::contract_text(&contract, filters, verbose)
 }
 
+/// Joins results files; what is to be said about them goes to the standard error, since the results may go to the
+/// standard output.
+fn merge(files: &[PathBuf], output: Option<&Path>) -> Outcome {
+    let mut out: Box<dyn Write> = match output {
+        None => Box::new(io::BufWriter::new(io::stdout().lock())),
+        Some(path) => {
+            let same = |file: &PathBuf| match (file.canonicalize(), path.canonicalize()) {
+                (Ok(file), Ok(path)) => file == path,
+                _ => false,
+            };
+            if files.iter().any(same) {
+                return Err(format!("--output {} is one of the files to join", path.display()));
+            }
+            let file =
+                File::create(path).map_err(|e| format!("--output {}: {e}", path.display()))?;
+            Box::new(io::BufWriter::new(file))
+        }
+    };
+    let merged = compare::merge(files, &mut out)?;
+    out.flush().map_err(|error| format!("cannot write the merged results: {error}"))?;
+    // Nobody is left to tell when the standard error is closed.
+    let _ = io::stderr().write_all(merged.text.as_bytes());
+    Ok(merged.exit_status)
+}
+
+/// Writes a bundle; one that could not be finished is removed.
+fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Outcome {
+    let say = |error: io::Error| format!("--output {}: {error}", output.display());
+    // Never over a file that is there, which may be the only copy of something.
+    let file = File::create_new(output).map_err(say)?;
+    let mut out = io::BufWriter::new(file);
+    let written =
+        bundle::bundle(results, kernel_log, &mut out).and_then(|()| out.flush().map_err(say));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(output);
+        return Err(error);
+    }
+    Ok(run::EXIT_PASSED)
+}
+
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
@@ -170,6 +234,9 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
     }
+    options.shard = cli.selection.shard;
+    let ids = || plan::all_ids(&config, &environment);
+    options.waivers = waivers(&cli.run, ids)?;
     let machine = machine_options(&cli.machine);
     options.rerun =
         Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
@@ -191,14 +258,40 @@ fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[Pa
         })
         .collect();
     options.rerun = Box::new(move |case| commands.get(&case.id).cloned().unwrap_or_default());
-    let plan = plan.into_iter().map(|(_, case)| case).collect();
+    let plan: Vec<PlannedCase> = plan.into_iter().map(|(_, case)| case).collect();
+    options.waivers = waivers(&cli.run, || {
+        let mut ids = plan::all_ids(&config, &environment)?;
+        ids.extend(plan.iter().map(|case| case.id.clone()));
+        Ok(ids)
+    })?;
     report(&cli.run, plan, &config, &options, environment)
+}
+
+/// The waivers that were asked for; `ids` are those of all cases that a waiver can be about.
+fn waivers(
+    args: &RunArgs,
+    ids: impl Fn() -> Result<Vec<String>, String>,
+) -> Result<Option<Waivers>, String> {
+    let Some(path) = &args.waivers else {
+        return Ok(None);
+    };
+    let mut waivers = Waivers::read(path, args.strict_waivers)?;
+    waivers.check_ids(ids()?.iter().map(String::as_str));
+    Ok(Some(waivers))
 }
 
 /// Runs random histories.
 fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
-    if cli.run.json.is_some() || cli.run.format.is_some() {
-        let name = if cli.run.json.is_some() { "--json" } else { "--format" };
+    let RunArgs { json, format, files, waivers, .. } = &cli.run;
+    let about_cases = [
+        ("--json", json.is_some()),
+        ("--format", format.is_some()),
+        ("--junit", files.junit.is_some()),
+        ("--kcidb", files.kcidb.is_some()),
+        ("--html", files.html.is_some()),
+        ("--waivers", waivers.is_some()),
+    ];
+    if let Some((name, _)) = about_cases.into_iter().find(|(_, given)| *given) {
         return Err(format!("{name} is about cases; explore writes text and case files"));
     }
     let environment = ask(&mut config, &options)?;
@@ -237,6 +330,7 @@ fn selection(selection: &SelectionArgs, machine: &MachineArgs) -> Selection {
         tier: selection.tier,
         platforms: machine.platform.clone(),
         required: selection.require.clone(),
+        shard: selection.shard,
     }
 }
 
@@ -288,12 +382,48 @@ fn report(
         }
         None => add_text(&mut reports, args, "the standard output", io::stdout()),
     }
+    add_files(&mut reports, &args.files)?;
     let summary = run::run(plan, config, options, environment, &mut reports);
     // The last lines may have failed after the summary was made.
     if reports.failed() {
         return Ok(run::EXIT_FAILED);
     }
     Ok(summary.exit_status)
+}
+
+/// Writes results once more, in the formats that were asked for.
+fn replay(args: &RunArgs, results: &Path) -> Outcome {
+    let mut reports = Reports::new();
+    let files = &args.files;
+    let same = |file: &&PathBuf| match (file.canonicalize(), results.canonicalize()) {
+        (Ok(file), Ok(results)) => file == results,
+        _ => false,
+    };
+    if let Some(file) = [&files.junit, &files.kcidb, &files.html].into_iter().flatten().find(same) {
+        return Err(format!("{} holds the results to report", file.display()));
+    }
+    let to_file = add_files(&mut reports, files)?;
+    if !to_file || args.format.is_some() {
+        add_text(&mut reports, args, "the standard output", io::stdout());
+    }
+    report::replay(results, &mut reports)?;
+    Ok(if reports.failed() { run::EXIT_FAILED } else { run::EXIT_PASSED })
+}
+
+/// Adds the reports that are written when the run has ended; whether there are any.
+fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, String> {
+    let name = |file: &PathBuf| file.display().to_string();
+    if let Some(file) = &args.junit {
+        reports.add(name(file), Junit::create(file)?);
+    }
+    if let Some(file) = &args.kcidb {
+        let (origin, build) = (args.kcidb_origin.clone(), args.kcidb_build.clone());
+        reports.add(name(file), Kcidb::create(file, Submission { origin, build })?);
+    }
+    if let Some(file) = &args.html {
+        reports.add(name(file), Html::create(file)?);
+    }
+    Ok(args.junit.is_some() || args.kcidb.is_some() || args.html.is_some())
 }
 
 fn add_text<W>(reports: &mut Reports, args: &RunArgs, name: &str, out: W)
@@ -308,7 +438,10 @@ where
     let colour = anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
     match format {
         Format::Human => {
-            reports.add(name, Human::new(out).colour(colour).heartbeat(terminal));
+            let progress = (terminal && !args.no_progress).then_some(PROGRESS);
+            let human = Human::new(out).colour(colour).progress(progress);
+            reports
+                .add(name, human.print_passed(args.print_passed).print_skipped(args.print_skipped));
         }
         Format::Tap => reports.add(name, Tap::new(out, args.timeout.into())),
     }

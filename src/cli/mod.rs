@@ -3,6 +3,8 @@
 
 mod args;
 mod commands;
+mod generate;
+mod new_case;
 mod probe_text;
 
 pub use args::Cli;

@@ -8,6 +8,7 @@ use crate::case::{Case, Clause, clauses};
 use crate::machine::model::Fault;
 use crate::plan::platforms_of;
 use crate::results::{CaseRecord, Record, Verdict};
+use crate::results_file::for_each_record;
 
 /// A clause and everything that there is to say about it.
 #[derive(Clone, Debug)]
@@ -50,7 +51,8 @@ pub fn contract(cases: &[Case], results: Option<&[CaseRecord]>) -> Vec<Promise> 
             }
         }
         for record in results.unwrap_or_default() {
-            let broken = record.verdict == Verdict::Fail
+            // A waiver makes a failure known, not right.
+            let broken = matches!(record.verdict, Verdict::Fail | Verdict::Waived)
                 && record.failure.as_ref().is_some_and(|f| f.clause.as_ref() == Some(&clause.id));
             if broken || record.clauses.contains(&clause.id) {
                 let state: &mut State = states.entry(platform(&record.id).into()).or_default();
@@ -68,7 +70,7 @@ impl State {
         match record.verdict {
             _ if broken => self.broken.push(record.id.clone()),
             Verdict::Pass => self.passed += 1,
-            Verdict::Fail | Verdict::Error | Verdict::Timeout => {
+            Verdict::Fail | Verdict::Error | Verdict::Timeout | Verdict::Waived => {
                 self.undecided.push(record.id.clone());
             }
             Verdict::Skip => self.skipped.extend(record.needs.iter().map(|n| n.slug.clone())),
@@ -85,22 +87,13 @@ fn platform(id: &str) -> &str {
 /// The case records of a results file. A last line that was cut short, because the runner was killed, is passed over; the
 /// error is a sentence for people.
 pub fn read_results(file: &Path) -> Result<Vec<CaseRecord>, String> {
-    let name = file.display();
-    let bytes = std::fs::read(file).map_err(|error| format!("{name}: {error}"))?;
-    let text = String::from_utf8_lossy(&bytes);
     let mut records = Vec::new();
-    let mut lines = text.split_inclusive('\n').enumerate().peekable();
-    if lines.peek().is_none() {
-        return Err(format!("{name}: the file is empty"));
-    }
-    while let Some((index, line)) = lines.next() {
-        match serde_json::from_str(line) {
-            Ok(Record::Case(record)) => records.push(*record),
-            Ok(Record::Run(_) | Record::Summary(_)) => {}
-            Err(_) if index > 0 && lines.peek().is_none() && !line.ends_with('\n') => {}
-            Err(error) => return Err(format!("{name}:{}: no result: {error}", index + 1)),
+    for_each_record(file, |record| {
+        if let Record::Case(record) = record {
+            records.push(*record);
         }
-    }
+        Ok(())
+    })?;
     Ok(records)
 }
 
@@ -126,6 +119,7 @@ mod tests {
             observations: Vec::new(),
             kernel_log: Vec::new(),
             stray_output: String::new(),
+            waiver: None,
         }
     }
 

@@ -39,6 +39,9 @@ fn one(out: &mut String, promise: &Promise, verbose: bool) {
         let _ = writeln!(out, "  {name:<9} {value}");
     };
     row("source", &clause.source);
+    for fix in &clause.fixes {
+        row("see", fix);
+    }
     if !clause.dialects.is_empty() {
         let names: Vec<&str> = clause.dialects.iter().map(|d| d.name()).collect();
         row("dialects", &names.join(", "));

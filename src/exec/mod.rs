@@ -17,6 +17,7 @@ mod run_case;
 mod session;
 mod steps;
 mod stop;
+mod survey;
 mod used;
 
 pub(crate) use bystander::BYSTANDER_PAGES;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One case from its text to its outcome.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::session::{Session, Setup, launch_failed};
@@ -13,7 +14,7 @@ use crate::machine::host::Host;
 use crate::machine::model::{self, Config, Fault, Model};
 use crate::oracle::Oracle;
 use crate::platform::{Guest, Platform};
-use crate::results::{Blame, Observation, Verdict};
+use crate::results::{Blame, Observation, TrailStep, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
 use crate::scenario;
 use crate::uapi::CapabilityNumbers;
@@ -23,6 +24,9 @@ const MODEL_DIALECT: Dialect = Dialect::RfcV4;
 
 /// Pages of the map that a failure shows.
 const MAP_PAGES: u64 = 64;
+
+/// Steps that a failure shows the pages after: those of a case that people wrote, and the end of a long history.
+const TRAIL_STEPS: usize = 64;
 
 /// Opens the machine that a worker drives.
 pub(super) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
@@ -196,35 +200,63 @@ impl Executor {
 }
 
 fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) -> Result<(), Stop> {
+    let mut trail = VecDeque::new();
     for step in &case.steps {
         progress(step.line);
-        let before = session.oracle.clone();
+        if trail.len() == TRAIL_STEPS {
+            trail.pop_front();
+        }
+        trail.push_back((step, session.oracle.clone()));
         let done = session.step(step).and_then(|after| match after {
             Some(after) if !case.audit_end => session.audit(&after),
             Some(_) | None => Ok(()),
         });
-        done.map_err(|stop| place(stop, step, &before, &session.oracle, case))?;
+        done.map_err(|stop| place(stop, &trail, session, case))?;
     }
-    let last = case.steps.last();
-    let before = session.oracle.clone();
+    if let Some(step) = case.steps.last() {
+        // That the last step has had its effect is what the look in the end finds fault with.
+        trail.push_back((step, session.oracle.clone()));
+    }
     session.final_audit().map_err(|mut stop| {
         stop.failure.detail.insert(0, "seen in the look at all pages after the last step".into());
-        match last {
-            Some(step) => place(stop, step, &before, &before, case),
-            None => stop,
-        }
+        place(stop, &trail, session, case)
     })
 }
 
-/// Says at which step a case ended, and what the pages were to be before and after it.
-fn place(mut stop: Stop, step: &Step, before: &Oracle, after: &Oracle, case: &Case) -> Stop {
+/// Says at which step a case ended, what the pages were to be before and after it, and how the host finds them. `trail`
+/// is each step with the state before it.
+fn place(
+    mut stop: Stop,
+    trail: &VecDeque<(&Step, Oracle)>,
+    session: &Session,
+    case: &Case,
+) -> Stop {
+    let Some((step, before)) = trail.back() else {
+        return stop;
+    };
     let failure = &mut stop.failure;
+    failure.fixes.extend(case.fixes.iter().filter(|_| stop.verdict == Verdict::Fail).cloned());
     failure.line = Some(step.line);
     failure.statement = Some(step.text());
     let shown = shown_pages(step, failure.page, case.pages);
     failure.map_first_page = shown.start;
     failure.map_before = Some(before.map(shown.clone()));
-    failure.map_after = Some(after.map(shown));
+    failure.map_after = Some(session.oracle.map(shown.clone()));
+    let after = trail.iter().skip(1).map(|(_, before)| before).chain([&session.oracle]);
+    failure.trail = trail
+        .iter()
+        .zip(after)
+        .map(|((step, _), after)| TrailStep {
+            line: step.line,
+            statement: step.text(),
+            map: after.map(shown.clone()),
+        })
+        .collect();
+    // After the look in the end the last step is there twice.
+    failure.trail.dedup_by_key(|step| step.line);
+    if stop.verdict == Verdict::Fail {
+        failure.map_found = session.survey(shown);
+    }
     stop
 }
 

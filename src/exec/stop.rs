@@ -19,6 +19,7 @@ impl Stop {
         if let Some(clause) = case::clause(clause) {
             stop.failure.clause_text = Some(clause.text.clone());
             stop.failure.clause_source = Some(clause.source.clone());
+            stop.failure.fixes = clause.fixes.clone();
         }
         stop
     }

@@ -70,7 +70,7 @@ impl Sink for Listener<'_> {
             Event::Finished { record, .. } => return (self.tell)(record),
             Event::Note(note) => self.ended.notes.push(note.clone()),
             Event::Aborted(reason) => self.ended.aborted = Some(reason.clone()),
-            Event::Started(_) | Event::CaseStarted { .. } | Event::Ended(_) => {}
+            Event::Started(_) | Event::CaseStarted { .. } | Event::Waiver(_) | Event::Ended(_) => {}
         }
         ControlFlow::Continue(())
     }

@@ -110,6 +110,7 @@ impl<'a> Generator<'a> {
         let case = Case {
             name: format!("explore.{seed}-{number}"),
             clauses: CLAUSES.map(String::from).into(),
+            fixes: Vec::new(),
             pages,
             start: if private { Attribute::Private } else { Attribute::Shared },
             needs,

@@ -209,6 +209,7 @@ impl Row<'_> {
         Case {
             name,
             clauses: self.clauses(dialect).into_iter().map(str::to_string).collect(),
+            fixes: Vec::new(),
             pages: self.place.file_pages,
             audit_end: true,
             // Only files that are small cost more than emptying them.

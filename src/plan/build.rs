@@ -10,7 +10,7 @@ use crate::case::{self, Case};
 use crate::dialect::Dialect;
 use crate::explore::layouts::{self, Tier};
 use crate::platform::Platform;
-use crate::results::{Environment, Need};
+use crate::results::{Environment, Need, Shard};
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::scenario::{SCENARIOS, Scenario};
 
@@ -44,6 +44,8 @@ pub struct Selection {
     pub tier: Tier,
     /// Platforms that must run: their absence is a failure instead of a skip.
     pub required: Vec<String>,
+    /// Only this part of what the rest selects, which may be none.
+    pub shard: Option<Shard>,
 }
 
 impl Selection {
@@ -80,7 +82,8 @@ pub fn build(
             return Err(format!("no case matches `{filter}`; the nearest ids are\n  {near}"));
         }
     }
-    let planned: Vec<PlannedCase> = all.into_iter().filter(|c| selection.selects(&c.id)).collect();
+    let mut planned: Vec<PlannedCase> =
+        all.into_iter().filter(|c| selection.selects(&c.id)).collect();
     if planned.is_empty() {
         return Err("no case is left to run: the options exclude every one".into());
     }
@@ -90,7 +93,27 @@ pub fn build(
             "platform {name} is required but the options exclude every case of it"
         ));
     }
+    if let Some(shard) = selection.shard {
+        planned.retain(|case| in_shard(&case.id, shard));
+    }
     Ok(planned)
+}
+
+/// Whether a case belongs to a shard: always to the same one, whatever else is selected, and to one of them only.
+pub fn in_shard(id: &str, shard: Shard) -> bool {
+    // FNV-1a. Nobody may change it, or shards of different versions would not make up a whole.
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    // The upper half is the better mixed one.
+    (hash >> 32) % u64::from(shard.count.max(1)) == u64::from(shard.index.saturating_sub(1))
+}
+
+/// The ids of all cases that could run on this machine, of every tier.
+pub fn all_ids(config: &MachineConfig, environment: &Environment) -> Result<Vec<String>, String> {
+    let everything = Selection { tier: Tier::Full, ..Selection::default() };
+    let all = build(config, environment, &everything)?;
+    Ok(all.into_iter().map(|case| case.id).collect())
 }
 
 /// The plan for case files given on the command line, each planned case with the file that it comes from. The error is

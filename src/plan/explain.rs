@@ -3,6 +3,8 @@
 
 use super::{nearest, platforms_of};
 use crate::case::{self, Case};
+use crate::dialect::Dialect;
+use crate::explore::layouts::{Tier, rows};
 use crate::scenario::{SCENARIOS, Scenario};
 
 /// Where the description of a scenario is wrapped.
@@ -16,8 +18,10 @@ pub fn explain(id: &str) -> Result<String, String> {
         platforms_of(case).into_iter().map(|platform| format!("{platform}.{}", case.name)).collect()
     };
     let wanted = id.strip_prefix("model.").unwrap_or(id);
-    let found = cases.iter().find(|c| c.name == wanted || ids(c).iter().any(|i| i == wanted));
-    let Some(case) = found else {
+    let is_wanted = |c: &&Case| c.name == wanted || ids(c).iter().any(|i| i == wanted);
+    // Rows are made when they are asked for: they are many. What revisions without content modes make of one differs.
+    let row = || rows(Tier::Full, Dialect::RfcV4).into_iter().find(|row| is_wanted(&row));
+    let Some(case) = cases.iter().find(is_wanted).cloned().or_else(row) else {
         let names = || SCENARIOS.iter().flat_map(scenario_ids);
         if let Some(scenario) = SCENARIOS
             .iter()
@@ -30,7 +34,7 @@ pub fn explain(id: &str) -> Result<String, String> {
         return Err(format!("there is no case `{id}`; the nearest ids are\n  {near}"));
     };
     let clauses = case.clauses.iter().map(String::as_str);
-    Ok(format!("{case}{}", clauses_and_ids(clauses, ids(case))))
+    Ok(format!("{case}{}", clauses_and_ids(clauses, ids(&case))))
 }
 
 fn scenario_ids(scenario: &Scenario) -> Vec<String> {
@@ -66,10 +70,32 @@ fn clauses_and_ids<'a>(clauses: impl Iterator<Item = &'a str>, ids: Vec<String>)
             continue;
         };
         out += &format!("  {}\n    {}\n    source: {}\n", clause.id, clause.text, clause.source);
+        for fix in &clause.fixes {
+            out += &format!("    see: {fix}\n");
+        }
     }
     out += "runs as\n";
     for id in ids {
         out += &format!("  {id}\n");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a failure names can be explained: cases, scenarios and enumerated rows of both tiers, as the machine names them.
+    #[test]
+    fn every_kind_of_id() {
+        for (id, says) in [
+            ("model.sw-protected.documentation.shared-hole-shared.zero", "case    documentation."),
+            ("sw-protected.layout.sa-ph-sh.0-2-private-preserve-guest", "file    reused"),
+            ("layout-at-4g.ph-ph-ph.0-1-shared-zero-both", "pages   1048584"),
+        ] {
+            let text = explain(id).unwrap();
+            assert!(text.contains(says), "{id}: {text}");
+        }
+        assert!(explain("sw-protected.layout.sa").unwrap_err().contains("the nearest ids"));
+    }
 }

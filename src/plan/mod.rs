@@ -8,7 +8,7 @@ mod needs;
 #[cfg(test)]
 mod tests;
 
-pub use build::{PlannedCase, Selection, build, case_id, from_files};
+pub use build::{PlannedCase, Selection, all_ids, build, case_id, from_files, in_shard};
 pub use explain::explain;
 pub use nearest::nearest;
 pub use needs::{platforms_of, unmet};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A failure as a few lines that can be pasted into a mail: the same in every text report.
 
-use crate::results::{Blame, CaseRecord, Failure};
+use crate::results::{Blame, CaseRecord, Failure, Verdict};
 
 /// Width of the column of names.
 const NAME: usize = 9;
@@ -29,7 +29,7 @@ pub fn failure_lines(record: &CaseRecord) -> Vec<String> {
     if let Some(failure) = &record.failure {
         block(failure, &mut lines);
     }
-    if record.verdict.is_failure() && !record.stray_output.trim().is_empty() {
+    if record.verdict != Verdict::Pass && !record.stray_output.trim().is_empty() {
         let stray: Vec<&str> = record.stray_output.trim_end().lines().collect();
         let (shown, more) = stray.split_at(stray.len().min(STRAY_LINES));
         lines.push("  the worker wrote:".to_string());
@@ -58,11 +58,14 @@ fn block(failure: &Failure, lines: &mut Vec<String>) {
         row("", Some(format!("  {line}")));
     }
     row("pages", pages(failure));
+    for fix in &failure.fixes {
+        row("see", Some(fix.clone()));
+    }
     row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     row("run", failure.command.clone());
 }
 
-fn clause(failure: &Failure) -> Option<String> {
+pub(super) fn clause(failure: &Failure) -> Option<String> {
     let mut text = failure.clause.clone()?;
     if let Some(words) = &failure.clause_text {
         text += &format!(": {words}");
@@ -73,7 +76,7 @@ fn clause(failure: &Failure) -> Option<String> {
     Some(text)
 }
 
-fn step(failure: &Failure) -> Option<String> {
+pub(super) fn step(failure: &Failure) -> Option<String> {
     match (failure.line, &failure.statement) {
         (Some(line), Some(statement)) => Some(format!("line {line}: {statement}")),
         (Some(line), None) => Some(format!("line {line}")),
@@ -81,7 +84,7 @@ fn step(failure: &Failure) -> Option<String> {
     }
 }
 
-fn place(failure: &Failure) -> Option<String> {
+pub(super) fn place(failure: &Failure) -> Option<String> {
     let parts: Vec<String> = [
         failure.view.clone(),
         failure.page.map(|page| format!("page {page}")),
@@ -104,7 +107,11 @@ fn pages(failure: &Failure) -> Option<String> {
     if let Some(map) = after {
         text += &format!("  after {}", map_text(map));
     }
-    Some(text + "  (S shared, P private; lower case: a hole)")
+    let Some(map) = &failure.map_found else {
+        return Some(text + "  (S shared, P private; lower case: a hole)");
+    };
+    text += &format!("  found {}", map_text(map));
+    Some(text + "\n(S shared, P private, ! other contents; lower case: a hole)")
 }
 
 /// A map, or, when it is long, its runs: `500S 12P`.
@@ -123,7 +130,7 @@ fn map_text(map: &str) -> String {
     runs.join(" ")
 }
 
-fn blame_name(blame: Blame) -> &'static str {
+pub(super) fn blame_name(blame: Blame) -> &'static str {
     match blame {
         Blame::Kernel => "kernel",
         Blame::Payload => "payload",

@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
+use crate::results::{CaseRecord, RunRecord, Summary, Verdict, WaiverRecord};
 use crate::run::Event;
 
-use super::tap::slugs;
+use super::summary::{counts, headline, model_warning, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -17,11 +18,17 @@ const SLOW: Style = AnsiColor::Magenta.on_default().bold();
 const SKIPPED: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 
+/// Most of a terminal's line that the progress takes, so that it never wraps.
+const WIDTH: usize = 79;
+
 /// How a [`Human`] report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Looks {
     colour: bool,
-    heartbeat: bool,
+    /// The shortest time between two progress lines, if there are any.
+    progress: Option<Duration>,
+    passed: bool,
+    skipped: bool,
 }
 
 /// Skipped cases with the same reason.
@@ -36,26 +43,33 @@ pub struct Human<W> {
     out: W,
     looks: Looks,
     on_model: bool,
-    planned: usize,
-    ended: usize,
+    since: Instant,
+    /// What has come so far; `planned` is known from the start.
+    so_far: Summary,
     skips: Vec<Skips>,
     failures: Vec<(Verdict, String)>,
-    /// Whether the last line on the terminal is the heartbeat, which the next text overwrites.
-    beating: bool,
+    waived: Vec<String>,
+    waivers: Vec<String>,
+    /// Whether the last line on the terminal is the progress, which the next text overwrites.
+    on_progress: bool,
+    last_progress: Option<Instant>,
 }
 
 impl<W: Write> Human<W> {
-    /// Writes to `out`, without colour and without a heartbeat.
+    /// Writes to `out`, without colour and without progress.
     pub fn new(out: W) -> Human<W> {
         Human {
             out,
             looks: Looks::default(),
             on_model: false,
-            planned: 0,
-            ended: 0,
+            since: Instant::now(),
+            so_far: Summary::default(),
             skips: Vec::new(),
             failures: Vec::new(),
-            beating: false,
+            waived: Vec::new(),
+            waivers: Vec::new(),
+            on_progress: false,
+            last_progress: None,
         }
     }
 
@@ -65,9 +79,21 @@ impl<W: Write> Human<W> {
         self
     }
 
-    /// Shows on the last line which case is running: for terminals only.
-    pub fn heartbeat(mut self, heartbeat: bool) -> Human<W> {
-        self.looks.heartbeat = heartbeat;
+    /// Shows on the last line how far the run is, anew after so much time: for terminals only.
+    pub fn progress(mut self, every: Option<Duration>) -> Human<W> {
+        self.looks.progress = every;
+        self
+    }
+
+    /// Prints the ids of cases that passed.
+    pub fn print_passed(mut self, print: bool) -> Human<W> {
+        self.looks.passed = print;
+        self
+    }
+
+    /// Prints the ids of cases that were skipped, besides counting them by reason.
+    pub fn print_skipped(mut self, print: bool) -> Human<W> {
+        self.looks.skipped = print;
         self
     }
 
@@ -82,13 +108,15 @@ impl<W: Write> Human<W> {
             Verdict::Error => ("ERROR", BAD),
             Verdict::Timeout => ("TIMEOUT", SLOW),
             Verdict::Skip => ("SKIP", SKIPPED),
+            Verdict::Waived => ("WAIVED", SKIPPED),
         };
         self.painted(name, style)
     }
 
     fn started(&mut self, run: &RunRecord) -> String {
         self.on_model = run.environment.machine == "model";
-        self.planned = run.planned;
+        self.so_far.planned = run.planned;
+        self.since = Instant::now();
         let mut text = headline(run) + "\n";
         for remark in &run.environment.remarks {
             let _ = writeln!(text, "remark: {}", ascii(remark));
@@ -97,19 +125,28 @@ impl<W: Write> Human<W> {
     }
 
     fn finished(&mut self, record: &CaseRecord) -> String {
-        self.ended += 1;
+        self.so_far.count(record.verdict);
+        let (named, id) = (self.named(record.verdict), ascii(&record.id));
         match record.verdict {
+            Verdict::Pass if self.looks.passed => return format!("{named} {id}\n"),
             Verdict::Pass => return String::new(),
             Verdict::Skip => {
                 self.count_skip(record);
+                return match self.looks.skipped {
+                    true => format!("{named} {id}: {}\n", slugs(record)),
+                    false => String::new(),
+                };
+            }
+            Verdict::Waived => {
+                let why = record.failure.as_ref().map_or("", |failure| &failure.summary);
+                self.waived.push(format!("{id}: {}", ascii(why)));
                 return String::new();
             }
             Verdict::Fail | Verdict::Error | Verdict::Timeout => {}
         }
         self.failures.push((record.verdict, record.id.clone()));
         let seconds = record.duration_us as f64 / 1e6;
-        let mut text =
-            format!("\n{} {} ({seconds:.2} s)\n", self.named(record.verdict), ascii(&record.id));
+        let mut text = format!("\n{named} {id} ({seconds:.2} s)\n");
         for line in failure_lines(record) {
             let _ = writeln!(text, "  {line}");
         }
@@ -128,6 +165,14 @@ impl<W: Write> Human<W> {
         }
     }
 
+    fn waiver(&mut self, record: &WaiverRecord) {
+        let Some(line) = waiver_line(record) else { return };
+        self.waivers.push(match record.problem {
+            Some(_) => self.painted(&line, SKIPPED),
+            None => line,
+        });
+    }
+
     fn ended(&self, summary: &Summary) -> String {
         let mut text = String::from("\n");
         for skips in &self.skips {
@@ -142,6 +187,12 @@ impl<W: Write> Human<W> {
             for prose in skips.prose.iter().flat_map(|prose| prose.lines()) {
                 let _ = writeln!(text, "  {}", ascii(prose));
             }
+        }
+        for waived in &self.waived {
+            let _ = writeln!(text, "{} {waived}", self.named(Verdict::Waived));
+        }
+        for line in &self.waivers {
+            let _ = writeln!(text, "{line}");
         }
         for (verdict, id) in &self.failures {
             let _ = writeln!(text, "{} {}", self.named(*verdict), ascii(id));
@@ -158,67 +209,40 @@ impl<W: Write> Human<W> {
         if text.is_empty() {
             return Ok(());
         }
-        let clear = if self.beating { "\r\x1b[K" } else { "" };
-        self.beating = false;
+        let clear = if self.on_progress { "\r\x1b[K" } else { "" };
+        self.on_progress = false;
         self.out.write_all(format!("{clear}{text}").as_bytes())?;
         self.out.flush()
     }
 
-    fn beat(&mut self, id: &str, pid: u32) -> io::Result<()> {
-        if !self.looks.heartbeat {
+    fn show_progress(&mut self, id: &str, pid: u32) -> io::Result<()> {
+        let Some(every) = self.looks.progress else {
+            return Ok(());
+        };
+        if self.last_progress.is_some_and(|last| last.elapsed() < every) {
             return Ok(());
         }
-        let line = format!("[{}/{}] {} (pid {pid})", self.ended, self.planned, ascii(id));
-        self.write(&format!("\r\x1b[K{line:.79}"))?;
-        self.beating = true;
+        self.last_progress = Some(Instant::now());
+        let Summary { planned, passed, failed, errors, timeouts, skipped, waived, .. } =
+            self.so_far;
+        let bad = failed + errors + timeouts;
+        let line = format!(
+            "[{}/{planned}] {bad} failed, {skipped} skipped, {} s, pid {pid}: {}",
+            passed + bad + skipped + waived,
+            self.since.elapsed().as_secs(),
+            ascii(id),
+        );
+        self.write(&format!("{line:.WIDTH$}"))?;
+        self.on_progress = true;
         Ok(())
     }
-}
-
-/// What runs and where, in one line.
-pub(super) fn headline(run: &RunRecord) -> String {
-    let environment = &run.environment;
-    let dialect = match environment.dialect {
-        Some(dialect) if environment.dialect_forced => format!("dialect {dialect} (forced)"),
-        Some(dialect) => format!("dialect {dialect}"),
-        None => "dialect unknown".to_string(),
-    };
-    let mut text =
-        format!("{}: {} cases, machine {}, {dialect}", run.suite, run.planned, environment.machine);
-    if let Some(fault) = &environment.planted_fault {
-        text += &format!(", planted fault {fault}");
-    }
-    if !environment.kernel_release.is_empty() {
-        text += &format!(", Linux {}, {}", environment.kernel_release, environment.virtualization);
-    }
-    ascii(&text)
-}
-
-/// Every count of a run, in one line.
-pub(super) fn counts(summary: &Summary) -> String {
-    format!(
-        "{} planned: {} passed, {} failed, {} errors, {} timeouts, {} skipped, {} not run; {:.1} s",
-        summary.planned,
-        summary.passed,
-        summary.failed,
-        summary.errors,
-        summary.timeouts,
-        summary.skipped,
-        summary.not_run,
-        summary.elapsed_ms as f64 / 1000.0
-    )
-}
-
-/// What every report of a run on the model ends with.
-pub(super) fn model_warning() -> &'static str {
-    "machine model: nothing here is about a kernel"
 }
 
 impl<W: Write> Report for Human<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let text = match event {
             Event::Started(run) => self.started(run),
-            Event::CaseStarted { id, pid } => return self.beat(id, *pid),
+            Event::CaseStarted { id, pid } => return self.show_progress(id, *pid),
             Event::Finished { record, .. } => self.finished(record),
             Event::Note(note) => format!(
                 "{}\n",
@@ -227,6 +251,10 @@ impl<W: Write> Report for Human<W> {
                     .collect::<Vec<_>>()
                     .join("\n")
             ),
+            Event::Waiver(waiver) => {
+                self.waiver(waiver);
+                String::new()
+            }
             Event::Aborted(reason) => {
                 format!("\n{} {}\n", self.painted("ABORTED", BAD), ascii(reason))
             }

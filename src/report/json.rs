@@ -2,13 +2,14 @@
 //! JSON Lines after `results-schema.json`.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::results::Record;
 use crate::run::Event;
 
 use super::Report;
+use super::file::create;
 
 /// Writes one record a line, each with one write, so that a run that is killed leaves complete lines only.
 pub struct Json {
@@ -24,14 +25,7 @@ enum Out {
 impl Json {
     /// Into a file, which is emptied. The error is a sentence that names the file.
     pub fn create(path: &Path) -> Result<Json, String> {
-        let say = |what: String| format!("--json {}: {what}", path.display());
-        match File::create(path) {
-            Ok(file) => Ok(Json { out: Out::File(file, 0) }),
-            Err(error) if error.kind() == ErrorKind::IsADirectory => {
-                Err(say("is a directory; name a file in it".to_string()))
-            }
-            Err(error) => Err(say(format!("cannot be created: {error}"))),
-        }
+        Ok(Json { out: Out::File(create("--json", path)?, 0) })
     }
 
     /// To the standard output.
@@ -70,6 +64,7 @@ impl Report for Json {
             Event::Started(run) => self.write(&Record::Run(run.clone())),
             Event::Finished { record, .. } => self.write(&Record::Case(record.clone())),
             Event::Ended(summary) => self.write(&Record::Summary(*summary)),
+            Event::Waiver(waiver) => self.write(&Record::Waiver(waiver.clone())),
             Event::CaseStarted { .. } | Event::Note(_) | Event::Aborted(_) => Ok(()),
         }
     }

@@ -1,16 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Results as text, TAP and JSON. Each report is fed by the events of a run and knows nothing else.
+//! Results in every format. Each report is fed by the events of a run and knows nothing else.
 
 mod failure;
+mod file;
+mod html;
 mod human;
 mod json;
+mod junit;
+mod kcidb;
+mod replay;
 mod reports;
 #[cfg(test)]
 mod schema;
+mod summary;
 mod tap;
 
 pub use failure::{ascii, failure_lines};
+pub use html::Html;
 pub use human::Human;
 pub use json::Json;
+pub use junit::Junit;
+pub use kcidb::{Kcidb, Submission};
+pub use replay::replay;
 pub use reports::{Report, Reports};
+pub use summary::counts;
+pub(crate) use summary::headline;
 pub use tap::Tap;

@@ -39,6 +39,15 @@ fn is_valid(value: &Value) -> Result<(), String> {
     schemas.validate(value, index).map_err(|error| error.to_string())
 }
 
+fn note() -> WaiverNote {
+    WaiverNote {
+        id: "sw-protected.*".to_string(),
+        reason: "known".to_string(),
+        link: "https://example.org/1".to_string(),
+        expires: "2027-01-31".to_string(),
+    }
+}
+
 fn case(verdict: Verdict) -> CaseRecord {
     let failure = Failure {
         summary: "guest page 2 lost its contents".to_string(),
@@ -47,6 +56,13 @@ fn case(verdict: Verdict) -> CaseRecord {
         page: Some(2),
         offset: Some(u64::MAX),
         detail: vec!["a line".to_string()],
+        map_found: Some("S!P".to_string()),
+        trail: vec![TrailStep {
+            line: 8,
+            statement: "punch 0..1".to_string(),
+            map: "sSP".to_string(),
+        }],
+        fixes: vec!["a mail".to_string()],
         blame: Some(Blame::Kernel),
         ..Failure::default()
     };
@@ -59,7 +75,7 @@ fn case(verdict: Verdict) -> CaseRecord {
             Verdict::Skip => vec![Need::new("no-mode-preserve", "PRESERVE is not offered.")],
             _ => Vec::new(),
         },
-        failure: verdict.is_failure().then_some(failure),
+        failure: (verdict.is_failure() || verdict == Verdict::Waived).then_some(failure),
         observations: vec![Observation {
             line: 8,
             what: "contents-after-unspecified".to_string(),
@@ -67,6 +83,7 @@ fn case(verdict: Verdict) -> CaseRecord {
         }],
         kernel_log: Vec::new(),
         stray_output: String::new(),
+        waiver: (verdict == Verdict::Waived).then(note),
     }
 }
 
@@ -90,10 +107,26 @@ fn records_are_valid() {
             planned: 5,
             arguments: Vec::new(),
             environment,
+            started_ms: 1_790_000_000_000,
+            shard: Some(Shard { index: 1, count: 3 }),
+            merged: vec![MergedRun { file: "a.jsonl".to_string(), run: json!({ "schema": 1 }) }],
+        })),
+        Record::Waiver(Box::new(WaiverRecord {
+            waiver: note(),
+            state: WaiverState::NotInScope,
+            waived: 0,
+            problem: None,
         })),
         Record::Summary(Summary::default()),
     ];
-    for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Error, Verdict::Timeout, Verdict::Skip] {
+    for verdict in [
+        Verdict::Pass,
+        Verdict::Fail,
+        Verdict::Error,
+        Verdict::Timeout,
+        Verdict::Skip,
+        Verdict::Waived,
+    ] {
         records.push(Record::Case(Box::new(case(verdict))));
     }
     for record in records {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 use crate::run::Event;
 
-use super::human::{counts, model_warning};
+use super::summary::{counts, headline, model_warning, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
 /// Writes TAP. The result lines are numbered in the order in which cases end.
@@ -24,8 +24,10 @@ impl<W: Write> Tap<W> {
 
     fn started(&mut self, run: &RunRecord) -> String {
         self.on_model = run.environment.machine == "model";
-        let mut text = format!("TAP version 13\n1..{}\n", run.planned);
-        comment(&mut text, &super::human::headline(run));
+        let mut text = format!("TAP version 13\n1..{}", run.planned);
+        // Nothing falls into the shard; a plan of no tests must say why.
+        text += if run.planned == 0 { " # SKIP no-case-in-shard\n" } else { "\n" };
+        comment(&mut text, &headline(run));
         for remark in &run.environment.remarks {
             comment(&mut text, &format!("remark: {remark}"));
         }
@@ -34,18 +36,25 @@ impl<W: Write> Tap<W> {
 
     fn result(&self, number: usize, record: &CaseRecord) -> String {
         let mut text = String::new();
-        for line in failure_lines(record) {
+        // What is known need not be told in full: the results file has it.
+        let shown = if record.verdict == Verdict::Waived { 1 } else { usize::MAX };
+        for line in failure_lines(record).into_iter().take(shown) {
             comment(&mut text, &line);
         }
         for need in &record.needs {
             comment(&mut text, &format!("{}: {}", need.slug, need.prose));
         }
+        if let Some(waiver) = &record.waiver {
+            comment(&mut text, &format!("waived: {} ({})", waiver.reason, waiver.link));
+        }
+        let until = record.waiver.as_ref().map_or("", |waiver| &waiver.expires);
         let (status, directive) = match record.verdict {
             Verdict::Pass => ("ok", String::new()),
             Verdict::Fail => ("not ok", String::new()),
             Verdict::Error => ("not ok", " # ERROR".to_string()),
             Verdict::Timeout => ("not ok", format!(" # TIMEOUT {} seconds", self.timeout_s)),
             Verdict::Skip => ("ok", format!(" # SKIP {}", slugs(record))),
+            Verdict::Waived => ("ok", ascii(&format!(" # XFAIL waived-until-{until}"))),
         };
         text += &format!("{status} {number} {}{directive}\n", ascii(&record.id));
         text
@@ -59,17 +68,6 @@ impl<W: Write> Tap<W> {
         comment(&mut text, &counts(summary));
         text
     }
-}
-
-/// The slugs of a skip's needs, each once.
-pub(super) fn slugs(record: &CaseRecord) -> String {
-    let mut slugs: Vec<&str> = Vec::new();
-    for need in &record.needs {
-        if !slugs.contains(&need.slug.as_str()) {
-            slugs.push(&need.slug);
-        }
-    }
-    ascii(&slugs.join(","))
 }
 
 fn comment(text: &mut String, lines: &str) {
@@ -87,6 +85,11 @@ impl<W: Write> Report for Tap<W> {
             Event::Note(note) => {
                 let mut text = String::new();
                 comment(&mut text, &format!("note: {note}"));
+                text
+            }
+            Event::Waiver(waiver) => {
+                let mut text = String::new();
+                comment(&mut text, &waiver_line(waiver).unwrap_or_default());
                 text
             }
             Event::Aborted(reason) => format!("Bail out! {}\n", ascii(reason)),

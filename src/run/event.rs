@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::results::{CaseRecord, RunRecord, Summary};
+use crate::results::{CaseRecord, RunRecord, Summary, WaiverRecord};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub enum Event {
     },
     /// Something that a reader of the results must know and that belongs to no case.
     Note(String),
+    /// What became of a waiver, after the last case.
+    Waiver(Box<WaiverRecord>),
     /// The run ends before its plan does, and why.
     Aborted(String),
     /// The last event.

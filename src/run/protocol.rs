@@ -78,7 +78,7 @@ pub enum Reply {
 pub struct Outcome {
     /// The id that was asked for.
     pub id: String,
-    /// Pass, fail, error or timeout; never skip, which the plan decides.
+    /// Pass, fail, error or timeout; never skip or waived, which others decide.
     pub verdict: Verdict,
     /// For all but a pass.
     pub failure: Option<Failure>,

@@ -20,6 +20,7 @@ pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
         observations: Vec::new(),
         kernel_log: Vec::new(),
         stray_output: String::new(),
+        waiver: None,
     }
 }
 
@@ -35,9 +36,9 @@ pub(super) fn replied(case: &PlannedCase, outcome: Outcome) -> CaseRecord {
         observations: outcome.observations,
         ..empty(case, outcome.verdict)
     };
-    if record.verdict == Verdict::Skip {
+    if let Verdict::Skip | Verdict::Waived = record.verdict {
         record.verdict = Verdict::Error;
-        record.failure = Some(suite_failure("the worker skipped a case that was to run"));
+        record.failure = Some(suite_failure("the worker passed over a case that was to run"));
     }
     if record.verdict.is_failure() && record.failure.is_none() {
         record.failure = Some(suite_failure("the worker gave no reason for its verdict"));
@@ -141,6 +142,6 @@ pub(super) fn add_damage(record: &mut CaseRecord, damage: &Damage, others: &[Str
         Verdict::Error | Verdict::Timeout if failure.blame != Some(Blame::Machine) => {
             failure.blame = Some(Blame::Kernel);
         }
-        Verdict::Fail | Verdict::Error | Verdict::Timeout | Verdict::Skip => {}
+        Verdict::Fail | Verdict::Error | Verdict::Timeout | Verdict::Skip | Verdict::Waived => {}
     }
 }

@@ -52,7 +52,8 @@ fn check_any_text(text: &str) -> Result<(), TestCaseError> {
 }
 
 /// Words of the language, and words that are almost of it.
-const WORDS: [&str; 60] = [
+const WORDS: [&str; 61] = [
+    "fixes",
     "each",
     "in",
     "case",

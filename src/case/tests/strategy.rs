@@ -126,13 +126,18 @@ fn step_without_mapping(size: u64) -> impl Strategy<Value = Step> {
     })
 }
 
+/// Words with one space between them.
+fn fixes() -> impl Strategy<Value = Vec<String>> {
+    vec("[!-\"$-~]{1,12}( [!-\"$-~]{1,12}){0,4}", 0..3)
+}
+
 /// Any case that the language can say, of any size up to the largest.
 pub fn case() -> impl Strategy<Value = Case> {
     let ids: Vec<String> = clauses().iter().map(|c| c.id.clone()).collect();
     let name = "[a-z0-9_-]{1,8}\\.[a-z0-9_-]{1,8}(\\.[a-z0-9_-]{1,8})?";
     let size = prop_oneof![1..32u64, Just(1 << 30)];
     size.prop_flat_map(move |pages| {
-        let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4));
+        let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4), fixes());
         let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool, bool)>());
         let steps = prop_oneof![
             4 => (Just(false), vec(step(pages), 1..8)),
@@ -140,13 +145,14 @@ pub fn case() -> impl Strategy<Value = Case> {
         ];
         (head, rest, steps).prop_map(
             move |(
-                (about, name, clauses),
+                (about, name, clauses, fixes),
                 (start, needs, (audit_end, file_reused, no_slots)),
                 (no_mmap, steps),
             )| Case {
                 about,
                 name,
                 clauses,
+                fixes,
                 pages,
                 start,
                 no_mmap,

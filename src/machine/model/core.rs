@@ -144,6 +144,20 @@ impl<'a> Core<'a> {
                 // SAFETY: as above.
                 None => return Ok(unsafe { pointer.read_volatile() }),
             },
+            Target::GmemByUser(inode, page, pointer) => {
+                // A conversion takes the mapping away. The lock keeps it here, as the reference does that a kernel takes on
+                // the page.
+                let state = inode.lock();
+                if inode.is_private(&state, page) {
+                    return Err(fault(true));
+                }
+                match word {
+                    // SAFETY: as above, and shared pages of the mapping are there as long as the lock is held.
+                    Some(word) => unsafe { pointer.write_volatile(word) },
+                    // SAFETY: as above.
+                    None => return Ok(unsafe { pointer.read_volatile() }),
+                }
+            }
             Target::Gmem(inode, page, offset) => {
                 let cell = inode
                     .guest_word(page, offset)

@@ -141,7 +141,12 @@ impl Core<'_> {
         private: bool,
         word: Option<u64>,
     ) -> Result<u64> {
-        match self.vm.translate(gpa, word.is_some()) {
+        let target = match self.vm.translate(gpa, word.is_some()) {
+            // The same memory.
+            Target::GmemByUser(inode, page, _) => Target::Gmem(inode, page, gpa % PAGE_SIZE),
+            other => other,
+        };
+        match target {
             Target::Gmem(inode, page, offset) => {
                 match inode.guest_access(page, offset, private, word) {
                     Ok(Access::Done(word)) => Ok(word),
@@ -169,7 +174,9 @@ impl Core<'_> {
                 }
                 _ => Stop::Exception { vector: VC, error_code: VC_MMIO, address: 0 },
             }),
-            Target::User(_) | Target::Mmio | Target::Fault(_) => Err(memory_fault(gpa, private)),
+            Target::User(_) | Target::GmemByUser(..) | Target::Mmio | Target::Fault(_) => {
+                Err(memory_fault(gpa, private))
+            }
         }
     }
 
@@ -226,7 +233,9 @@ impl Core<'_> {
     fn private_page(&self, gpa: u64) -> Result<(Arc<Inode>, u64)> {
         match self.vm.translate(gpa, true) {
             Target::Gmem(inode, page, _) => Ok((inode, page)),
-            Target::User(_) | Target::Mmio | Target::Fault(_) => Err(memory_fault(gpa, true)),
+            Target::User(_) | Target::GmemByUser(..) | Target::Mmio | Target::Fault(_) => {
+                Err(memory_fault(gpa, true))
+            }
         }
     }
 

@@ -53,6 +53,8 @@ pub(super) enum Target {
     User(*mut u64),
     /// A page of a guest_memfd, and the byte in it.
     Gmem(Arc<Inode>, u64, u64),
+    /// A page of a guest_memfd, and where that process has it mapped.
+    GmemByUser(Arc<Inode>, u64, *mut u64),
     /// No memslot, or a write to a read-only one.
     Mmio,
     /// Memory that should be there and is not; whether it is private.
@@ -186,8 +188,10 @@ impl VmState {
                 && slot.userspace_addr != 0
                 && !inode.is_private(&inode.lock(), first + into_slot / PAGE_SIZE)
             {
+                let page = first + into_slot / PAGE_SIZE;
                 let address = (slot.userspace_addr + into_slot) as usize;
-                return Target::User(std::ptr::with_exposed_provenance_mut(address));
+                let pointer = std::ptr::with_exposed_provenance_mut(address);
+                return Target::GmemByUser(inode, page, pointer);
             }
             return Target::Gmem(inode, first + into_slot / PAGE_SIZE, gpa % PAGE_SIZE);
         }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::plan::{PlannedCase, Selection, build};
+use crate::plan::{PlannedCase, Selection, build, in_shard};
+use crate::results::Shard;
 use crate::scenario::Scenario;
 
 const ZERO: &str = "sw-protected.zero.after-zero";
@@ -151,4 +152,18 @@ fn required_platforms() {
     let error = on(&all, &selection).expect_err("left out");
     let want = "platform sw-protected is required but the options exclude every case of it";
     assert_eq!(error, want);
+}
+
+/// Shards of all versions of the program cut the suite in the same places, and each case has one.
+#[test]
+fn shards_are_stable() {
+    let shard_of = |id: &str| {
+        let shards: Vec<u32> =
+            (1..=4).filter(|index| in_shard(id, Shard { index: *index, count: 4 })).collect();
+        assert_eq!(shards.len(), 1, "{id}");
+        shards[0]
+    };
+    let ids = ["a.b.c", "sw-protected.zero.holes", "snp.preserve.both-ways", ""];
+    assert_eq!(ids.map(shard_of), [2, 3, 3, 1]);
+    assert!(in_shard("anything", Shard { index: 1, count: 1 }));
 }

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `gmem-conform merge`: one results file out of several machines' runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::environment::fields;
+use crate::report::ascii;
+use crate::results::{Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState};
+use crate::results_file::{AnyVerdict, Outline, ResultsFile};
+use crate::run::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED};
+
+/// What came of a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// For people: what is missing, and the counts.
+    pub text: String,
+    /// The exit status of a run with these results.
+    pub exit_status: u8,
+}
+
+/// One of the files.
+struct Part {
+    head: Value,
+    /// Set by its last line.
+    summary: Option<Outline>,
+    cases: usize,
+}
+
+impl Part {
+    fn not_run(&self) -> usize {
+        let planned = self.head["planned"].as_u64().unwrap_or_default() as usize;
+        self.summary.as_ref().map_or(0, |s| s.not_run).max(planned.saturating_sub(self.cases))
+    }
+}
+
+/// Where a case's result is taken from.
+struct Winner {
+    rank: u8,
+    part: usize,
+    verdict: AnyVerdict,
+}
+
+/// Writes the results of `files`, of whatever versions, to `out` as those of one run. Records are copied as they are.
+/// Where several files have a result of the same case, a failure wins over a pass, and anything over a skip. Errors are
+/// sentences for people.
+pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
+    let mut parts = Vec::new();
+    let mut winners: BTreeMap<String, Winner> = BTreeMap::new();
+    let mut waivers: BTreeMap<(String, String), WaiverRecord> = BTreeMap::new();
+    let mut repeated = 0;
+    for (part, path) in files.iter().enumerate() {
+        let mut file = ResultsFile::open(path)?;
+        let head = file.head()?;
+        parts.push(Part { head, summary: None, cases: 0 });
+        while let Some((record, line)) = file.next::<Outline>()? {
+            match record.kind.as_str() {
+                "case" => {
+                    parts[part].cases += 1;
+                    let verdict = AnyVerdict::new(&record.verdict);
+                    let winner = Winner { rank: rank(&verdict), part, verdict };
+                    match winners.get_mut(&record.id) {
+                        None => drop(winners.insert(record.id, winner)),
+                        Some(old) if old.part == part => {
+                            return Err(file.at("a second result of the same case"));
+                        }
+                        Some(old) => {
+                            repeated += 1;
+                            if winner.rank > old.rank {
+                                *old = winner;
+                            }
+                        }
+                    }
+                }
+                "waiver" => {
+                    // A waiver that cannot be understood is a newer version's, and says nothing about a case.
+                    if let Ok(Record::Waiver(waiver)) = serde_json::from_slice(line) {
+                        add_waiver(&mut waivers, *waiver);
+                    }
+                }
+                "summary" => parts[part].summary = Some(record),
+                "run" => return Err(file.at("a second run in one file")),
+                _ => {}
+            }
+        }
+    }
+
+    let problems = problems(files, &parts);
+    let mut summary = Summary {
+        not_run: parts.iter().map(Part::not_run).sum(),
+        elapsed_ms: parts.iter().filter_map(|p| p.summary.as_ref()).map(|s| s.elapsed_ms).sum(),
+        ..Summary::default()
+    };
+    for winner in winners.values() {
+        if let AnyVerdict::Known(verdict) = winner.verdict {
+            summary.count(verdict);
+        }
+    }
+    summary.planned = winners.len() + summary.not_run;
+    let unwell =
+        parts.iter().any(|p| p.summary.as_ref().is_none_or(|s| s.exit_status == EXIT_FAILED));
+    let failures = summary.failed + summary.errors + summary.timeouts;
+    summary.exit_status = if unwell || failures + summary.not_run > 0 || !problems.is_empty() {
+        EXIT_FAILED
+    } else if summary.passed + summary.waived > 0 {
+        EXIT_PASSED
+    } else {
+        EXIT_SKIPPED
+    };
+
+    write_all(files, &parts, &winners, &waivers, &problems, &summary, out)?;
+    let mut text = String::new();
+    for problem in &problems {
+        let _ = writeln!(text, "{problem}");
+    }
+    if repeated > 0 {
+        let _ = writeln!(
+            text,
+            "{repeated} results of cases that another file has as well: a failure wins, then a pass"
+        );
+    }
+    let _ = writeln!(text, "{}", crate::report::counts(&summary));
+    Ok(Merged { text, exit_status: summary.exit_status })
+}
+
+/// Which of two results of one case tells more.
+fn rank(verdict: &AnyVerdict) -> u8 {
+    match verdict {
+        AnyVerdict::Known(Verdict::Skip) => 0,
+        AnyVerdict::Unknown(_) => 1,
+        AnyVerdict::Known(Verdict::Pass) => 2,
+        AnyVerdict::Known(Verdict::Waived) => 3,
+        AnyVerdict::Known(Verdict::Fail | Verdict::Error | Verdict::Timeout) => 4,
+    }
+}
+
+/// A waiver that is of use on one machine is of use.
+fn add_waiver(waivers: &mut BTreeMap<(String, String), WaiverRecord>, new: WaiverRecord) {
+    let weight = |state| match state {
+        WaiverState::Expired => 3,
+        WaiverState::Used => 2,
+        WaiverState::Stale => 1,
+        WaiverState::NotInScope => 0,
+    };
+    let key = (new.waiver.id.clone(), new.waiver.link.clone());
+    match waivers.get_mut(&key) {
+        None => drop(waivers.insert(key, new)),
+        Some(old) => {
+            let waived = old.waived + new.waived;
+            if weight(new.state) > weight(old.state) {
+                *old = new;
+            }
+            old.waived = waived;
+        }
+    }
+}
+
+/// What keeps the files from being the whole suite.
+fn problems(files: &[PathBuf], parts: &[Part]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut shards: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    let mut whole = 0;
+    for (file, part) in files.iter().zip(parts) {
+        let name = ascii(&file.display().to_string());
+        if part.summary.is_none() {
+            problems.push(format!("{name} ends early: its run was killed"));
+        }
+        for run in runs(file, &part.head) {
+            match (run["run"]["shard"]["index"].as_u64(), run["run"]["shard"]["count"].as_u64()) {
+                (Some(index), Some(count)) => drop(shards.entry(count).or_default().insert(index)),
+                _ => whole += 1,
+            }
+        }
+    }
+    if shards.len() > 1 {
+        problems.push("the files are shards of different partitions".into());
+    }
+    for (count, found) in shards {
+        let missing: Vec<String> =
+            (1..=count).filter(|i| !found.contains(i)).map(|i| format!("{i}/{count}")).collect();
+        if !missing.is_empty() && whole == 0 {
+            problems.push(format!("missing shards: {}", missing.join(" ")));
+        }
+    }
+    problems
+}
+
+/// The runs that a file consists of.
+fn runs(file: &Path, head: &Value) -> Vec<Value> {
+    match head["merged"].as_array() {
+        Some(runs) if !runs.is_empty() => runs.clone(),
+        _ => vec![json!({ "file": file.display().to_string(), "run": head })],
+    }
+}
+
+/// The first record: the first file's, with what all of them say.
+fn head(files: &[PathBuf], parts: &[Part], problems: &[String], planned: usize) -> Value {
+    let mut head = parts[0].head.clone();
+    let mut remarks: Vec<String> = problems.to_vec();
+    let mut platforms: Vec<Value> = Vec::new();
+    for (file, part) in files.iter().zip(parts) {
+        for platform in part.head["environment"]["platforms"].as_array().into_iter().flatten() {
+            let missing = |p: &Value| p["missing"].as_array().map_or(0, Vec::len);
+            match platforms.iter_mut().find(|p| p["name"] == platform["name"]) {
+                Some(known) if missing(platform) < missing(known) => *known = platform.clone(),
+                Some(_) => {}
+                None => platforms.push(platform.clone()),
+            }
+        }
+        for remark in part.head["environment"]["remarks"].as_array().into_iter().flatten() {
+            remarks.push(format!("{}: {}", file.display(), remark.as_str().unwrap_or_default()));
+        }
+    }
+    let first = fields(&parts[0].head);
+    for (file, part) in files.iter().zip(parts).skip(1) {
+        let other = fields(&part.head);
+        let telling = ["suite", "machine", "dialect", "kernel_release", "cpu", "planted_fault"];
+        for name in telling.into_iter().filter(|n| first.get(*n) != other.get(*n)) {
+            let value =
+                |fields: &BTreeMap<String, String>| fields.get(name).cloned().unwrap_or_default();
+            remarks.push(format!(
+                "{name} is `{}` in {} and `{}` in {}",
+                value(&first),
+                files[0].display(),
+                value(&other),
+                file.display()
+            ));
+        }
+    }
+    let version = |part: &Part| part.head["schema"].as_u64().unwrap_or_default();
+    let newest = parts.iter().map(version).max().unwrap_or_default();
+    let started = |part: &Part| part.head["started_ms"].as_u64().filter(|ms| *ms > 0);
+    head["schema"] = newest.max(u64::from(SCHEMA_VERSION)).into();
+    head["planned"] = planned.into();
+    head["started_ms"] = parts.iter().filter_map(started).min().unwrap_or_default().into();
+    head["shard"] = Value::Null;
+    let merged: Vec<Value> =
+        files.iter().zip(parts).flat_map(|(file, part)| runs(file, &part.head)).collect();
+    head["merged"] = merged.into();
+    if head["environment"].is_object() {
+        head["environment"]["platforms"] = platforms.into();
+        head["environment"]["remarks"] = remarks.into();
+    }
+    head
+}
+
+fn write_all(
+    files: &[PathBuf],
+    parts: &[Part],
+    winners: &BTreeMap<String, Winner>,
+    waivers: &BTreeMap<(String, String), WaiverRecord>,
+    problems: &[String],
+    summary: &Summary,
+    out: &mut dyn Write,
+) -> Result<(), String> {
+    let mut write = |bytes: &[u8]| {
+        out.write_all(bytes).map_err(|error| format!("cannot write the merged results: {error}"))
+    };
+    write(&line(&head(files, parts, problems, summary.planned))?)?;
+    for (part, path) in files.iter().enumerate() {
+        let mut file = ResultsFile::open(path)?;
+        file.head()?;
+        while let Some((record, text)) = file.next::<Outline>()? {
+            let wanted = match record.kind.as_str() {
+                "case" => winners.get(&record.id).is_some_and(|winner| winner.part == part),
+                "run" | "waiver" | "summary" => false,
+                _ => true,
+            };
+            if wanted {
+                write(text.strip_suffix(b"\n").unwrap_or(text))?;
+                write(b"\n")?;
+            }
+        }
+    }
+    for waiver in waivers.values() {
+        write(&line(&Record::Waiver(Box::new(waiver.clone())))?)?;
+    }
+    write(&line(&Record::Summary(*summary))?)
+}
+
+fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
+    let mut line = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    Ok(line)
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Results files put next to each other and together.
+
+mod diff;
+mod environment;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Diff, diff};
+pub use merge::{Merged, merge};

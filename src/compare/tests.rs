@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::results::{Record, SCHEMA_VERSION, Verdict};
+use crate::results_file::for_each_record;
+
+/// A results file, removed at the end.
+struct File(PathBuf);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn file(name: &str, text: &str) -> File {
+    let name = format!("gmem-compare-{name}-{}.jsonl", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, text).unwrap();
+    File(path)
+}
+
+/// The first line as version 1 of the format had it.
+fn run(planned: usize, kernel: &str) -> Value {
+    json!({
+        "type": "run", "schema": 1, "suite": "gmem-conform 0.1.0", "planned": planned, "arguments": [],
+        "environment": {
+            "machine": "host", "dialect": "rfc-v4", "dialect_forced": false, "kernel_release": kernel,
+            "kernel_version": "#1", "kernel_command_line": "", "cpu": "a CPU", "virtualization": "bare-metal",
+            "kvm_parameters": {}, "capabilities": {"KVM_CAP_GUEST_MEMFD": 1}, "planted_fault": null,
+            "platforms": [{"name": "snp", "missing": [{"slug": "no-snp", "prose": "none"}]}], "remarks": []
+        }
+    })
+}
+
+/// A result as version 1 had it.
+fn case(id: &str, verdict: &str) -> Value {
+    let mut case = json!({
+        "type": "case", "id": id, "verdict": verdict, "clauses": ["zero.to-shared"], "duration_us": 5, "needs": [],
+        "failure": null, "observations": [], "kernel_log": [], "stray_output": ""
+    });
+    match verdict {
+        "fail" | "error" | "timeout" | "waived" => {
+            case["failure"] = json!({
+                "summary": format!("{id} went wrong"), "clause": "zero.to-shared", "detail": [],
+                "map_first_page": 0
+            });
+        }
+        "skip" => case["needs"] = json!([{"slug": "no-luck", "prose": "there is none"}]),
+        _ => {}
+    }
+    case
+}
+
+fn summary(not_run: usize, status: u8) -> Value {
+    json!({
+        "type": "summary", "planned": 0, "passed": 0, "failed": 0, "errors": 0, "timeouts": 0, "skipped": 0,
+        "not_run": not_run, "elapsed_ms": 1000, "exit_status": status
+    })
+}
+
+fn results(name: &str, kernel: &str, cases: &[(&str, &str)]) -> File {
+    let mut lines = vec![run(cases.len(), kernel)];
+    lines.extend(cases.iter().map(|(id, verdict)| case(id, verdict)));
+    lines.push(summary(0, 0));
+    file(name, &text(&lines))
+}
+
+fn text(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Every way in which a case can change lands in its section, and what differs in the environment comes first.
+#[test]
+fn every_change_has_its_place() {
+    let base = results(
+        "base",
+        "7.3.4",
+        &[
+            ("a.breaks", "pass"),
+            ("a.breaks-late", "skip"),
+            ("a.fixed", "fail"),
+            ("a.as-before", "fail"),
+            ("a.otherwise", "fail"),
+            ("a.runs-now", "skip"),
+            ("a.skipped-now", "pass"),
+            ("a.gone", "pass"),
+            ("a.gone-skip", "skip"),
+            ("a.fixed-waived", "waived"),
+        ],
+    );
+    let patched = results(
+        "patched",
+        "7.3.5",
+        &[
+            ("a.breaks", "fail"),
+            ("a.breaks-late", "timeout"),
+            ("a.fixed", "pass"),
+            ("a.as-before", "fail"),
+            ("a.otherwise", "error"),
+            ("a.runs-now", "pass"),
+            ("a.skipped-now", "skip"),
+            ("a.new", "pass"),
+            ("a.new-fails", "fail"),
+            ("a.fixed-waived", "pass"),
+        ],
+    );
+    let diff = diff(&base.0, &patched.0, false).unwrap();
+    assert!(diff.broke);
+    let names = [(&base, "BASE"), (&patched, "PATCHED")];
+    let text = names
+        .iter()
+        .fold(diff.text, |text, (file, name)| text.replace(&file.0.display().to_string(), name));
+    insta::assert_snapshot!(text);
+}
+
+/// The same results are no alarm; the time that a run took and began at is no difference.
+#[test]
+fn no_difference() {
+    let cases = [("a.b", "pass"), ("a.c", "fail"), ("a.d", "skip"), ("a.e", "waived")];
+    let (base, patched) = (results("same-1", "7.3.4", &cases), results("same-2", "7.3.4", &cases));
+    let diff = diff(&base.0, &patched.0, false).unwrap();
+    assert!(!diff.broke, "{}", diff.text);
+    assert!(diff.text.contains("environment: no difference"), "{}", diff.text);
+    assert!(
+        diff.text
+            .ends_with("0 broke, 0 fail otherwise, 0 fixed, 0 new, 0 no longer ran, 4 as before\n")
+    );
+}
+
+/// A patched kernel that took the runner down is an alarm, although no result says so; nor do files about different
+/// machines pass for equal.
+#[test]
+fn a_run_that_ended_early_is_an_alarm() {
+    let base = results("early-1", "7.3.4", &[("a.b", "pass"), ("a.c", "pass")]);
+    let mut cut = text(&[run(2, "7.3.4"), case("a.b", "pass")]);
+    cut += "{\"type\":\"case\",\"id\":\"a.c";
+    let cut = file("early-2", &cut);
+    let found = diff(&base.0, &cut.0, false).unwrap();
+    assert!(found.broke);
+    assert!(found.text.contains("did not come to its end: 1 cases did not run"), "{}", found.text);
+    assert!(found.text.contains("NONE    a.c  (was pass)"), "{}", found.text);
+    let other = results("early-3", "7.3.4", &[("model.a.b", "pass")]);
+    let found = diff(&base.0, &other.0, false).unwrap();
+    assert!(found.broke && found.text.contains("no case in common"), "{}", found.text);
+}
+
+/// A file of a newer version: fields, record types and a verdict that nobody knows yet.
+fn newer() -> File {
+    let mut head = run(3, "7.3.4");
+    head["schema"] = 99.into();
+    head["environment"]["hypervisor"] = json!({"name": "a new field"});
+    let mut pass = case("a.pass", "pass");
+    pass["weather"] = json!("fine");
+    let lines = [
+        head,
+        json!({"type": "weather", "rain": true}),
+        pass,
+        case("a.flaky", "flaky"),
+        case("a.fails", "fail"),
+        summary(0, 1),
+    ];
+    file("newer", &text(&lines))
+}
+
+/// Results of an older and of a newer version of the format can be compared, in both directions.
+#[test]
+fn diff_reads_other_versions() {
+    let newer = newer();
+    let older =
+        results("older", "7.3.4", &[("a.pass", "pass"), ("a.flaky", "pass"), ("a.fails", "pass")]);
+    let forth = diff(&older.0, &newer.0, false).unwrap();
+    assert!(forth.text.contains("schema: 1 -> 99"), "{}", forth.text);
+    assert!(
+        forth.text.contains("hypervisor.name: (not recorded) -> a new field"),
+        "{}",
+        forth.text
+    );
+    assert!(forth.text.contains("FLAKY   a.flaky  (was pass)"), "{}", forth.text);
+    assert!(forth.text.contains("FAIL    a.fails  (was pass)"), "{}", forth.text);
+    assert!(forth.text.contains("1 broke, 1 fail otherwise, 0 fixed"), "{}", forth.text);
+    let back = diff(&newer.0, &older.0, false).unwrap();
+    assert!(!back.broke && back.text.contains("PASS    a.fails  (was fail)"), "{}", back.text);
+}
+
+/// A merged file keeps what a newer version wrote word for word, and can be merged and compared again.
+#[test]
+fn merge_keeps_other_versions() {
+    let newer = newer();
+    let older = results("older-merge", "7.3.5", &[("a.old", "skip")]);
+    let mut out = Vec::new();
+    let merged = merge(&[older.0.clone(), newer.0.clone()], &mut out).unwrap();
+    assert_eq!(merged.exit_status, 1, "{}", merged.text);
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines[0]["schema"], 99);
+    assert_eq!(lines[0]["planned"], 4);
+    assert_eq!(lines[0]["merged"][1]["run"]["environment"]["hypervisor"]["name"], "a new field");
+    let remark = lines[0]["environment"]["remarks"][0].as_str().unwrap();
+    assert!(remark.starts_with("kernel_release is `7.3.5` in "), "{remark}");
+    assert!(lines.contains(&json!({"type": "weather", "rain": true})));
+    assert!(lines.iter().any(|line| line["weather"] == "fine"));
+    let again = file("again", &text);
+    let mut out = Vec::new();
+    merge(std::slice::from_ref(&again.0), &mut out).unwrap();
+    let head: Value = serde_json::from_slice(out.split(|b| *b == b'\n').next().unwrap()).unwrap();
+    assert_eq!(head["merged"].as_array().unwrap().len(), 2, "the first two, not the merged one");
+}
+
+/// A failure hides behind no pass of another machine, and a result behind no skip.
+#[test]
+fn the_stronger_result_wins() {
+    let one = results("one", "7.3.4", &[("a.x", "pass"), ("a.y", "skip"), ("a.z", "fail")]);
+    let two = results("two", "7.3.4", &[("a.x", "fail"), ("a.y", "pass"), ("a.z", "pass")]);
+    for files in [[&one, &two], [&two, &one]] {
+        let mut out = Vec::new();
+        let merged = merge(&files.map(|f| f.0.clone()), &mut out).unwrap();
+        assert_eq!(merged.exit_status, 1);
+        assert!(
+            merged.text.contains("3 results of cases that another file has as well"),
+            "{}",
+            merged.text
+        );
+        assert!(merged.text.contains("3 planned: 1 passed, 2 failed"), "{}", merged.text);
+        let merged = file("won", &String::from_utf8(out).unwrap());
+        let mut verdicts = Vec::new();
+        for_each_record(&merged.0, |record| {
+            if let Record::Case(case) = record {
+                verdicts.push((case.id, case.verdict));
+            }
+            Ok(())
+        })
+        .unwrap();
+        verdicts.sort_by(|a, b| a.0.cmp(&b.0));
+        let expected = [("a.x", Verdict::Fail), ("a.y", Verdict::Pass), ("a.z", Verdict::Fail)];
+        assert_eq!(verdicts, expected.map(|(id, verdict)| (id.to_string(), verdict)));
+    }
+}
+
+/// The shards of a partition make up a whole; when one is missing the merged results fail and say which.
+#[test]
+fn a_missing_shard_is_found() {
+    let shard = |index: u32, id: &str| {
+        let mut head = run(1, "7.3.4");
+        head["shard"] = json!({"index": index, "count": 3});
+        file(&format!("shard-{index}"), &text(&[head, case(id, "pass"), summary(0, 0)]))
+    };
+    let (one, two, three) = (shard(1, "a.x"), shard(2, "a.y"), shard(3, "a.z"));
+    let all = [one.0.clone(), two.0.clone(), three.0.clone()];
+    let merged = merge(&all, &mut Vec::new()).unwrap();
+    assert_eq!(merged.exit_status, 0, "{}", merged.text);
+    assert!(merged.text.starts_with("3 planned: 3 passed"), "{}", merged.text);
+    let merged = merge(&all[..2], &mut Vec::new()).unwrap();
+    assert_eq!(merged.exit_status, 1);
+    assert!(merged.text.starts_with("missing shards: 3/3\n"), "{}", merged.text);
+}
+
+/// What is no results file is named with its line; a newer file that cannot be understood says that it is newer.
+#[test]
+fn bad_files_are_named() {
+    let bad = |name: &str, content: &str, message: &str| {
+        let bad = file(name, content);
+        let error = diff(&bad.0, &bad.0, false).unwrap_err();
+        assert!(
+            error.starts_with(&bad.0.display().to_string()) && error.contains(message),
+            "{error}"
+        );
+    };
+    bad("empty", "", "the file is empty");
+    bad("junk", "TAP version 13\n", ":1: no result");
+    bad("headless", &text(&[case("a.b", "pass")]), ":1: a results file begins with");
+    bad("middle", &format!("{}\njunk\n{}\n", run(1, "x"), summary(0, 0)), ":2: no result");
+    bad(
+        "twice",
+        &text(&[run(1, "x"), case("a.b", "pass"), case("a.b", "pass")]),
+        ":3: a second result",
+    );
+    bad("two-runs", &text(&[run(1, "x"), run(1, "x")]), ":2: a second run");
+    let newer = newer();
+    let error = for_each_record(&newer.0, |_| Ok(())).unwrap_err();
+    let version =
+        format!("the file has version 99 of the format, this program knows {SCHEMA_VERSION}");
+    assert!(error.contains(":4: ") && error.contains(&version), "{error}");
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The file.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::value::Datetime;
+
+use super::date::today;
+use super::glob::matches;
+use crate::case;
+use crate::dialect::Dialect;
+use crate::platform::Platform;
+use crate::results::WaiverNote;
+
+/// A known failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiver {
+    /// Pattern, reason, link and last day.
+    pub note: WaiverNote,
+    /// The platform's name, or `*`.
+    pub platform: String,
+    /// A pattern of `uname -r`.
+    pub kernel: String,
+    /// The dialect's name, or `*`.
+    pub dialect: String,
+    /// The only clause that may be broken, if it says one.
+    pub clause: Option<String>,
+    /// Whether the suite has a case that it can match.
+    pub(super) known: bool,
+}
+
+/// The waivers of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waivers {
+    /// In the order of the file.
+    pub list: Vec<Waiver>,
+    /// Whether something wrong with a waiver fails the run.
+    pub strict: bool,
+    /// The day of the run, `YYYY-MM-DD`.
+    pub today: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    waiver: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: String,
+    reason: String,
+    link: String,
+    platform: String,
+    kernel: String,
+    dialect: String,
+    expires: Datetime,
+    clause: Option<String>,
+}
+
+impl Waivers {
+    /// Reads a file. The error is a sentence for people that names the file.
+    pub fn read(path: &Path, strict: bool) -> Result<Waivers, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("--waivers {}: {error}", path.display()))?;
+        let list =
+            parse(&text).map_err(|error| format!("--waivers {}: {error}", path.display()))?;
+        Ok(Waivers { list, strict, today: today() })
+    }
+
+    /// Says which ids the suite has, so that a waiver that can match none is found out.
+    pub fn check_ids<'a>(&mut self, ids: impl Iterator<Item = &'a str> + Clone) {
+        for waiver in &mut self.list {
+            waiver.known = ids.clone().any(|id| matches(&waiver.note.id, id));
+        }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Vec<Waiver>, String> {
+    let file: File =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+    file.waiver.into_iter().enumerate().map(|(n, entry)| check(entry, n + 1)).collect()
+}
+
+fn check(entry: Entry, number: usize) -> Result<Waiver, String> {
+    let wrong = |what: String| Err(format!("waiver {number} (`{}`): {what}", entry.id));
+    let in_id = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-*".contains(&b);
+    if entry.id.is_empty() || !entry.id.bytes().all(in_id) {
+        return wrong("`id` is the id of a case, in which `*` stands for any text".into());
+    }
+    if entry.reason.trim().is_empty() {
+        return wrong("`reason` is empty".into());
+    }
+    if !["https://", "http://"].iter().any(|scheme| entry.link.starts_with(scheme)) {
+        return wrong(
+            "`link` is not an http address, of the mail or the bug that deals with it".into(),
+        );
+    }
+    if entry.platform != "*" && Platform::from_name(&entry.platform).is_none() {
+        return wrong(format!("`{}` is not a platform, nor `*`", entry.platform));
+    }
+    if entry.dialect != "*" && Dialect::from_name(&entry.dialect).is_none() {
+        return wrong(format!("`{}` is not a dialect, nor `*`", entry.dialect));
+    }
+    if entry.kernel.is_empty() {
+        return wrong("`kernel` is a kernel release, in which `*` stands for any text".into());
+    }
+    if let Some(clause) = entry.clause.as_deref().filter(|clause| case::clause(clause).is_none()) {
+        return wrong(format!("`{clause}` is not a clause"));
+    }
+    let expires = match (entry.expires.date, entry.expires.time) {
+        (Some(date), None) => date.to_string(),
+        _ => return wrong("`expires` is a day, such as 2027-01-31".into()),
+    };
+    Ok(Waiver {
+        note: WaiverNote { id: entry.id, reason: entry.reason, link: entry.link, expires },
+        platform: entry.platform,
+        kernel: entry.kernel,
+        dialect: entry.dialect,
+        clause: entry.clause,
+        known: true,
+    })
+}
