@@ -206,6 +206,19 @@ pub struct CaseRecord {
     pub waiver: Option<WaiverNote>,
 }
 
+impl CaseRecord {
+    /// The name of the platform, which the id begins with.
+    pub fn platform(&self) -> &str {
+        let id = unmarked(&self.id);
+        id.split_once('.').map_or(id, |(platform, _)| platform)
+    }
+}
+
+/// An id without the mark of the built-in model.
+pub fn unmarked(id: &str) -> &str {
+    id.strip_prefix("model.").unwrap_or(id)
+}
+
 /// Why a failure does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

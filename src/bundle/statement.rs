@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::case;
 use crate::contract::{State, contract};
-use crate::report::{ascii, counts, headline};
+use crate::report::{ascii, counts, headline, slugs};
 use crate::results::{CaseRecord, Record, RunRecord, Summary, Verdict};
 
 /// What a results file says, taken apart.
@@ -80,9 +80,7 @@ fn not_tested(run: &RunRecord, results: &Results) -> String {
     }
     let mut skips: BTreeMap<String, usize> = BTreeMap::new();
     for case in results.cases.iter().filter(|case| case.verdict == Verdict::Skip) {
-        let mut slugs: Vec<&str> = case.needs.iter().map(|need| need.slug.as_str()).collect();
-        slugs.dedup();
-        *skips.entry(slugs.join(",")).or_default() += 1;
+        *skips.entry(slugs(case)).or_default() += 1;
     }
     for (slugs, count) in skips {
         line(format!("{count} cases skipped: {slugs}"));

@@ -30,8 +30,18 @@ pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     Ok(Action::SlotMap(SlotMap { slot, pages, at }))
 }
 
-fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
-    let mut raw = RawSlot { slot, offset: 0, size: PAGE_SIZE, at: 0 };
+/// A word `key=value`, taken apart.
+struct Pair<'a> {
+    word: Word<'a>,
+    key: &'a str,
+    value: Word<'a>,
+}
+
+/// Hands the words `key=value` up to a result, of which there must be one at least, to `take`.
+fn pairs<'a>(
+    line: &mut Line<'a>,
+    mut take: impl FnMut(&Line<'a>, Pair<'a>) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
     let mut any = false;
     while let Some(word) = line.peek().filter(|w| w.text != "->") {
         line.word("")?;
@@ -40,16 +50,22 @@ fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
             return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
         };
         let value = Word { text: value, at: word.at + key.len() + 1 };
+        take(line, Pair { word, key, value })?;
+    }
+    if any { Ok(()) } else { Err(line.expected("key=value")) }
+}
+
+fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
+    let mut raw = RawSlot { slot, offset: 0, size: PAGE_SIZE, at: 0 };
+    pairs(line, |line, Pair { word, key, value }| {
         match key {
             "offset" => raw.offset = number(line, value)?,
             "size" => raw.size = number(line, value)?,
             "at" => raw.at = test_page(line, value)?,
             _ => return Err(line.at(word, format!("expected offset, size or at, found `{key}`"))),
         }
-    }
-    if !any {
-        return Err(line.expected("key=value"));
-    }
+        Ok(())
+    })?;
     Ok(Action::SlotRaw(raw))
 }
 
@@ -64,36 +80,30 @@ fn test_page(line: &Line, word: Word) -> Result<u64, ParseError> {
 
 pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
     let mut raw = RawConvert::default();
-    let mut any = false;
-    while let Some(word) = line.peek().filter(|w| w.text != "->") {
-        line.word("")?;
-        any = true;
-        let Some((key, value)) = word.text.split_once('=') else {
-            return Err(line.at(word, format!("expected key=value, found `{}`", word.text)));
-        };
-        let value_word = Word { text: value, at: word.at + key.len() + 1 };
-        let named = |names: &str| line.at(value_word, format!("expected {names}, found `{value}`"));
+    pairs(line, |line, Pair { word, key, value }| {
+        let named =
+            |names: &str| line.at(value, format!("expected {names}, found `{}`", value.text));
         match key {
-            "offset" => raw.offset = number(line, value_word)?,
-            "size" => raw.size = number(line, value_word)?,
+            "offset" => raw.offset = number(line, value)?,
+            "size" => raw.size = number(line, value)?,
             "attributes" => {
-                raw.attributes = match value {
+                raw.attributes = match value.text {
                     "private" => ATTRIBUTE_PRIVATE,
                     "shared" => 0,
-                    _ => number(line, value_word)?,
+                    _ => number(line, value)?,
                 }
             }
             "flags" => {
-                raw.flags = match value {
+                raw.flags = match value.text {
                     "zero" => MODE_ZERO,
                     "preserve" => MODE_PRESERVE,
                     "zero+preserve" => MODE_ZERO | MODE_PRESERVE,
-                    _ => number(line, value_word)?,
+                    _ => number(line, value)?,
                 }
             }
-            "error_offset" => raw.error_offset = number(line, value_word)?,
+            "error_offset" => raw.error_offset = number(line, value)?,
             "pointer" => {
-                raw.pointer = match value {
+                raw.pointer = match value.text {
                     "good" => Pointer::Good,
                     "bad" => Pointer::Bad,
                     "read-only" => Pointer::ReadOnly,
@@ -101,7 +111,7 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
                 }
             }
             "fd" => {
-                raw.descriptor = match value {
+                raw.descriptor = match value.text {
                     "guest_memfd" => Descriptor::GuestMemfd,
                     "vm" => Descriptor::Vm,
                     _ => return Err(named("`guest_memfd` or `vm`")),
@@ -110,7 +120,7 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
             _ => {
                 let index = key.strip_prefix("reserved").and_then(|n| n.parse::<usize>().ok());
                 match index.and_then(|i| raw.reserved.get_mut(i)) {
-                    Some(reserved) => *reserved = number(line, value_word)?,
+                    Some(reserved) => *reserved = number(line, value)?,
                     None => {
                         let known = "offset, size, attributes, flags, error_offset, reserved0 to reserved10, \
                                      pointer or fd";
@@ -119,9 +129,7 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
                 }
             }
         }
-    }
-    if !any {
-        return Err(line.expected("key=value"));
-    }
+        Ok(())
+    })?;
     Ok(raw)
 }

@@ -55,7 +55,7 @@ pub fn contract(cases: &[Case], results: Option<&[CaseRecord]>) -> Vec<Promise> 
             let broken = matches!(record.verdict, Verdict::Fail | Verdict::Waived)
                 && record.failure.as_ref().is_some_and(|f| f.clause.as_ref() == Some(&clause.id));
             if broken || record.clauses.contains(&clause.id) {
-                let state: &mut State = states.entry(platform(&record.id).into()).or_default();
+                let state: &mut State = states.entry(record.platform().into()).or_default();
                 state.count(record, broken);
             }
         }
@@ -76,12 +76,6 @@ impl State {
             Verdict::Skip => self.skipped.extend(record.needs.iter().map(|n| n.slug.clone())),
         }
     }
-}
-
-/// The platform that an id begins with.
-fn platform(id: &str) -> &str {
-    let id = id.strip_prefix("model.").unwrap_or(id);
-    id.split('.').next().unwrap_or(id)
 }
 
 /// The case records of a results file. A last line that was cut short, because the runner was killed, is passed over; the

@@ -54,9 +54,8 @@ impl Session<'_> {
             holes.into_iter().partition(|p| p.is_multiple_of(2));
         // The first look at a hole allocates it: once from the host's side, once from the guest's.
         let all = [&memory[..], &odd, &even].concat();
-        let mapped =
-            |p: &u64| !matches!(self.oracle.sight(View::Guest, *p), Sight::Mmio | Sight::Absent);
-        let mapped: Vec<u64> = all.iter().copied().filter(mapped).collect();
+        let is_mapped = |page: &u64| self.oracle.sight(View::Guest, *page) != Sight::Mmio;
+        let mapped: Vec<u64> = all.iter().copied().filter(is_mapped).collect();
         let writes = self.thorough;
         self.look(View::Host, &memory, &after, writes)?;
         self.look(View::Host, &even, &after, writes)?;

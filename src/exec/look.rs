@@ -136,7 +136,7 @@ impl Session<'_> {
         };
         let groups =
             self.groups(pages.iter().copied(), |p| match self.oracle.sight(View::Guest, p) {
-                Sight::Content(content) => (p, checkable(&content)).1.ok_or(p),
+                Sight::Content(content) => checkable(&content).ok_or(p),
                 Sight::Fault | Sight::Mmio | Sight::Absent => Err(p),
             });
         let mut known: Vec<(Range<u64>, CheckRange)> = Vec::new();

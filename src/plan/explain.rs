@@ -5,6 +5,7 @@ use super::{nearest, platforms_of};
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
 use crate::explore::layouts::{Tier, rows};
+use crate::results::unmarked;
 use crate::scenario::{SCENARIOS, Scenario};
 
 /// Where the description of a scenario is wrapped.
@@ -17,7 +18,7 @@ pub fn explain(id: &str) -> Result<String, String> {
     let ids = |case: &Case| -> Vec<String> {
         platforms_of(case).into_iter().map(|platform| format!("{platform}.{}", case.name)).collect()
     };
-    let wanted = id.strip_prefix("model.").unwrap_or(id);
+    let wanted = unmarked(id);
     let is_wanted = |c: &&Case| c.name == wanted || ids(c).iter().any(|i| i == wanted);
     // Rows are made when they are asked for: they are many. What revisions without content modes make of one differs.
     let row = || rows(Tier::Full, Dialect::RfcV4).into_iter().find(|row| is_wanted(&row));

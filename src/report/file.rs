@@ -14,12 +14,6 @@ pub(super) fn create(option: &str, path: &Path) -> Result<File, String> {
     })
 }
 
-/// The platform that an id begins with.
-pub(super) fn platform(id: &str) -> &str {
-    let id = id.strip_prefix("model.").unwrap_or(id);
-    id.split('.').next().unwrap_or(id)
-}
-
 /// `text` for XML and HTML, without characters that these cannot hold.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -11,7 +11,7 @@ use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 use crate::run::Event;
 use crate::waivers::civil;
 
-use super::file::{create, escape, platform};
+use super::file::{create, escape};
 use super::summary::{model_warning, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
@@ -95,7 +95,7 @@ impl Junit {
     }
 
     fn finished(&mut self, record: &CaseRecord) {
-        let suite = self.suite(platform(&record.id));
+        let suite = self.suite(record.platform());
         suite.tests += 1;
         suite.micros += record.duration_us;
         // The class is platform and topic, the name the rest: readers join them with a dot.

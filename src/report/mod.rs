@@ -24,5 +24,5 @@ pub use kcidb::{Kcidb, Submission};
 pub use replay::replay;
 pub use reports::{Report, Reports};
 pub use summary::counts;
-pub(crate) use summary::headline;
+pub(crate) use summary::{headline, slugs};
 pub use tap::Tap;

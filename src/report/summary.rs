@@ -51,7 +51,7 @@ pub(super) fn model_warning() -> &'static str {
 }
 
 /// The slugs of a skip's needs, each once.
-pub(super) fn slugs(record: &CaseRecord) -> String {
+pub(crate) fn slugs(record: &CaseRecord) -> String {
     let mut slugs: Vec<&str> = Vec::new();
     for need in &record.needs {
         if !slugs.contains(&need.slug.as_str()) {

@@ -97,9 +97,8 @@ impl<'a> Waiving<'a> {
 }
 
 fn covers(waiver: &Waiver, record: &CaseRecord) -> bool {
-    let id = record.id.strip_prefix("model.").unwrap_or(&record.id);
-    let platform = id.split('.').next().unwrap_or(id);
-    (waiver.platform == "*" || waiver.platform == platform) && matches(&waiver.note.id, &record.id)
+    (waiver.platform == "*" || waiver.platform == record.platform())
+        && matches(&waiver.note.id, &record.id)
 }
 
 /// Whether a record is a failure that a waiver can be about: one of the kernel. That the suite could not decide is never

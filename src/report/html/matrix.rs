@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::case::{clause, clauses};
-use crate::report::file::{escape, platform};
+use crate::report::file::escape;
 use crate::results::{CaseRecord, RunRecord, Verdict};
 
 /// What has come so far of one clause on one platform.
@@ -32,7 +32,7 @@ impl Matrix {
     }
 
     pub fn count(&mut self, record: &CaseRecord) {
-        let name = platform(&record.id);
+        let name = record.platform();
         if !self.platforms.iter().any(|platform| platform == name) {
             self.platforms.push(name.to_string());
         }
