@@ -127,8 +127,13 @@ fn promise(clause: &str) -> Promise {
 /// The bug is found: a case fails, in the words of the clause that the bug breaks. The cases of that clause are tried
 /// first, because that is quicker than trying all of the quick tier, of which they are a part.
 fn caught(fault: Fault) -> Result<(), Failed> {
+    let runs_here = |id: &&String| {
+        let platform = id.split('.').next();
+        platforms(fault).split(',').any(|name| Some(name) == platform)
+    };
+    let promise = promise(fault.clause());
     let ids: Vec<String> =
-        promise(fault.clause()).cases.iter().map(|id| format!("model.{id}")).collect();
+        promise.cases.iter().filter(runs_here).map(|id| format!("model.{id}")).collect();
     let mut exact = vec!["--exact"];
     exact.extend(ids.iter().map(String::as_str));
     let mut seen = BTreeSet::new();
