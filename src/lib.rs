@@ -17,9 +17,6 @@
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
 
-#[path = "../guest-payloads/common/mod.rs"]
-pub mod payload;
-
 pub mod bundle;
 pub mod case;
 pub mod cli;
@@ -32,6 +29,7 @@ pub mod explore;
 pub mod init;
 pub mod machine;
 pub mod oracle;
+pub mod payload;
 pub mod plan;
 pub mod platform;
 pub mod report;
