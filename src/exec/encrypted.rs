@@ -19,6 +19,9 @@ const BLOCK: usize = 64;
 /// The byte of a page that is accessed through the wrong alias; arbitrary, the middle of it.
 const WRONG_ALIAS_OFFSET: u64 = 0x808;
 
+/// Vectors of the exceptions that a guest gets at a page that is not its own: #VE, #VC.
+const NOT_THE_GUESTS: [u64; 2] = [20, 29];
+
 /// TDG.MEM.PAGE.ACCEPT: the page has been accepted (class and code of TDX_PAGE_ALREADY_ACCEPTED).
 const TDX_ALREADY_ACCEPTED: u64 = 0x0b0a;
 /// PVALIDATE with the carry flag set: the page was in the wanted state already, as the payload reports it.
@@ -300,34 +303,6 @@ impl Session<'_> {
             .but(expected.to_string(), found))
     }
 
-    /// Nothing that the guest wrote to a page while it was private may be seen there by the host.
-    pub fn must_be_confidential(
-        &self,
-        view: View,
-        page: u64,
-        bytes: &PageBytes,
-    ) -> Result<(), Stop> {
-        if !view.is_mapping() {
-            return Ok(());
-        }
-        let Some(secret) = self.oracle.secret(page) else {
-            return Ok(());
-        };
-        let is_secret = |block: &&[u8]| secret.chunks_exact(BLOCK).any(|s| s == *block);
-        let Some(at) = bytes.chunks_exact(BLOCK).position(|block| is_secret(&block)) else {
-            return Ok(());
-        };
-        let summary = format!("{view} sees in page {page} what the guest wrote there in private");
-        Err(Stop::broken("coco.confidential", summary)
-            .at(view.name(), page, Some((at * BLOCK) as u64))
-            .but("anything else", "the guest's plaintext"))
-    }
-}
-
-/// Vectors of the exceptions that a guest gets at a page that is not its own: #VE, #VC.
-const NOT_THE_GUESTS: [u64; 2] = [20, 29];
-
-impl Session<'_> {
     /// A command to the guest about `pages` did not end well, or not at all.
     pub fn guest_failed(
         &self,
@@ -351,6 +326,29 @@ impl Session<'_> {
         };
         let summary = format!("guest cannot {doing} page {page}, which it has accepted: {stop}");
         Stop::broken(clause, summary).at("guest", page, None)
+    }
+
+    /// Nothing that the guest wrote to a page while it was private may be seen there by the host.
+    pub fn must_be_confidential(
+        &self,
+        view: View,
+        page: u64,
+        bytes: &PageBytes,
+    ) -> Result<(), Stop> {
+        if !view.is_mapping() {
+            return Ok(());
+        }
+        let Some(secret) = self.oracle.secret(page) else {
+            return Ok(());
+        };
+        let is_secret = |block: &&[u8]| secret.chunks_exact(BLOCK).any(|s| s == *block);
+        let Some(at) = bytes.chunks_exact(BLOCK).position(|block| is_secret(&block)) else {
+            return Ok(());
+        };
+        let summary = format!("{view} sees in page {page} what the guest wrote there in private");
+        Err(Stop::broken("coco.confidential", summary)
+            .at(view.name(), page, Some((at * BLOCK) as u64))
+            .but("anything else", "the guest's plaintext"))
     }
 }
 

@@ -78,10 +78,15 @@ macro_rules! faults {
                 match self { $(Fault::$bug => $bug_in,)* $(Fault::$enc => $enc_in,)* $(Fault::$lib => $lib_in,)* }
             }
 
-            /// The types of VM that cases look for it on. Most bugs that are not about encrypted guests show there as well,
-            /// or keep one from being launched, which says nothing about the clause that they break.
+            /// The types of VM on which cases must find a bug, or bear a liberty. Most bugs that are not about encrypted
+            /// guests show there as well, or keep one from being launched, which says nothing about their clause.
             pub fn vm_types(self) -> &'static [u32] {
-                match self { $(Fault::$bug => PLAIN,)* $(Fault::$enc => $enc_on,)* $(Fault::$lib => EVERY,)* }
+                match self {
+                    $(Fault::$bug => PLAIN,)*
+                    $(Fault::$enc => $enc_on,)*
+                    $(Fault::$lib if $lib_clause.starts_with("coco.") => COCO,)*
+                    $(Fault::$lib => EVERY,)*
+                }
             }
         }
     };
