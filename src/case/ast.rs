@@ -42,6 +42,13 @@ pub struct Case {
     pub steps: Vec<Step>,
 }
 
+impl Case {
+    /// Whether the launch of the guest is not finished at the start.
+    pub fn begins_in_launch(&self) -> bool {
+        self.steps.iter().any(|step| step.action == Action::Finalize)
+    }
+}
+
 /// Shared or private: the kernel's record for a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Attribute {
@@ -286,13 +293,25 @@ pub enum Action {
     Accept(Pages),
     /// An SNP guest gives private pages up. Otherwise it does so before they are converted to shared.
     Rescind(Pages),
-    /// An encrypted guest asks for a conversion, without a mode: page state change, MapGPA. The host makes it.
+    /// An encrypted guest asks for a conversion, without a mode: page state change, MapGPA. The host makes it, unless it is
+    /// to answer with an error.
     GuestConvert {
         /// Which pages.
         pages: Pages,
         /// To what.
         to: Attribute,
+        /// An SNP guest asks page by page, with the GHCB's MSR protocol.
+        by_msr: bool,
     },
+    /// Make private pages part of an encrypted guest's launch: LAUNCH_UPDATE, INIT_MEM_REGION.
+    Launch {
+        /// Which pages.
+        pages: Pages,
+        /// The pattern that they get; `None`: what they hold.
+        from: Option<u8>,
+    },
+    /// Finish the launch of an encrypted guest, which can run from then on. Without this statement it runs from the start.
+    Finalize,
     /// An encrypted guest reads this page through the alias that its attribute rules out, from which it cannot go on.
     WrongAlias(u64),
     /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.

@@ -321,7 +321,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "host2" => access(line, View::Host2, case)?,
         "guest" if line.take("convert") => {
             let pages = pages(line, case)?;
-            Action::GuestConvert { pages, to: attribute(line)? }
+            Action::GuestConvert { pages, to: attribute(line)?, by_msr: line.take("by-msr") }
         }
         "guest" if line.take("wrong-alias") => Action::WrongAlias(one_page(line, case)?),
         "guest" => access(line, View::Guest, case)?,
@@ -341,6 +341,11 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "raw" => Action::Raw(raw(line)?),
         "accept" => Action::Accept(pages(line, case)?),
         "rescind" => Action::Rescind(pages(line, case)?),
+        "launch" => {
+            let pages = pages(line, case)?;
+            Action::Launch { pages, from: launch_source(line)? }
+        }
+        "finalize" => Action::Finalize,
         "punch" => Action::Punch(pages(line, case)?),
         "allocate" => Action::Allocate(pages(line, case)?),
         "pin" => Action::Pin(pages(line, case)?),
@@ -358,8 +363,8 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, host2, guest, child, touch, convert, accept, rescind, raw, punch, allocate, pin, unpin, \
-                         slot, remap, bystander, capability";
+            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, raw, punch, \
+                         allocate, pin, unpin, slot, remap, bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));
         }
@@ -403,6 +408,17 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
             let message = format!("expected `write`, `read` or `expect`, found `{}`", verb.text);
             Err(line.at(verb, message))
         }
+    }
+}
+
+/// What a launch gives pages: a pattern, or what they hold.
+fn launch_source(line: &mut Line) -> Result<Option<u8>, ParseError> {
+    let word = line.word("`in-place` or a pattern: a letter from A to X")?;
+    match word.text {
+        "in-place" => Ok(None),
+        _ => letter(word).map(Some).ok_or_else(|| {
+            line.at(word, format!("expected `in-place` or A to X, found `{}`", word.text))
+        }),
     }
 }
 

@@ -110,9 +110,15 @@ impl Display for Action {
             Action::Raw(raw) => write!(f, "raw     {raw}"),
             Action::Accept(pages) => write!(f, "accept  {}", range(pages)),
             Action::Rescind(pages) => write!(f, "rescind {}", range(pages)),
-            Action::GuestConvert { pages, to } => {
-                write!(f, "guest   convert {} {to}", range(pages))
+            Action::GuestConvert { pages, to, by_msr } => {
+                let by_msr = if *by_msr { " by-msr" } else { "" };
+                write!(f, "guest   convert {} {to}{by_msr}", range(pages))
             }
+            Action::Launch { pages, from: Some(letter) } => {
+                write!(f, "launch  {} {}", range(pages), *letter as char)
+            }
+            Action::Launch { pages, from: None } => write!(f, "launch  {} in-place", range(pages)),
+            Action::Finalize => f.write_str("finalize"),
             Action::WrongAlias(page) => write!(f, "guest   wrong-alias {page}..{}", page + 1),
             Action::Punch(pages) => write!(f, "punch   {}", range(pages)),
             Action::Allocate(pages) => write!(f, "allocate {}", range(pages)),

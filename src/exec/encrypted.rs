@@ -2,9 +2,11 @@
 //! What encrypted guests do besides accessing memory: accept pages, give them up, ask for conversions.
 
 use super::look::guest_stop;
-use super::session::{After, Session};
+use super::session::{After, Session, launch_failed};
+use super::steps::pattern_bytes;
 use super::stop::Stop;
-use crate::case::{Attribute, Pages, RawConvert, View};
+use crate::case::{Attribute, Pages, RawConvert, Returns, View};
+use crate::errno::Errno;
 use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{Command, GuestStop, Platform, Refusal};
@@ -13,6 +15,12 @@ use crate::uapi::{KVM_MEMORY_EXIT_FLAG_PRIVATE, PAGE_SIZE};
 
 /// Bytes of the blocks in which plaintext is looked for: what the memory controller encrypts at once is smaller.
 const BLOCK: usize = 64;
+
+/// The byte of a page that is accessed through the wrong alias; arbitrary, the middle of it.
+const WRONG_ALIAS_OFFSET: u64 = 0x808;
+
+/// Vectors of the exceptions that a guest gets at a page that is not its own: #VE, #VC.
+const NOT_THE_GUESTS: [u64; 2] = [20, 29];
 
 /// TDG.MEM.PAGE.ACCEPT: the page has been accepted (class and code of TDX_PAGE_ALREADY_ACCEPTED).
 const TDX_ALREADY_ACCEPTED: u64 = 0x0b0a;
@@ -106,8 +114,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The guest asks for a conversion, and the host makes it.
-    pub fn guest_convert(&mut self, pages: &Pages, to: Attribute) -> Result<After, Stop> {
+    /// The guest asks for a conversion, and the host makes it, or answers its first request with the error that it is to
+    /// return. A TD that is told EAGAIN asks again.
+    pub fn guest_convert(
+        &mut self,
+        pages: &Pages,
+        to: Attribute,
+        by_msr: bool,
+        expect: Option<&Returns>,
+    ) -> Result<After, Stop> {
+        let mut error = match expect.map_or(&[None][..], |returns| &returns.any_of) {
+            [None] => None,
+            [Some(errno @ (Errno::EINVAL | Errno::EAGAIN))] => Some(*errno),
+            _ => {
+                return Err(suite("a guest can be told OK, EINVAL or EAGAIN, one of them".into()));
+            }
+        };
         if to == Attribute::Shared {
             self.rescind(pages.clone())?;
         }
@@ -116,60 +138,137 @@ impl Session<'_> {
         };
         let private = to == Attribute::Private;
         let (gpa, length) = (address & !PRIVATE_WINDOW, (pages.end - pages.start) * PAGE_SIZE);
-        let command = Command::PageState { gpa, length, private, by_msr: false };
-        let wrong = |page: u64, what: String| {
-            Stop::broken("coco.guest-converts", what).at("guest", page, None)
-        };
+        let command = Command::PageState { gpa, length, private, by_msr };
+        let mut refused = None;
         let mut next = pages.start;
         let mut answer = self.guest.command(command, self.deadline());
         loop {
             match answer {
-                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted }) => {
+                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted })
+                    if refused.is_none() =>
+                {
                     let expected = gpa + (next - pages.start) * PAGE_SIZE;
-                    if at != expected || wanted != private || count == 0 || count > pages.end - next
-                    {
+                    let left = pages.end - next;
+                    if at != expected || wanted != private || !(1..=left).contains(&count) {
                         let asked = if wanted { "private" } else { "shared" };
-                        return Err(wrong(
-                            next,
-                            format!(
-                                "KVM_EXIT_HYPERCALL asks for {count} pages from {at:#x} to {asked}"
-                            ),
-                        )
-                        .but(
-                            format!(
-                                "at most {} pages from {expected:#x} to {to}",
-                                pages.end - next
-                            ),
-                            format!("{count} pages from {at:#x} to {asked}"),
-                        ));
+                        let found = format!("{count} pages from {at:#x} to {asked}");
+                        let what = format!("KVM_EXIT_HYPERCALL asks for {found}");
+                        let wanted = format!("at most {left} pages from {expected:#x} to {to}");
+                        return Err(wrong_request(next, what).but(wanted, found));
                     }
-                    let call = RawConvert {
-                        offset: next * PAGE_SIZE,
-                        size: count * PAGE_SIZE,
-                        attributes: to.bits(),
-                        ..RawConvert::default()
+                    let result = match error.take() {
+                        Some(errno) => {
+                            let again =
+                                self.setup.platform == Platform::Tdx && errno == Errno::EAGAIN;
+                            refused = (!again).then_some(errno);
+                            errno.0 as u64
+                        }
+                        None => {
+                            let call = RawConvert {
+                                offset: next * PAGE_SIZE,
+                                size: count * PAGE_SIZE,
+                                attributes: to.bits(),
+                                ..RawConvert::default()
+                            };
+                            self.convert(&call, None)?;
+                            next += count;
+                            0
+                        }
                     };
-                    self.convert(&call, None)?;
-                    next += count;
-                    self.guest.set_hypercall_result(0);
+                    self.guest.set_hypercall_result(result);
                     answer = self.guest.resume(self.deadline());
                 }
                 Err(stop) => return Err(guest_stop(stop, "convert", next)),
                 Ok(done) => {
-                    if let Some(refusal) = done.refusal {
-                        let status = refusal.status;
-                        let page = pages.start + refusal.offset / PAGE_SIZE;
-                        let what = format!("the guest was told {status:#x} for page {page}");
-                        return Err(wrong(page, what));
-                    }
-                    if next != pages.end {
-                        let what = format!("the guest's request ended at page {next}");
-                        return Err(wrong(next, what));
-                    }
-                    return Ok(After::Converted(pages.clone()));
+                    return match (done.refusal, refused) {
+                        (Some(_), Some(_)) => Ok(After::Refused("coco.guest-converts")),
+                        (None, Some(errno)) => {
+                            let what = format!("the guest was told success instead of {errno}");
+                            Err(wrong_request(next, what))
+                        }
+                        (Some(refusal), None) => {
+                            let status = refusal.status;
+                            let page = pages.start + refusal.offset / PAGE_SIZE;
+                            let what = format!("the guest was told {status:#x} for page {page}");
+                            Err(wrong_request(page, what))
+                        }
+                        (None, None) if next != pages.end => {
+                            let what = format!("the guest's request ended at page {next}");
+                            Err(wrong_request(next, what))
+                        }
+                        (None, None) => Ok(After::Converted(pages.clone())),
+                    };
                 }
             }
         }
+    }
+
+    /// Makes pages part of the launch.
+    pub fn launch(
+        &mut self,
+        pages: &Pages,
+        from: Option<u8>,
+        expect: Option<&Returns>,
+    ) -> Result<(), Stop> {
+        let address = self.guest_address(pages.start);
+        let (Some(address), true) = (address, self.setup.platform.is_encrypted()) else {
+            return Err(suite("the case launches pages that cannot be launched".into()));
+        };
+        let gpa = address & !PRIVATE_WINDOW;
+        let gpas = gpa..gpa + (pages.end - pages.start) * PAGE_SIZE;
+        let tag = from.map(|letter| self.tag(letter));
+        let contents: Option<Vec<u8>> =
+            tag.map(|tag| pages.clone().flat_map(|page| pattern_bytes(tag, page)).collect());
+        let judged = pages.clone().try_for_each(|page| self.oracle.judge_launch(page));
+        let allowed = match expect {
+            Some(returns) => &returns.any_of[..],
+            None => &[None],
+        };
+        if allowed.contains(&None) != judged.is_ok() {
+            let says = if judged.is_ok() { "success" } else { "a refusal" };
+            return Err(suite(format!("of this launch call the clauses expect {says}")));
+        }
+        let deadline = self.deadline();
+        let result = self.guest.launch_pages(gpas, contents.as_deref(), deadline);
+        let errno = match &result {
+            Ok(()) => None,
+            Err(error) => match error.errno() {
+                Some(errno) => Some(errno),
+                None => return Err(launch_failed(error)),
+            },
+        };
+        self.edges.extend(pages.clone());
+        if !allowed.contains(&errno) {
+            let clause = match (judged, from) {
+                (Err(clause), _) => clause,
+                (Ok(()), Some(_)) => "coco.launch-exact",
+                (Ok(()), None) => "coco.launch-preserve",
+            };
+            let found = match result {
+                Ok(()) => "success".to_string(),
+                Err(error) => format!("failed to {error}"),
+            };
+            let name = |errno: &Option<Errno>| errno.map_or("success".into(), |e| e.to_string());
+            let expected: Vec<String> = allowed.iter().map(name).collect();
+            let (start, end) = (pages.start, pages.end);
+            let summary = format!("a launch call for pages {start}..{end} ended so: {found}");
+            return Err(Stop::broken(clause, summary).but(expected.join(" or "), found));
+        }
+        for page in pages.clone() {
+            match errno {
+                None => self.oracle.launch(page, tag),
+                Some(_) => self.oracle.launch_refused(page),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the launch, and starts the guest.
+    pub fn finalize(&mut self) -> Result<(), Stop> {
+        let deadline = self.deadline();
+        self.guest.finish(deadline).map_err(|error| launch_failed(&error))?;
+        self.oracle.finalize();
+        Ok(())
     }
 
     /// The guest reads a page through the other alias: KVM says which page, and what it would have to be. The guest could
@@ -185,7 +284,8 @@ impl Session<'_> {
         };
         let gpa = address & !PRIVATE_WINDOW;
         let expected = GuestStop::MemoryFault { flags, gpa, size: PAGE_SIZE };
-        let command = Command::Read { address: address ^ PRIVATE_WINDOW };
+        // Not the page's first word, whose address is also the page's.
+        let command = Command::Read { address: (address ^ PRIVATE_WINDOW) + WRONG_ALIAS_OFFSET };
         let found = match self.guest.command(command, self.deadline()) {
             Err(stop) if stop == expected => {
                 self.spoiled = true;
@@ -201,6 +301,31 @@ impl Session<'_> {
         Err(Stop::broken("coco.memory-fault", summary)
             .at("guest", page, None)
             .but(expected.to_string(), found))
+    }
+
+    /// A command to the guest about `pages` did not end well, or not at all.
+    pub fn guest_failed(
+        &self,
+        stop: GuestStop,
+        doing: &str,
+        pages: impl IntoIterator<Item = u64>,
+    ) -> Stop {
+        let taken = match &stop {
+            GuestStop::Dead => true,
+            GuestStop::Exception { vector, .. } => NOT_THE_GUESTS.contains(vector),
+            _ => false,
+        };
+        let mut pages = pages.into_iter().peekable();
+        let first = pages.peek().copied().unwrap_or(0);
+        let Some(page) = pages.find(|page| taken && self.oracle.is_accepted(*page)) else {
+            return guest_stop(stop, doing, first);
+        };
+        let clause = match self.oracle.content_clause(page) {
+            clause @ ("coco.mixed-range" | "coco.launch-exact" | "coco.launch-preserve") => clause,
+            _ => "coco.acceptance",
+        };
+        let summary = format!("guest cannot {doing} page {page}, which it has accepted: {stop}");
+        Stop::broken(clause, summary).at("guest", page, None)
     }
 
     /// Nothing that the guest wrote to a page while it was private may be seen there by the host.
@@ -232,6 +357,11 @@ fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
     let found = format!("{:#x}", refusal.status);
     let summary = format!("guest cannot {verb} page {page}: {found}");
     Stop::broken("coco.acceptance", summary).at("guest", page, None).but("success", found)
+}
+
+/// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.
+fn wrong_request(page: u64, what: String) -> Stop {
+    Stop::broken("coco.guest-converts", what).at("guest", page, None)
 }
 
 fn suite(why: String) -> Stop {

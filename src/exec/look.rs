@@ -170,13 +170,14 @@ impl Session<'_> {
         known: &[(Range<u64>, CheckRange)],
         after: &After,
     ) -> Result<(), Stop> {
-        let Some((first, _)) = known.first() else {
+        if known.is_empty() {
             return Ok(());
-        };
+        }
         let ranges: Vec<CheckRange> = known.iter().map(|(_, range)| *range).collect();
         let deadline = self.deadline();
         let answer = self.guest.check(&ranges, deadline);
-        let mismatch = answer.map_err(|stop| guest_stop(stop, "read", first.start))?;
+        let pages = known.iter().flat_map(|(group, _)| group.clone());
+        let mismatch = answer.map_err(|stop| self.guest_failed(stop, "read", pages))?;
         if let Some(mismatch) = mismatch {
             let Some((group, range)) = known.get(mismatch.range) else {
                 let why = format!("the guest found a difference in range {}", mismatch.range);
@@ -216,7 +217,8 @@ impl Session<'_> {
         page: u64,
     ) -> Result<Answer, Stop> {
         let deadline = self.deadline();
-        self.guest.command(command, deadline).map_err(|stop| guest_stop(stop, doing, page))
+        let answer = self.guest.command(command, deadline);
+        answer.map_err(|stop| self.guest_failed(stop, doing, [page]))
     }
 
     /// The guest's access to `page` must be an MMIO exit.

@@ -2,7 +2,7 @@
 //! One case from its text to its outcome.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::session::{Session, Setup, launch_failed};
 use super::stop::Stop;
@@ -129,7 +129,9 @@ impl Executor {
         case.file_reused &= !self.files_spoiled;
         let job = Job { case, platform, dialect, timeout };
 
-        let used = self.used.take().filter(|(of, ..)| *of == platform);
+        // A VM whose launch is finished is of no use to a case that begins in the launch.
+        let fits = |of: Platform| of == platform && !job.case.begins_in_launch();
+        let used = self.used.take().filter(|(of, ..)| fits(*of));
         let Some((_, vm, passed)) = used else {
             return self.run_in(&job, None, 0, progress, observations);
         };
@@ -165,9 +167,15 @@ impl Executor {
         let setup = self.setup(job.platform, job.dialect, job.timeout)?;
         let vm = match vm {
             Some(vm) => vm,
-            None => Guest::launch(setup.machine, job.platform, setup.guest_deadline)
-                .map(UsedVm::new)
-                .map_err(|e| launch_failed(&e))?,
+            None => {
+                let deadline = Instant::now() + setup.guest_deadline;
+                let mut guest = Guest::begin(setup.machine, job.platform, deadline)
+                    .map_err(|e| launch_failed(&e))?;
+                if !job.case.begins_in_launch() {
+                    guest.finish(deadline).map_err(|e| launch_failed(&e))?;
+                }
+                UsedVm::new(guest)
+            }
         };
         let mut session = Session::start(&setup, job.case, vm)?;
         let result = steps(&mut session, job.case, progress);

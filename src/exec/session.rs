@@ -144,7 +144,8 @@ impl<'a> Session<'a> {
             salt,
             thorough: !case.file_reused || salt.is_multiple_of(THOROUGH_ONE_IN),
             line: 0,
-            spoiled: false,
+            // Its memory may hold what only a launch puts there.
+            spoiled: case.begins_in_launch(),
         }
     }
 

@@ -49,11 +49,22 @@ impl Session<'_> {
                 };
                 self.refused_slot(&raw, expect)?
             }
+            Action::GuestConvert { pages, to, by_msr } => {
+                self.guest_convert(pages, *to, *by_msr, expect)?
+            }
+            Action::Launch { pages, from } => {
+                self.launch(pages, *from, expect)?;
+                return Ok(None);
+            }
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
                 return Err(Stop::error(
                     Blame::Suite,
-                    "only a conversion or a memslot can be expected to fail",
+                    "only a conversion, a memslot or a launch call can be expected to fail",
                 ));
+            }
+            Action::Finalize => {
+                self.finalize()?;
+                return Ok(None);
             }
             Action::Write { view, pages, letter } => {
                 self.write(*view, pages, *letter)?;
@@ -79,7 +90,6 @@ impl Session<'_> {
                 self.rescind_explicitly(pages)?;
                 return Ok(None);
             }
-            Action::GuestConvert { pages, to } => self.guest_convert(pages, *to)?,
             Action::WrongAlias(page) => {
                 self.wrong_alias(*page)?;
                 return Ok(None);

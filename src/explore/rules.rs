@@ -100,6 +100,8 @@ impl Rules {
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
             | Action::WrongAlias(_)
+            | Action::Launch { .. }
+            | Action::Finalize
             | Action::SlotRaw(_)
             | Action::Capability(_)
             | Action::Misbehave(_) => false,
@@ -159,6 +161,8 @@ impl Rules {
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
             | Action::WrongAlias(_)
+            | Action::Launch { .. }
+            | Action::Finalize
             | Action::SlotRaw(_)
             | Action::BystanderConvert { .. }
             | Action::Capability(_)

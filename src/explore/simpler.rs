@@ -19,6 +19,7 @@ macro_rules! range_of {
             | Action::Accept(pages)
             | Action::Rescind(pages)
             | Action::GuestConvert { pages, .. }
+            | Action::Launch { pages, .. }
             | Action::Punch(pages)
             | Action::Allocate(pages)
             | Action::Pin(pages)
@@ -76,6 +77,8 @@ fn weight(action: &Action) -> u64 {
         | Action::Rescind(_)
         | Action::GuestConvert { .. }
         | Action::WrongAlias(_)
+        | Action::Launch { .. }
+        | Action::Finalize
         | Action::Punch(_)
         | Action::Allocate(_)
         | Action::Pin(_)

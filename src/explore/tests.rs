@@ -31,7 +31,7 @@ fn steps_are_appended() {
 
 proptest! {
     /// Whatever the seed, a history has the steps that were asked for, each makes sense where it stands, and its text
-    /// parses back to it.
+    /// parses back to it. None are made for encrypted guests.
     #[test]
     fn histories_are_valid(
         seed: u64,

@@ -15,7 +15,7 @@ impl Oracle {
     /// Whether the guest has to accept `page` before it uses it.
     pub fn must_be_accepted(&self, page: u64) -> bool {
         self.platform.is_encrypted()
-            && !self.guest_lost
+            && !self.is_guest_lost()
             && self.attribute(page) == Attribute::Private
             && !self.accepted.contains(&page)
     }
@@ -54,9 +54,45 @@ impl Oracle {
         self.guest_lost = true;
     }
 
-    /// Whether that is so.
+    /// Whether the guest cannot be run, any more or as yet.
     pub fn is_guest_lost(&self) -> bool {
-        self.guest_lost
+        self.guest_lost || !self.launched
+    }
+
+    /// Whether a launch call must take `page`, or else the clause that says that it must not.
+    pub fn judge_launch(&self, page: u64) -> Result<(), &'static str> {
+        if self.launched || self.attribute(page) != Attribute::Private {
+            return Err("coco.launch-refused");
+        }
+        Ok(())
+    }
+
+    /// A launch call has taken `page` and given it the pattern with `tag`, or left it what it held.
+    pub fn launch(&mut self, page: u64, tag: Option<u64>) {
+        let held = self.pages.get(&page).map(|page| page.content.clone());
+        let (content, clause) = match tag {
+            Some(tag) => (Content::Pattern(tag), "coco.launch-exact"),
+            None => (held.unwrap_or(Content::Unknown), "coco.launch-preserve"),
+        };
+        self.touch(page);
+        self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
+        self.accepted.insert(page);
+    }
+
+    /// A launch call was refused. What it had done to `page` by then, and whether the guest has to accept it, is its own
+    /// affair.
+    pub fn launch_refused(&mut self, page: u64) {
+        if self.attribute(page) == Attribute::Private {
+            self.accepted.remove(&page);
+            self.uncertain.insert(page);
+            let (content, clause) = (Content::Unknown, "unspecified.stable");
+            self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
+        }
+    }
+
+    /// The launch is finished: the guest runs.
+    pub fn finalize(&mut self) {
+        self.launched = true;
     }
 
     /// What the guest last wrote to `page` while it was private, unless somebody has written there since.

@@ -60,8 +60,15 @@ impl Allowed {
     }
 }
 
-/// Whether a content mode is offered for conversions to `to` (RFC v4 14/44, RFC v5 23/53 and 26/53). Unspecified always is.
-pub fn mode_offered(platform: Platform, dialect: Dialect, to: Attribute, mode: Mode) -> bool {
+/// Whether a content mode is offered for conversions to `to` (RFC v4 14/44, RFC v5 23/53 and 26/53), while the guest's
+/// launch is not finished or after. Unspecified always is.
+pub fn mode_offered(
+    platform: Platform,
+    dialect: Dialect,
+    to: Attribute,
+    mode: Mode,
+    launched: bool,
+) -> bool {
     match (mode, to) {
         (Mode::Unspecified, _) => true,
         _ if !dialect.has_content_modes() => false,
@@ -69,8 +76,11 @@ pub fn mode_offered(platform: Platform, dialect: Dialect, to: Attribute, mode: M
         (Mode::Zero, Attribute::Private) => false,
         (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => match platform {
             Platform::SwProtected => true,
-            // What a guest's key has encrypted is of no use without it.
-            Platform::Snp | Platform::Tdx => mode == Mode::Zero,
+            // What a guest's key has encrypted is of no use without it. What is to be encrypted by the launch is not yet.
+            Platform::Snp | Platform::Tdx => {
+                let early = dialect == Dialect::RfcV5 && !launched && to == Attribute::Private;
+                mode == Mode::Zero || early
+            }
             Platform::Default => false,
         },
     }
@@ -87,12 +97,17 @@ pub fn capability_values(
     };
     let private = ATTRIBUTE_PRIVATE as i32;
     let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
+    // RFC v5 counts what is offered only as long as the launch is not finished.
+    let modes_on_vm = match platform {
+        Platform::Snp | Platform::Tdx if dialect == Dialect::RfcV4 => MODE_ZERO as i32,
+        _ => on_vm(modes),
+    };
     match capability {
         // Attributes are kept per guest_memfd, so there are none per VM.
         Capability::MemoryAttributes => (0, 0),
         _ if dialect == Dialect::None => (0, 0),
         Capability::GuestMemfdMemoryAttributes => (private, on_vm(private)),
-        Capability::MemoryAttributes2Flags if dialect.has_content_modes() => (modes, on_vm(modes)),
+        Capability::MemoryAttributes2Flags if dialect.has_content_modes() => (modes, modes_on_vm),
         Capability::MemoryAttributes2Flags => (0, 0),
     }
 }
@@ -177,7 +192,7 @@ impl Oracle {
 
     fn judge_request(&self, call: &RawConvert, request: &Request) -> Vec<Allowed> {
         let Request { range, to, mode } = request;
-        if !mode_offered(self.platform, self.dialect, *to, *mode) {
+        if !mode_offered(self.platform, self.dialect, *to, *mode, self.launched) {
             let to_private = *mode == Mode::Zero && *to == Attribute::Private;
             return vec![Allowed {
                 result: Err(Errno::EOPNOTSUPP),
@@ -202,6 +217,9 @@ impl Oracle {
             }
             (_, None) if *mode == Mode::Unspecified => {
                 vec![Allowed::success("unspecified.accepted")]
+            }
+            (_, None) if *mode == Mode::Preserve && self.platform.is_encrypted() => {
+                vec![Allowed::success("coco.launch-preserve")]
             }
             (_, None) => vec![Allowed::success("convert.accepted")],
         }

@@ -41,7 +41,7 @@ pub enum Sight {
     /// The access is an MMIO exit.
     Mmio,
     /// Nobody may look: the guest_memfd cannot be mapped, so the host does not see it, nor the guest its shared pages; or
-    /// the guest cannot go on.
+    /// the guest cannot go on, or has not begun.
     Absent,
 }
 
@@ -72,6 +72,8 @@ pub struct Oracle {
     pub(super) secrets: BTreeMap<u64, u64>,
     /// Whether the guest is somewhere from where it cannot go on.
     pub(super) guest_lost: bool,
+    /// Whether the launch of the guest is finished.
+    pub(super) launched: bool,
 }
 
 impl Oracle {
@@ -96,6 +98,7 @@ impl Oracle {
             uncertain: BTreeSet::new(),
             secrets: BTreeMap::new(),
             guest_lost: false,
+            launched: !case.begins_in_launch(),
         }
     }
 
@@ -150,7 +153,7 @@ impl Oracle {
             (View::Host | View::Host2 | View::Child, Attribute::Shared) => {
                 Sight::Content(self.content(page))
             }
-            (View::Guest, _) if self.guest_lost => Sight::Absent,
+            (View::Guest, _) if self.is_guest_lost() => Sight::Absent,
             (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
             // Before the queued revision KVM took such a page from the memslot's userspace_addr, where nothing is.
             (View::Guest, Attribute::Shared) if !self.mappable => Sight::Absent,

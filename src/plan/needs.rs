@@ -53,7 +53,7 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
             Requirement::Mode(mode) => {
                 let offered = [Attribute::Shared, Attribute::Private]
                     .into_iter()
-                    .any(|to| mode_offered(platform, dialect, to, *mode));
+                    .any(|to| mode_offered(platform, dialect, to, *mode, true));
                 if !offered {
                     let prose =
                         format!("{platform} VMs do not offer the content mode {mode} in {dialect}");

@@ -32,6 +32,20 @@ pub(super) struct LaunchPages {
 }
 
 impl LaunchPages {
+    /// Pages with these contents, which zeros fill up, or with what they hold.
+    pub(super) fn new(gpas: Range<u64>, contents: Option<&[u8]>) -> LaunchPages {
+        let source = contents.map(|bytes| {
+            let count = (gpas.end - gpas.start) / PAGE_SIZE;
+            let mut pages = vec![Page([0; PAGE_SIZE as usize / 8]); count as usize];
+            let words = pages.iter_mut().flat_map(|page| &mut page.0);
+            for (word, bytes) in words.zip(bytes.chunks(8)) {
+                *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            }
+            pages
+        });
+        LaunchPages { gpas, source }
+    }
+
     /// Address of the contents of the page at `gpa` in this process, as the launch calls want it: 0 for in place.
     pub(super) fn source_of(&self, gpa: u64) -> u64 {
         let start = self.source.as_ref().map_or(0, |pages| pages.as_ptr() as u64);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A running guest.
 
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::encrypted::LaunchPages;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::mailbox::{self, Answer, Command, Mismatch};
@@ -29,8 +32,7 @@ pub struct Guest {
     vcpu: Box<dyn Vcpu>,
     vm: Box<dyn Vm>,
     memory: PayloadMemory,
-    /// Page tables that grow; an encrypted guest's were made before its launch.
-    page_tables: Option<PageTables>,
+    launch: Launch,
     /// Number of the last command.
     sequence: u64,
     /// Whether the vCPU waits for a command, rather than being somewhere inside one.
@@ -46,7 +48,17 @@ pub(super) struct Created {
     pub(super) vcpu: Box<dyn Vcpu>,
     pub(super) vm: Box<dyn Vm>,
     pub(super) memory: PayloadMemory,
-    pub(super) page_tables: Option<PageTables>,
+    pub(super) launch: Launch,
+}
+
+/// How a guest gets its memory and its first instruction.
+pub(super) enum Launch {
+    /// The host sets the registers and can do so again. The page tables grow.
+    None(PageTables),
+    /// SNP: through the firmware, which is this file.
+    Snp(OwnedFd),
+    /// TDX: through KVM.
+    Tdx,
 }
 
 impl Guest {
@@ -58,7 +70,19 @@ impl Guest {
         timeout: Duration,
     ) -> Result<Guest, LaunchError> {
         let deadline = Instant::now() + timeout;
-        let Created { vcpu, vm, memory, page_tables } = match platform {
+        let mut guest = Guest::begin(machine, platform, deadline)?;
+        guest.finish(deadline)?;
+        Ok(guest)
+    }
+
+    /// Creates a VM of `platform` with one vCPU. What remains to be done is [`Guest::finish`]; until then an encrypted
+    /// guest's launch takes more pages.
+    pub fn begin(
+        machine: &dyn Machine,
+        platform: Platform,
+        deadline: Instant,
+    ) -> Result<Guest, LaunchError> {
+        let Created { vcpu, vm, memory, launch } = match platform {
             Platform::Default | Platform::SwProtected => {
                 plain::create(machine, platform, PAYLOAD_SLOT)?
             }
@@ -69,7 +93,7 @@ impl Guest {
             vcpu,
             vm,
             memory,
-            page_tables,
+            launch,
             sequence: 0,
             ready: false,
             stopped: false,
@@ -77,11 +101,34 @@ impl Guest {
         };
         if guest.can_reset() {
             guest.map(0, PAYLOAD_SIZE)?;
-            guest.start(deadline)?;
-        } else {
-            guest.wait_until_ready(deadline)?;
         }
         Ok(guest)
+    }
+
+    /// Finishes the launch, and runs the guest until the payload waits for its first command.
+    pub fn finish(&mut self, deadline: Instant) -> Result<(), LaunchError> {
+        match &self.launch {
+            Launch::None(_) => return self.start(deadline),
+            Launch::Snp(sev) => snp::finish(&*self.vm, sev, deadline)?,
+            Launch::Tdx => tdx::finish(&*self.vm, deadline)?,
+        }
+        self.wait_until_ready(deadline)
+    }
+
+    /// Makes private pages part of the launch of an encrypted guest, with `contents`, or with what they hold. The guest has
+    /// not to accept them.
+    pub fn launch_pages(
+        &mut self,
+        gpas: Range<u64>,
+        contents: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<(), LaunchError> {
+        let pages = LaunchPages::new(gpas, contents);
+        match &self.launch {
+            Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
+            Launch::Snp(sev) => snp::update(&*self.vm, sev, &pages, deadline),
+            Launch::Tdx => tdx::add_pages(&*self.vcpu, &pages, deadline),
+        }
     }
 
     /// The VM, for memslots and guest_memfds.
@@ -93,9 +140,9 @@ impl Guest {
     /// called before the guest accesses them; again is a no-op. An encrypted guest has both aliases of the test memory
     /// mapped from the start, and nothing can be added.
     pub fn map(&mut self, gpa: u64, size: u64) -> Result<(), LaunchError> {
-        let mapped = match &mut self.page_tables {
-            Some(tables) => tables.map(&mut self.memory, gpa, size),
-            None => page_tables::check_encrypted(gpa, size),
+        let mapped = match &mut self.launch {
+            Launch::None(tables) => tables.map(&mut self.memory, gpa, size),
+            Launch::Snp(_) | Launch::Tdx => page_tables::check_encrypted(gpa, size),
         };
         mapped.map_err(|_| LaunchError::NoRoom { gpa, size })
     }
@@ -183,7 +230,7 @@ impl Guest {
 
     /// Whether [`Guest::reset`] can do anything: not for an encrypted guest, whose registers are its own.
     pub fn can_reset(&self) -> bool {
-        self.page_tables.is_some()
+        matches!(self.launch, Launch::None(_))
     }
 
     /// Starts the payload anew, wherever the vCPU is. Memory other than the payload's image keeps its contents.

@@ -73,7 +73,7 @@ pub fn missing(
 fn around_snp(around: &Surroundings) -> Option<Need> {
     let need = |slug, prose| Some(Need::new(slug, prose));
     if around.cpu_vendor != "AuthenticAMD" {
-        return need("cpu-lacks-snp", "the CPU does not have SEV-SNP");
+        return Some(wrong_vendor("cpu-lacks-snp", "SEV-SNP", "AuthenticAMD", around));
     }
     if !around.has_flag("sev_snp") {
         return need(
@@ -98,7 +98,7 @@ fn around_snp(around: &Surroundings) -> Option<Need> {
 fn around_tdx(around: &Surroundings) -> Option<Need> {
     let need = |slug, prose| Some(Need::new(slug, prose));
     if around.cpu_vendor != "GenuineIntel" {
-        return need("cpu-lacks-tdx", "the CPU does not have TDX");
+        return Some(wrong_vendor("cpu-lacks-tdx", "TDX", "GenuineIntel", around));
     }
     if !around.has_flag("tdx_host_platform") {
         return need(
@@ -117,6 +117,15 @@ fn around_tdx(around: &Surroundings) -> Option<Need> {
         );
     }
     None
+}
+
+/// The CPU is another vendor's than those that have `what`.
+fn wrong_vendor(slug: &str, what: &str, vendor: &str, around: &Surroundings) -> Need {
+    let found = &around.cpu_vendor;
+    Need::new(
+        slug,
+        format!("only {vendor} CPUs have {what}, and this one says that it is {found:?}"),
+    )
 }
 
 /// Makes a VM an SNP guest and starts a launch.

@@ -6,7 +6,7 @@
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment};
 
-use super::guest::Created;
+use super::guest::{Created, Launch};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -47,7 +47,7 @@ pub(super) fn create(
         call("ask for CPU features with KVM_GET_SUPPORTED_CPUID", machine.get_supported_cpuid())?;
     hide_paravirtual_features(&mut cpuid);
     call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
-    Ok(Created { vcpu, vm, memory, page_tables: Some(PageTables::new()) })
+    Ok(Created { vcpu, vm, memory, launch: Launch::None(PageTables::new()) })
 }
 
 /// The paravirtual features make KVM itself write to guest memory; payloads do without.

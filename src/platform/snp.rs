@@ -11,7 +11,7 @@ use std::time::Instant;
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::Created;
+use super::guest::{Created, Launch};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::page_tables::Aliases;
@@ -36,7 +36,7 @@ pub(super) struct Started {
     sev: OwnedFd,
 }
 
-/// Launches a VM with its payload in slot `slot`. The vCPU has not run yet.
+/// Makes a VM with its payload in slot `slot`, all of it launched. The launch is not finished yet.
 pub(super) fn create(
     machine: &dyn Machine,
     slot: u32,
@@ -61,16 +61,15 @@ pub(super) fn create(
         let pages = encrypted::make_private(&memory, gpas)?;
         update(&*vm, &sev, &pages, deadline)?;
     }
+    Ok(Created { vcpu, vm, memory, launch: Launch::Snp(sev) })
+}
+
+/// Finishes the launch.
+pub(super) fn finish(vm: &dyn Vm, sev: &OwnedFd, deadline: Instant) -> Result<(), LaunchError> {
+    let mut finish = kvm_sev_snp_launch_finish::default();
     retry(INTERRUPTED_OR_BUSY, deadline, || {
-        command(
-            &*vm,
-            &sev,
-            KVM_SEV_SNP_LAUNCH_FINISH,
-            FINISH,
-            &mut kvm_sev_snp_launch_finish::default(),
-        )
-    })?;
-    Ok(Created { vcpu, vm, memory, page_tables: None })
+        command(vm, sev, KVM_SEV_SNP_LAUNCH_FINISH, FINISH, &mut finish)
+    })
 }
 
 /// Opens the firmware, creates the VM and makes it an SNP guest.
@@ -102,7 +101,7 @@ fn c_bit(cpuid: &[kvm_cpuid_entry2]) -> Result<u64, LaunchError> {
 }
 
 /// Launches pages. KVM does as many as it can and says how far it got; the next call says why it stopped there.
-fn update(
+pub(super) fn update(
     vm: &dyn Vm,
     sev: &OwnedFd,
     pages: &LaunchPages,

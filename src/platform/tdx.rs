@@ -10,7 +10,7 @@ use std::time::Instant;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::Created;
+use super::guest::{Created, Launch};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -41,7 +41,8 @@ const FEATURES: u32 = 7;
 const FORBIDDEN_EBX: u32 = 1 << 4 | 1 << 11;
 const FORBIDDEN_ECX: u32 = 1 << 5;
 
-/// Launches a VM with its payload in slot `slot` and its first code in `reset_slot`. The vCPU has not run yet.
+/// Makes a VM with its payload in slot `slot` and its first code in `reset_slot`, all of it launched. The launch is not
+/// finished yet.
 pub(super) fn create(
     machine: &dyn Machine,
     slot: u32,
@@ -71,14 +72,18 @@ pub(super) fn create(
         let pages = encrypted::make_private(&memory, gpas)?;
         add_pages(&*vcpu, &pages, deadline)?;
     }
+    Ok(Created { vcpu, vm, memory, launch: Launch::Tdx })
+}
+
+/// Finishes the launch.
+pub(super) fn finish(vm: &dyn Vm, deadline: Instant) -> Result<(), LaunchError> {
     retry(INTERRUPTED_OR_BUSY, deadline, || {
         let finalize = TdxCommand { id: KVM_TDX_FINALIZE_VM, ..Default::default() };
         command(FINALIZE_VM, finalize, |c| {
-            // SAFETY: as above.
+            // SAFETY: the command is ours and names no memory.
             unsafe { vm.memory_encrypt_op(c) }
         })
-    })?;
-    Ok(Created { vcpu, vm, memory, page_tables: None })
+    })
 }
 
 /// Creates the VM and makes it a TD.
@@ -144,7 +149,11 @@ fn td_cpuid(
 }
 
 /// Launches pages. KVM says how far it got, also when it fails; the next call says why it stopped there.
-fn add_pages(vcpu: &dyn Vcpu, pages: &LaunchPages, deadline: Instant) -> Result<(), LaunchError> {
+pub(super) fn add_pages(
+    vcpu: &dyn Vcpu,
+    pages: &LaunchPages,
+    deadline: Instant,
+) -> Result<(), LaunchError> {
     let mut left = pages.length() / PAGE_SIZE;
     while left > 0 {
         let gpa = pages.gpas.end - left * PAGE_SIZE;

@@ -82,7 +82,11 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         2 => raw().prop_map(Action::Raw),
         1 => pages(size).prop_map(Action::Accept),
         1 => pages(size).prop_map(Action::Rescind),
-        1 => (pages(size), attribute()).prop_map(|(pages, to)| Action::GuestConvert { pages, to }),
+        1 => (pages(size), attribute(), any::<bool>())
+            .prop_map(|(pages, to, by_msr)| Action::GuestConvert { pages, to, by_msr }),
+        1 => (pages(size), option::of(b'A'..=b'X'))
+            .prop_map(|(pages, from)| Action::Launch { pages, from }),
+        1 => Just(Action::Finalize),
         1 => (0..size).prop_map(Action::WrongAlias),
         1 => pages(size).prop_map(Action::Punch),
         1 => pages(size).prop_map(Action::Allocate),

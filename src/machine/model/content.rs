@@ -22,13 +22,20 @@ impl Inode {
         if self.planted(Fault::DefaultModesAccepted) && !self.vm_type.has_private_memory {
             return true;
         }
-        if to_private {
-            let accepted = self.planted(Fault::ZeroToPrivateAccepted) && mode == MODE_ZERO;
-            let launched = self.protection.is_launched();
-            accepted || self.vm_type.modes_to_private(self.config.dialect, launched) & mode != 0
-        } else {
-            self.vm_type.modes_to_shared & mode != 0
-        }
+        let launched = self.protection.is_launched();
+        let accepted = match self.config.fault {
+            Some(Fault::ZeroToPrivateAccepted) => to_private && mode == MODE_ZERO,
+            Some(Fault::EarlyZeroAccepted) => to_private && mode == MODE_ZERO && !launched,
+            Some(Fault::PreserveAtRunTime) => to_private && mode == MODE_PRESERVE && launched,
+            Some(Fault::PreserveToSharedAccepted) => !to_private && mode == MODE_PRESERVE,
+            _ => false,
+        };
+        let refused = self.planted(Fault::EarlyPreserveRefused) && to_private && !launched;
+        let offered = match to_private {
+            true => self.vm_type.modes_to_private(self.config.dialect, launched),
+            false => self.vm_type.modes_to_shared,
+        };
+        accepted || !refused && offered & mode != 0
     }
 
     /// `kvm_gmem_apply_content_mode()`, before the attributes are stored. It covers the whole range, also the pages that
@@ -65,6 +72,13 @@ impl Inode {
                 }
             }
         } else if mode == MODE_ZERO {
+            if self.planted(Fault::ZeroForgottenForOwned) {
+                folios.retain(|page| !state.taken_back.contains(page));
+            }
+            if self.planted(Fault::ZeroOnlyForOwned) {
+                let settled = |page: &u64| state.attributes.get(*page) == Some(attributes);
+                folios.retain(|page| state.taken_back.contains(page) || settled(page));
+            }
             if self.planted(Fault::ZeroSkipsConverted) {
                 folios.retain(|page| state.attributes.get(*page) == Some(attributes));
             }
@@ -130,7 +144,9 @@ impl Inode {
         {
             self.for_each(folios, |page| self.scramble(page))?;
         }
-        if self.planted(Fault::PreserveLosesLastWord) && to_private {
+        let loses_last_word = self.planted(Fault::PreserveLosesLastWord)
+            || self.planted(Fault::EarlyPreserveLosesLastWord);
+        if loses_last_word && to_private {
             self.for_each(&changing, |page| self.clear(page, WORDS - 1..WORDS))?;
         }
         if self.planted(Fault::PreserveSwapsFolios)

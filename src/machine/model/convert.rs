@@ -303,6 +303,9 @@ impl Inode {
             if self.planted(Fault::ModeSkippedOnNoop) {
                 return Ok(());
             }
+            if to_private {
+                self.convert_owned(&mut state, pages.clone(), true, false).map_err(at_start)?;
+            }
             return self
                 .apply_content_mode(&mut state, pages.clone(), attributes, mode, to_private)
                 .map_err(at_start);
@@ -320,7 +323,7 @@ impl Inode {
         if to_private {
             self.zap(&state, pages.clone()).map_err(at_start)?;
         }
-        self.convert_owned(&mut state, pages.clone(), to_private).map_err(at_start)?;
+        self.convert_owned(&mut state, pages.clone(), to_private, true).map_err(at_start)?;
         self.apply_content_mode(&mut state, pages.clone(), attributes, mode, to_private)
             .map_err(at_start)?;
         self.store_converted(&mut state, &pages, attributes).map_err(at_start)

@@ -16,7 +16,9 @@ use super::vm_type::Hardware;
 use crate::errno::Errno;
 use crate::machine::Exit;
 use crate::payload::abi::{IMAGE, PAGE_TABLES, RESET_VECTOR, refusal};
-use crate::uapi::{KVM_HC_MAP_GPA_RANGE, MAP_GPA_RANGE_ENCRYPTED, PAGE_SIZE};
+use crate::uapi::{
+    KVM_HC_MAP_GPA_RANGE, KVM_MEMORY_EXIT_FLAG_PRIVATE, MAP_GPA_RANGE_ENCRYPTED, PAGE_SIZE,
+};
 
 /// The address in an entry of a page table.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -151,10 +153,7 @@ impl Core<'_> {
                 match inode.guest_access(page, offset, private, word) {
                     Ok(Access::Done(word)) => Ok(word),
                     Ok(Access::NotUsable) => Err(self.not_usable(address)),
-                    Ok(Access::Mismatch) | Err(_) => {
-                        let said = private && !self.vm.planted(Fault::FaultFlagMissing);
-                        Err(memory_fault(gpa, said))
-                    }
+                    Ok(Access::Mismatch) | Err(_) => Err(self.mismatch(gpa, private)),
                 }
             }
             Target::User(pointer) if !private => match word {
@@ -178,6 +177,29 @@ impl Core<'_> {
                 Err(memory_fault(gpa, private))
             }
         }
+    }
+
+    /// The exit for an access through the wrong alias.
+    fn mismatch(&self, gpa: u64, private: bool) -> Stop {
+        let mut stop = memory_fault(gpa, private);
+        let Stop::Exit(Exit::MemoryFault { flags, gpa: at, size }) = &mut stop else {
+            return stop;
+        };
+        let flag = u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE);
+        match self.vm.config.fault {
+            Some(Fault::FaultFlagMissing) => *flags = 0,
+            Some(Fault::FaultFlagAlways) => *flags = flag,
+            Some(Fault::FaultAddressOfAccess) => *at = gpa,
+            Some(Fault::FaultSizeOfAccess) => *size = 8,
+            // On SNP it is the private alias that has a bit set, on TDX the shared one.
+            Some(Fault::FaultKeepsAliasBit)
+                if private == (self.vm.vm_type.hardware == Hardware::Snp) =>
+            {
+                *at |= self.alias_bit();
+            }
+            _ => {}
+        }
+        stop
     }
 
     /// What becomes of an access to a private page that the guest has not validated or accepted.
@@ -250,6 +272,7 @@ impl Core<'_> {
         let (chunk, refused) = match self.vm.vm_type.hardware {
             Hardware::None => return Ok(refusal::NOT_THERE),
             Hardware::Tdx if by_msr => return Ok(refusal::NOT_THERE),
+            Hardware::Snp if by_msr && self.vm.planted(Fault::RequestByMsrDropped) => return Ok(0),
             Hardware::Snp if by_msr => (PAGE_SIZE, PSC_MSR_ERROR),
             Hardware::Snp => (PSC_ENTRIES * PAGE_SIZE, PSC_GENERIC),
             Hardware::Tdx => (MAP_GPA_CHUNK, VMCALL_INVALID),
@@ -264,15 +287,26 @@ impl Core<'_> {
             if !self.vm.hypercall_exits.load(Ordering::Relaxed) {
                 return Ok(if tdx { VMCALL_UNSUPPORTED } else { refused });
             }
-            let size = chunk.min(length - done);
-            let asked = match self.vm.planted(Fault::RequestFirstPageOnly) {
-                true => PAGE_SIZE,
-                false => size,
-            };
-            let result = self.once(|_| Err(map_gpa_range(gpa + done, asked, private)))?;
-            if result == 0 {
+            let mut size = chunk.min(length - done);
+            if self.vm.planted(Fault::RequestPagewise) {
+                size = PAGE_SIZE;
+            }
+            let (mut at, mut asked, mut to_private) = (gpa + done, size, private);
+            match self.vm.config.fault {
+                Some(Fault::RequestFirstPageOnly) => asked = PAGE_SIZE,
+                Some(Fault::RequestLastPageMissed) if size > PAGE_SIZE => asked -= PAGE_SIZE,
+                Some(Fault::RequestDirectionInverted) => to_private = !private,
+                Some(Fault::RequestKeepsSharedBit) if !private => at |= self.alias_bit(),
+                Some(Fault::RequestPartsFromStart) => at = gpa,
+                _ => {}
+            }
+            let result = self.once(|_| Err(map_gpa_range(at, asked, to_private)))?;
+            let again = tdx
+                && result == Errno::EAGAIN.0 as u64
+                && !self.vm.planted(Fault::RequestRetryLost);
+            if result == 0 || self.vm.planted(Fault::RequestAnswerIgnored) {
                 done += size;
-            } else if !(tdx && result == Errno::EAGAIN.0 as u64) {
+            } else if !again {
                 return Ok(refused);
             }
             // A TD is told to try again where it got to, and does.

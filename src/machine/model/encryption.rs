@@ -6,6 +6,7 @@
 //! the host, a page that becomes private holds noise for the guest, and a page that was never used as private memory
 //! holds after its return what it held before.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fault::Fault;
@@ -14,6 +15,10 @@ use super::inode::{Inode, State};
 use super::user::PageWords;
 use crate::errno::Errno;
 use crate::machine::Result;
+use crate::uapi::ATTRIBUTE_PRIVATE;
+
+/// Pages of 2 MiB.
+const LARGE_PAGE: u64 = 512;
 
 /// What the hardware knows of a guest, shared by its VM and its guest_memfds.
 #[derive(Debug)]
@@ -98,10 +103,14 @@ impl Inode {
         if page >= self.pages() {
             return Err(Errno::EFAULT);
         }
-        if self.is_private(&state, page) != private {
+        let attribute = self.is_private(&state, page);
+        if attribute != private && self.planted(Fault::FaultConvertsItself) {
+            let wanted = if private { ATTRIBUTE_PRIVATE } else { 0 };
+            self.store(&mut state, page..page + 1, wanted)?;
+            self.refault(&state, page..page + 1)?;
+        } else if attribute != private && !state.old_alias.contains(&page) {
             return Ok(Access::Mismatch);
-        }
-        if private && !self.own(&mut state, page).usable {
+        } else if attribute && private && !self.own(&mut state, page).usable {
             return Ok(Access::NotUsable);
         }
         let cell = self.guest_word_locked(&mut state, page, offset)?;
@@ -122,7 +131,8 @@ impl Inode {
 
     /// `kvm_gmem_prepare()`, TDH.MEM.PAGE.AUG: what a private fault does to a page that is not the guest's yet.
     fn own(&self, state: &mut State, page: u64) -> Owned {
-        *state.owned.entry(page).or_insert(Owned { usable: false })
+        let usable = self.planted(Fault::AcceptanceNotRequired);
+        *state.owned.entry(page).or_insert(Owned { usable })
     }
 
     /// PVALIDATE: makes `page` usable, or not. `None` if the page is shared; otherwise whether that changed anything.
@@ -145,9 +155,12 @@ impl Inode {
         }
         let accepted = self.own(&mut state, page).usable;
         if !accepted {
-            if !self.planted(Fault::AcceptKeepsContents) {
-                self.write_private(page, &[0; WORDS as usize]).ok()?;
-            }
+            let words = match self.config.fault {
+                Some(Fault::AcceptKeepsContents) => 0,
+                Some(Fault::AcceptClearsHalf) => WORDS / 2,
+                _ => WORDS,
+            };
+            self.write_private(page, &[0; WORDS as usize][..words as usize]).ok()?;
             state.owned.insert(page, Owned { usable: true });
         }
         Some(!accepted)
@@ -157,7 +170,8 @@ impl Inode {
     /// EINVAL if it is not private, EEXIST if it is the guest's already.
     pub(super) fn populate(&self, page: u64, contents: Option<&PageWords>) -> Result<()> {
         let mut state = self.lock();
-        if page >= self.pages() || !self.is_private(&state, page) {
+        let private = self.is_private(&state, page) || self.planted(Fault::LaunchTakesShared);
+        if page >= self.pages() || !private {
             return Err(Errno::EINVAL);
         }
         if state.owned.contains_key(&page) {
@@ -172,12 +186,15 @@ impl Inode {
             }
         };
         self.write_private(page, contents)?;
+        if self.planted(Fault::LaunchLosesLastWord) {
+            self.store_word(page, WORDS - 1, self.protection.encrypt(page, WORDS - 1, 0))?;
+        }
         state.owned.insert(page, Owned { usable: true });
         Ok(())
     }
 
-    /// Writes with the guest's key.
-    fn write_private(&self, page: u64, contents: &PageWords) -> Result<()> {
+    /// Writes the page's first words with the guest's key.
+    fn write_private(&self, page: u64, contents: &[u64]) -> Result<()> {
         for (index, word) in (0..).zip(contents) {
             self.store_word(page, index, self.protection.encrypt(page, index, *word))?;
         }
@@ -193,36 +210,69 @@ impl Inode {
         Ok(contents)
     }
 
-    /// What becomes of the guest's pages among `pages` in a conversion.
+    /// What becomes of the guest's pages among `pages` in a conversion. `mixed`: not all of them are what they become.
     pub(super) fn convert_owned(
         &self,
         state: &mut State,
-        pages: std::ops::Range<u64>,
+        pages: Range<u64>,
         to_private: bool,
+        mixed: bool,
     ) -> Result<()> {
-        let owned = || state.owned.range(pages.clone()).map(|(page, _)| *page);
+        let owned: Vec<u64> = state.owned.range(pages.clone()).map(|(page, _)| *page).collect();
+        state.taken_back.clear();
+        state.old_alias.retain(|page| !pages.contains(page));
         if to_private {
-            if self.planted(Fault::MixedRangeLost) {
-                owned().try_for_each(|page| self.scramble(page))?;
+            let fault = if mixed { Fault::MixedRangeTakesBack } else { Fault::NoopTakesBack };
+            if self.planted(fault) || mixed && self.planted(Fault::MixedRangeTakenBack) {
+                self.disown(state, pages.clone());
+            }
+            if mixed && self.planted(Fault::MixedRangeLost) {
+                owned.iter().try_for_each(|page| self.scramble(*page))?;
+            }
+            if self.planted(Fault::SharedAliasElsewhere) {
+                state.stale.retain(|page| !pages.contains(page));
+            }
+            if self.planted(Fault::SharedAliasStays) {
+                state.old_alias.extend(self.folios(pages).into_iter().flatten());
             }
             return Ok(());
         }
-        if self.planted(Fault::PlaintextLeftBehind) {
-            for page in owned() {
-                for index in 0..WORDS {
-                    let word = self.load_word(page, index)?;
-                    self.store_word(page, index, self.protection.decrypt(page, index, word))?;
-                }
+        state.taken_back.extend(&owned);
+        let plain = match self.config.fault {
+            Some(Fault::PlaintextLeftBehind) => 0..WORDS,
+            Some(Fault::PlaintextInLastBlock) => WORDS - 8..WORDS,
+            _ => 0..0,
+        };
+        for page in owned.iter().copied() {
+            for index in plain.clone() {
+                let word = self.load_word(page, index)?;
+                self.store_word(page, index, self.protection.decrypt(page, index, word))?;
+            }
+            if self.planted(Fault::ReclaimedCleared) {
+                self.clear_folio(page)?;
             }
         }
-        if !self.planted(Fault::StaysUsable) {
-            self.disown(state, pages);
+        if self.planted(Fault::SharedAliasElsewhere) {
+            state.stale.extend(&owned);
         }
+        if self.planted(Fault::PrivateAliasStays) {
+            state.old_alias.extend(&owned);
+        }
+        let taken = match self.config.fault {
+            Some(Fault::StaysUsable) => return Ok(()),
+            Some(Fault::TakesBackFirstOnly) => pages.start..pages.start + 1,
+            Some(Fault::TakesBackPageBefore) => pages.start.saturating_sub(1)..pages.end,
+            Some(Fault::TakesBackLargePage) => {
+                pages.start / LARGE_PAGE * LARGE_PAGE..pages.end.next_multiple_of(LARGE_PAGE)
+            }
+            _ => pages,
+        };
+        self.disown(state, taken);
         Ok(())
     }
 
     /// Takes pages back from the guest: RMPUPDATE to shared, or TDH.MEM.RANGE.BLOCK and TDH.MEM.PAGE.REMOVE.
-    pub(super) fn disown(&self, state: &mut State, pages: std::ops::Range<u64>) {
+    pub(super) fn disown(&self, state: &mut State, pages: Range<u64>) {
         let owned: Vec<u64> = state.owned.range(pages).map(|(page, _)| *page).collect();
         for page in owned {
             state.owned.remove(&page);

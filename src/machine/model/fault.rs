@@ -2,6 +2,7 @@
 //! What can be planted in the model: bugs, each of which breaks a promise, and liberties, which break none.
 
 use crate::dialect::Dialect;
+use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM};
 
 /// Every dialect in which the call exists.
 const ANY: &[Dialect] = &Dialect::ALL;
@@ -13,45 +14,79 @@ const V4: &[Dialect] = &[Dialect::RfcV4];
 const AFTER_V4: &[Dialect] = &[Dialect::RfcV5, Dialect::Upstream];
 /// Only where there are no content modes.
 const UPSTREAM: &[Dialect] = &[Dialect::Upstream];
+/// Only where PRESERVE to private is offered before the launch is finished.
+const V5: &[Dialect] = &[Dialect::RfcV5];
 
-/// Declares the enum and its tables from one list: variant, name, clause, dialects, description.
+/// The VM types without encryption.
+const PLAIN: &[u32] = &[KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM];
+/// Those with it.
+const COCO: &[u32] = &[KVM_X86_SNP_VM, KVM_X86_TDX_VM];
+/// One of them.
+const SNP: &[u32] = &[KVM_X86_SNP_VM];
+/// The other.
+const TDX: &[u32] = &[KVM_X86_TDX_VM];
+/// All of them.
+const EVERY: &[u32] =
+    &[KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_SNP_VM, KVM_X86_TDX_VM];
+
+/// Declares the enum and its tables from one list: variant, name, clause, dialects, for encrypted guests' bugs the types of
+/// VM that show them, description.
 macro_rules! faults {
     (
         bugs { $($bug:ident $bug_name:literal $bug_clause:literal $bug_in:ident $bug_doc:literal;)* }
+        encrypted { $($enc:ident $enc_name:literal $enc_clause:literal $enc_in:ident $enc_on:ident $enc_doc:literal;)* }
         liberties { $($lib:ident $lib_name:literal $lib_clause:literal $lib_in:ident $lib_doc:literal;)* }
     ) => {
         /// One thing planted in the model, exactly where a kernel's author would get it wrong.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Fault {
             $(#[doc = $bug_doc] $bug,)*
+            $(#[doc = $enc_doc] $enc,)*
             $(#[doc = $lib_doc] $lib,)*
         }
 
         impl Fault {
             /// Every bug: each breaks [`Fault::clause`].
-            pub const ALL: &'static [Fault] = &[$(Fault::$bug,)*];
+            pub const ALL: &'static [Fault] = &[$(Fault::$bug,)* $(Fault::$enc,)*];
 
             /// Every liberty: correct behaviour that differs from the model's own, of which nobody may complain.
             pub const BENIGN: &'static [Fault] = &[$(Fault::$lib,)*];
 
             /// The name on the command line.
             pub fn name(self) -> &'static str {
-                match self { $(Fault::$bug => $bug_name,)* $(Fault::$lib => $lib_name,)* }
+                match self {
+                    $(Fault::$bug => $bug_name,)* $(Fault::$enc => $enc_name,)* $(Fault::$lib => $lib_name,)*
+                }
             }
 
             /// One line that says what the machine does.
             pub fn doc(self) -> &'static str {
-                match self { $(Fault::$bug => $bug_doc,)* $(Fault::$lib => $lib_doc,)* }
+                match self {
+                    $(Fault::$bug => $bug_doc,)* $(Fault::$enc => $enc_doc,)* $(Fault::$lib => $lib_doc,)*
+                }
             }
 
             /// The clause that a bug breaks, or that leaves a liberty open.
             pub fn clause(self) -> &'static str {
-                match self { $(Fault::$bug => $bug_clause,)* $(Fault::$lib => $lib_clause,)* }
+                match self {
+                    $(Fault::$bug => $bug_clause,)* $(Fault::$enc => $enc_clause,)* $(Fault::$lib => $lib_clause,)*
+                }
             }
 
             /// The dialects in which it makes a difference.
             pub fn dialects(self) -> &'static [Dialect] {
-                match self { $(Fault::$bug => $bug_in,)* $(Fault::$lib => $lib_in,)* }
+                match self { $(Fault::$bug => $bug_in,)* $(Fault::$enc => $enc_in,)* $(Fault::$lib => $lib_in,)* }
+            }
+
+            /// The types of VM on which cases must find a bug, or bear a liberty. Most bugs that are not about encrypted
+            /// guests show there as well, or keep one from being launched, which says nothing about their clause.
+            pub fn vm_types(self) -> &'static [u32] {
+                match self {
+                    $(Fault::$bug => PLAIN,)*
+                    $(Fault::$enc => $enc_on,)*
+                    $(Fault::$lib if $lib_clause.starts_with("coco.") => COCO,)*
+                    $(Fault::$lib => EVERY,)*
+                }
             }
         }
     };
@@ -329,20 +364,103 @@ faults! {
             "the capability for content modes does not report PRESERVE";
         CapabilityModesOnDefault "capability-modes-on-default" "capability.agrees" MODES
             "the capability for content modes ignores the VM's type";
-
-        // Encrypted guests.
-        StaysUsable "stays-usable" "coco.acceptance" ANY
-            "a conversion to shared leaves the page mapped in the secure EPT, or assigned in the RMP";
-        AcceptKeepsContents "accept-keeps-contents" "coco.accepted-zero" ANY
-            "a page is not cleared when a TD accepts it";
-        PlaintextLeftBehind "plaintext-left-behind" "coco.confidential" ANY
-            "a conversion to shared leaves the page's contents decrypted";
-        FaultFlagMissing "fault-flag-missing" "coco.memory-fault" ANY
-            "KVM_EXIT_MEMORY_FAULT does not say that the access was a private one";
-        RequestFirstPageOnly "request-first-page-only" "coco.guest-converts" ANY
-            "a guest's request for a conversion reaches the host with its first page only";
-        MixedRangeLost "mixed-range-lost" "coco.mixed-range" UPSTREAM
+    }
+    encrypted {
+        // What the hardware takes for the guest's.
+        StaysUsable "stays-usable" "coco.acceptance" ANY TDX
+            "a conversion to shared leaves the page mapped in the secure EPT";
+        TakesBackFirstOnly "takes-back-first-only" "coco.acceptance" ANY TDX
+            "a conversion to shared takes only the first page of the range back from the guest";
+        TakesBackPageBefore "takes-back-page-before" "coco.acceptance" ANY COCO
+            "a conversion to shared takes the page before the range back from the guest, too";
+        TakesBackLargePage "takes-back-large-page" "coco.acceptance" ANY COCO
+            "a conversion to shared takes all of the 2 MiB around the range back from the guest";
+        PunchStaysOwned "punch-stays-owned" "coco.acceptance" ANY COCO
+            "memory that is punched out is not taken back from the guest, so that what comes in its place counts as accepted";
+        AcceptanceNotRequired "acceptance-not-required" "coco.acceptance" ANY COCO
+            "a fault on a private page makes it usable at once, accepted or not";
+        MixedRangeTakesBack "mixed-range-takes-back" "coco.mixed-range" UPSTREAM COCO
+            "converting a mixed range to private takes the private pages in it back from the guest";
+        NoopTakesBack "noop-takes-back" "coco.mixed-range" UPSTREAM COCO
+            "converting to private what is private already takes it back from the guest";
+        MixedRangeLost "mixed-range-lost" "coco.mixed-range" UPSTREAM COCO
             "converting a mixed range to private invalidates what an encrypted guest has in private use there";
+
+        // What is in pages, and for whom.
+        AcceptKeepsContents "accept-keeps-contents" "coco.accepted-zero" ANY TDX
+            "a page is not cleared when a TD accepts it";
+        AcceptClearsHalf "accept-clears-half" "coco.accepted-zero" ANY TDX
+            "only the first half of a page is cleared when a TD accepts it";
+        PlaintextLeftBehind "plaintext-left-behind" "coco.confidential" ANY COCO
+            "a conversion to shared leaves the page's contents decrypted";
+        PlaintextInLastBlock "plaintext-in-last-block" "coco.confidential" ANY COCO
+            "a conversion to shared leaves the last 64 bytes of the page decrypted";
+        SharedAliasElsewhere "shared-alias-elsewhere" "memory.same" ANY COCO
+            "once a page was private, the guest's shared alias of it is other memory than the host's";
+        ZeroForgottenForOwned "zero-forgotten-for-owned" "zero.to-shared" MODES COCO
+            "ZERO leaves the pages that were the guest's as the change of the RMP or the secure EPT left them";
+        ZeroOnlyForOwned "zero-only-for-owned" "zero.to-shared" MODES COCO
+            "ZERO to shared leaves pages alone that the guest has never had in private use";
+
+        // Content modes.
+        PreserveAtRunTime "preserve-at-run-time" "mode.refused" MODES COCO
+            "PRESERVE to private is accepted after the launch is finished";
+        PreserveToSharedAccepted "preserve-to-shared-accepted" "mode.refused" MODES COCO
+            "PRESERVE to shared is accepted, and preserves what nobody can read";
+        EarlyZeroAccepted "early-zero-accepted" "zero.to-private-refused" MODES COCO
+            "ZERO to private is accepted as long as the launch is not finished";
+        EarlyPreserveRefused "early-preserve-refused" "coco.launch-preserve" V5 COCO
+            "PRESERVE to private is refused before the launch is finished, too";
+        EarlyPreserveLosesLastWord "early-preserve-loses-last-word" "coco.launch-preserve" V5 COCO
+            "PRESERVE to private before the launch is finished clears the last word of each folio";
+        CapabilityModesNotEncrypted "capability-modes-not-encrypted" "capability.agrees" MODES COCO
+            "the capability for content modes reads 0 on the VMs of encrypted guests";
+
+        // The launch.
+        LaunchLosesLastWord "launch-loses-last-word" "coco.launch-exact" ANY COCO
+            "a launch call clears the last word of each page";
+        LaunchSourceStuck "launch-source-stuck" "coco.launch-exact" ANY COCO
+            "from the 33rd page of a launch call on the contents are those of the first 32 again";
+        LaunchProgressOverstated "launch-progress-overstated" "coco.launch-exact" ANY COCO
+            "a launch call that stops after 32 pages says that it has done them all";
+        LaunchTakesShared "launch-takes-shared" "coco.launch-refused" ANY COCO
+            "a launch call takes pages that are shared";
+        LaunchNeverEnds "launch-never-ends" "coco.launch-refused" ANY COCO
+            "a launch call takes pages when the launch is finished";
+
+        // Exits.
+        FaultFlagMissing "fault-flag-missing" "coco.memory-fault" ANY COCO
+            "KVM_EXIT_MEMORY_FAULT does not say that the access was a private one";
+        FaultFlagAlways "fault-flag-always" "coco.memory-fault" ANY COCO
+            "KVM_EXIT_MEMORY_FAULT says of every access that it was a private one";
+        FaultAddressOfAccess "fault-address-of-access" "coco.memory-fault" ANY COCO
+            "KVM_EXIT_MEMORY_FAULT gives the address of the access instead of the page's";
+        FaultSizeOfAccess "fault-size-of-access" "coco.memory-fault" ANY COCO
+            "KVM_EXIT_MEMORY_FAULT gives the size of the access instead of the page's";
+        FaultKeepsAliasBit "fault-keeps-alias-bit" "coco.memory-fault" ANY COCO
+            "the address of KVM_EXIT_MEMORY_FAULT has the C-bit or the shared bit in it";
+        FaultConvertsItself "fault-converts-itself" "coco.memory-fault" ANY COCO
+            "KVM converts a page that is accessed through the wrong alias instead of asking the host";
+        SharedAliasStays "shared-alias-stays" "coco.memory-fault" ANY COCO
+            "a conversion to private leaves the page mapped where the guest has its shared memory";
+        PrivateAliasStays "private-alias-stays" "coco.memory-fault" ANY COCO
+            "a conversion to shared leaves the page mapped where the guest has its private memory";
+        RequestFirstPageOnly "request-first-page-only" "coco.guest-converts" ANY COCO
+            "a guest's request for a conversion reaches the host with its first page only";
+        RequestLastPageMissed "request-last-page-missed" "coco.guest-converts" ANY COCO
+            "a guest's request for a conversion of several pages reaches the host without the last";
+        RequestDirectionInverted "request-direction-inverted" "coco.guest-converts" ANY COCO
+            "a guest's request for private memory reaches the host as one for shared memory, and the other way round";
+        RequestKeepsSharedBit "request-keeps-shared-bit" "coco.guest-converts" ANY TDX
+            "a TD's request for shared memory reaches the host with the shared bit in its address";
+        RequestPartsFromStart "request-parts-from-start" "coco.guest-converts" ANY COCO
+            "when a request takes several exits each of them begins where the request does";
+        RequestAnswerIgnored "request-answer-ignored" "coco.guest-converts" ANY COCO
+            "the guest is told that its request was granted whatever the host answers";
+        RequestRetryLost "request-retry-lost" "coco.guest-converts" ANY TDX
+            "a TD is told that its request was bad when the host asks it to try again";
+        RequestByMsrDropped "request-by-msr-dropped" "coco.guest-converts" ANY SNP
+            "a page state change by the GHCB's MSR protocol is granted without asking the host";
     }
     liberties {
         UnspecifiedKeeps "unspecified-keeps" "unspecified.stable" MODES
@@ -371,6 +489,18 @@ faults! {
             "the argument is written back unchanged on EINVAL";
         DrainedLate "drained-late" "in-use.retry" ANY
             "a folio that was never checked before counts as in use once, until the per-CPU batches are drained";
+        ReclaimedCleared "reclaimed-cleared" "coco.confidential" ANY
+            "a conversion to shared clears what was the guest's, as KVM does where the CPU needs it";
+        MixedRangeTakenBack "mixed-range-taken-back" "coco.acceptance" MODES
+            "converting a mixed range to private takes the private pages in it back from the guest, which accepts them anew";
+        RequestPagewise "request-pagewise" "coco.guest-converts" ANY
+            "a guest's request for a conversion reaches the host page by page";
+        LaunchPiecemeal "launch-piecemeal" "coco.launch-exact" ANY
+            "a launch call does one page, as if interrupted then, and says so";
+        LaunchBusy "launch-busy" "coco.launch-exact" ANY
+            "the first call that finishes a launch finds a vCPU or the module busy";
+        SeptVeNotOffered "sept-ve-not-offered" "coco.acceptance" ANY
+            "a TD cannot do without #VE for pages that it has not accepted";
     }
 }
 

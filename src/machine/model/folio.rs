@@ -291,7 +291,9 @@ impl Inode {
         if let Some((fd, _)) = self.private_half.get().filter(|_| state.stale.is_empty()) {
             nix::fcntl::fallocate(fd, mode, offset, length)?;
         }
-        self.disown(state, pages.clone());
+        if !self.planted(Fault::PunchStaysOwned) {
+            self.disown(state, pages.clone());
+        }
         state.allocated.set(pages.clone(), false);
         state.drained.set(pages.clone(), false);
         let gone: Vec<u64> = state.referenced.range(pages).map(|(k, _)| *k).collect();

@@ -58,8 +58,12 @@ pub(super) struct State {
     pub(super) scramble_later: BTreeSet<u64>,
     /// The pages that are an encrypted guest's in the eyes of the hardware.
     pub(super) owned: BTreeMap<u64, Owned>,
+    /// Those of them that the last conversion has taken back.
+    pub(super) taken_back: BTreeSet<u64>,
     /// Pages of which a bug has left the guest an old folio.
     pub(super) stale: BTreeSet<u64>,
+    /// Pages that a bug lets an encrypted guest go on to access through the alias that they had before a conversion.
+    pub(super) old_alias: BTreeSet<u64>,
     /// Whether the spurious refusal has been given.
     pub(super) refused_once: bool,
     /// The pages whose folios are known to be in no per-CPU batch.
@@ -105,6 +109,8 @@ impl Inode {
                 leaked: Vec::new(),
                 scramble_later: BTreeSet::new(),
                 owned: BTreeMap::new(),
+                taken_back: BTreeSet::new(),
+                old_alias: BTreeSet::new(),
                 stale: BTreeSet::new(),
                 refused_once: false,
                 drained: RangeMap::new(pages, false),

@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr::with_exposed_provenance_mut as pointer;
 
+use super::fault::Fault;
 use super::user::{Argument, copy_from_user, copy_to_user};
 use super::vm::VmState;
 use crate::dialect::Dialect;
@@ -159,9 +160,11 @@ impl VmState {
         stage: Stage,
         command: &kvm_sev_cmd,
     ) -> std::result::Result<(), Failed> {
-        if !matches!(stage, Stage::Started | Stage::Finished) {
-            return Err(Errno::EINVAL.into());
-        }
+        let stage = match stage {
+            Stage::Created | Stage::Initialized => return Err(Errno::EINVAL.into()),
+            Stage::Finished if self.planted(Fault::LaunchNeverEnds) => Stage::Started,
+            Stage::Started | Stage::Finished => stage,
+        };
         let argument = pointer(command.data as usize);
         // SAFETY: the caller's promise is the one that is asked for.
         let mut update: kvm_sev_snp_launch_update = unsafe { copy_from_user(argument) }?;
@@ -192,14 +195,28 @@ impl VmState {
 
         let source = update.uaddr;
         let pages = (update.len / PAGE_SIZE).min(in_slot);
+        let batch = self.launch_batch();
         for done in 0..pages {
             let at = done * PAGE_SIZE;
+            if batch.is_some_and(|batch| done >= batch) {
+                // As if a signal had come.
+                if self.planted(Fault::LaunchProgressOverstated) {
+                    update.gfn_start += pages - done;
+                    update.len -= (pages - done) * PAGE_SIZE;
+                }
+                break;
+            }
             // SAFETY: as above.
             let result = unsafe {
                 match (zero, in_place) {
+                    // The firmware refuses, and the kernel takes the page back from the guest.
+                    _ if stage == Stage::Finished => Ok(()),
                     (true, _) => self.populate_zeros(gpa + at),
                     (_, true) => self.populate_in_place(gpa + at),
-                    _ => self.populate_from(gpa + at, source.wrapping_add(at)),
+                    _ => {
+                        let from = self.launch_source(source.wrapping_add(at), done);
+                        self.populate_from(gpa + at, from)
+                    }
                 }
             };
             let failed = match (stage, result) {
@@ -240,6 +257,9 @@ impl VmState {
             return Err(Errno::EINVAL.into());
         }
         self.check_sev_fd(command)?;
+        if self.is_busy() {
+            return Err(Errno::EBUSY.into());
+        }
         *stage = Stage::Finished;
         self.protection.set_launched();
         Ok(())

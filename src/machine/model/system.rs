@@ -131,6 +131,7 @@ pub(super) fn check_extension(config: &Config, vm_type: Option<&VmType>, capabil
         let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
         return match (config.fault, vm_type) {
             (Some(Fault::CapabilityModesMissing), _) => MODE_ZERO as i32,
+            (Some(Fault::CapabilityModesNotEncrypted), Some(t)) if t.is_encrypted() => 0,
             (Some(Fault::CapabilityModesOnDefault), _) | (_, None) => modes,
             (_, Some(t)) => t.advertised_modes(config.dialect) as i32,
         };

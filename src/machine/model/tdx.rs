@@ -6,6 +6,7 @@ use std::ptr::with_exposed_provenance_mut as pointer;
 
 use kvm_bindings::kvm_cpuid_entry2;
 
+use super::fault::Fault;
 use super::system::supported_cpuid;
 use super::user::{copy_from_user, copy_to_user};
 use super::vm::VmState;
@@ -121,7 +122,7 @@ impl VmState {
     pub(super) unsafe fn tdx_command(&self, argument: *mut c_void) -> Result<()> {
         let execute = |command: &TdxCommand| match command.id {
             // SAFETY: the caller's promise is the one that is asked for; so for the others.
-            KVM_TDX_CAPABILITIES => Ok(unsafe { tdx_capabilities(command) }?),
+            KVM_TDX_CAPABILITIES => Ok(unsafe { tdx_capabilities(command, self.attributes()) }?),
             // SAFETY: as above.
             KVM_TDX_INIT_VM => unsafe { self.tdx_init_vm(command) },
             KVM_TDX_FINALIZE_VM => Ok(self.tdx_finalize(command)?),
@@ -152,7 +153,7 @@ impl VmState {
         if self.vcpu_count() != 0 {
             return Err(Errno::EBUSY.into());
         }
-        if init.attributes & !ATTRIBUTE_SEPT_VE_DISABLE != 0 || init.xfam & !XFAM != 0 {
+        if init.attributes & !self.attributes() != 0 || init.xfam & !XFAM != 0 {
             return Err(Errno::EINVAL.into());
         }
         let width = check_cpuid(init.cpuid.entries())?;
@@ -163,12 +164,20 @@ impl VmState {
         Ok(())
     }
 
+    /// What a TD may be given.
+    fn attributes(&self) -> u64 {
+        if self.planted(Fault::SeptVeNotOffered) { 0 } else { ATTRIBUTE_SEPT_VE_DISABLE }
+    }
+
     /// `tdx_td_finalize()`.
     fn tdx_finalize(&self, command: &TdxCommand) -> Result<()> {
         let mut stage = self.tdx.lock();
         let Stage::Initialized(td) = *stage else { return Err(Errno::EINVAL) };
         if command.flags != 0 {
             return Err(Errno::EINVAL);
+        }
+        if self.is_busy() {
+            return Err(Errno::EBUSY);
         }
         *stage = Stage::Finalized(td);
         self.protection.set_launched();
@@ -186,8 +195,10 @@ impl VmState {
         cpuid: &[kvm_cpuid_entry2],
         initialized: &mut bool,
     ) -> Result<()> {
-        if !matches!(*self.tdx.lock(), Stage::Initialized(_)) {
-            return Err(Errno::EINVAL);
+        match *self.tdx.lock() {
+            Stage::Initialized(_) => {}
+            Stage::Finalized(_) if self.planted(Fault::LaunchNeverEnds) => {}
+            Stage::Created | Stage::Finalized(_) => return Err(Errno::EINVAL),
         }
         let execute = |command: &TdxCommand| match command.id {
             KVM_TDX_INIT_VCPU => {
@@ -233,12 +244,27 @@ impl VmState {
             return Err(Errno::EINVAL.into());
         }
         let mut result = Ok(());
+        let batch = self.launch_batch();
+        let pages = region.nr_pages;
         while region.nr_pages > 0 {
+            let done = pages - region.nr_pages;
+            if batch.is_some_and(|batch| done >= batch) {
+                // As if a signal had come.
+                if self.planted(Fault::LaunchProgressOverstated) {
+                    region.nr_pages = 0;
+                } else {
+                    result = Err(Errno::EINTR.into());
+                }
+                break;
+            }
             // SAFETY: as above.
             let added = unsafe {
                 match in_place {
                     true => self.populate_in_place(region.gpa),
-                    false => self.populate_from(region.gpa, region.source_addr),
+                    false => {
+                        let from = self.launch_source(region.source_addr, done);
+                        self.populate_from(region.gpa, from)
+                    }
                 }
             };
             match added {
@@ -271,7 +297,7 @@ impl VmState {
 /// # Safety
 ///
 /// As [`crate::machine::Vm::memory_encrypt_op`].
-unsafe fn tdx_capabilities(command: &TdxCommand) -> Result<()> {
+unsafe fn tdx_capabilities(command: &TdxCommand, attributes: u64) -> Result<()> {
     if command.flags != 0 {
         return Err(Errno::EINVAL);
     }
@@ -281,7 +307,7 @@ unsafe fn tdx_capabilities(command: &TdxCommand) -> Result<()> {
     let entries = configurable();
     let room = before.cpuid.nent as usize >= entries.len();
     let mut after = TdxCapabilities {
-        supported_attrs: ATTRIBUTE_SEPT_VE_DISABLE,
+        supported_attrs: attributes,
         supported_xfam: XFAM,
         cpuid: Cpuid::new(&entries),
         ..TdxCapabilities::default()

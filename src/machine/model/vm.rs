@@ -33,6 +33,8 @@ use crate::uapi::{
 const MAX_VCPU_IDS: u64 = 4096;
 /// `KVM_IOAPIC_NUM_PINS`: how many interrupt routes a split irqchip may reserve.
 const IOAPIC_PINS: u64 = 24;
+/// Pages of a launch call that bugs which concern many pages leave alone; more than the payload has in one.
+const LAUNCH_BATCH: u64 = 32;
 /// Guest frame numbers are below this: 52 bits of physical address.
 const GFN_END: u64 = 1 << 40;
 
@@ -55,6 +57,8 @@ pub(super) struct VmState {
     irqchip: Lock<Irqchip>,
     /// Whether the guest's hypercalls exit to the host.
     pub(super) hypercall_exits: AtomicBool,
+    /// Whether a launch was kept from being finished, for a liberty that does so once.
+    was_busy: AtomicBool,
     /// `kvm->vm_dead`.
     dead: AtomicBool,
 }
@@ -98,6 +102,7 @@ impl VmState {
             tdx: Lock::default(),
             irqchip: Lock::default(),
             hypercall_exits: AtomicBool::new(false),
+            was_busy: AtomicBool::new(false),
             dead: AtomicBool::new(false),
         }
     }
@@ -171,6 +176,26 @@ impl VmState {
     /// As [`VmState::populate_from`], with zeros.
     pub(super) fn populate_zeros(&self, gpa: u64) -> Result<()> {
         self.populate(gpa, Some(&[0; PAGE_SIZE as usize / 8]))
+    }
+
+    /// After how many pages a launch call stops.
+    pub(super) fn launch_batch(&self) -> Option<u64> {
+        match self.config.fault {
+            Some(Fault::LaunchPiecemeal) => Some(1),
+            Some(Fault::LaunchProgressOverstated) => Some(LAUNCH_BATCH),
+            _ => None,
+        }
+    }
+
+    /// Where the contents of page `done` of a launch call are, which should be at `source`.
+    pub(super) fn launch_source(&self, source: u64, done: u64) -> u64 {
+        let stuck = self.planted(Fault::LaunchSourceStuck);
+        if stuck { source - done / LAUNCH_BATCH * LAUNCH_BATCH * PAGE_SIZE } else { source }
+    }
+
+    /// Whether the launch cannot be finished just now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.planted(Fault::LaunchBusy) && !self.was_busy.swap(true, Ordering::Relaxed)
     }
 
     fn populate(&self, gpa: u64, contents: Option<&PageWords>) -> Result<()> {

@@ -240,27 +240,30 @@ fn without_private_memory() {
 }
 
 /// The modes that are offered: unspecified always, others by software-protected VMs in the revisions that have them, but
-/// ZERO never to private.
+/// ZERO never to private. To encrypted guests only ZERO, and, in RFC v5 until they are launched, PRESERVE to private.
 #[test]
 fn modes() {
     use Mode::{Preserve, Unspecified, Zero};
-    for platform in Platform::ALL {
+    for (platform, launched) in Platform::ALL.into_iter().flat_map(|p| [(p, false), (p, true)]) {
         for dialect in Dialect::ALL {
             let offered: Vec<_> = Mode::ALL
                 .into_iter()
                 .flat_map(|mode| [(mode, Shared), (mode, Private)])
-                .filter(|(mode, to)| mode_offered(platform, dialect, *to, *mode))
+                .filter(|(mode, to)| mode_offered(platform, dialect, *to, *mode, launched))
                 .collect();
             let always = [(Unspecified, Shared), (Unspecified, Private)];
             let modes = [(Zero, Shared), (Preserve, Shared), (Preserve, Private)];
             let want = match (platform, dialect) {
                 (Platform::SwProtected, RfcV4 | RfcV5) => [&always[..], &modes].concat(),
+                (Platform::Snp | Platform::Tdx, RfcV5) if !launched => {
+                    [&always[..], &[(Zero, Shared), (Preserve, Private)]].concat()
+                }
                 (Platform::Snp | Platform::Tdx, RfcV4 | RfcV5) => {
                     [&always[..], &[(Zero, Shared)]].concat()
                 }
                 _ => always.to_vec(),
             };
-            assert_eq!(offered, want, "{platform} {dialect}");
+            assert_eq!(offered, want, "{platform} {dialect} {launched}");
         }
     }
 }
@@ -273,11 +276,17 @@ fn capabilities() {
     let (default, protected) = (Platform::Default, Platform::SwProtected);
     for dialect in Dialect::ALL {
         let modes = if dialect == Upstream { 0 } else { 3 };
+        // RFC v5 counts what is offered before the launch is finished.
+        let encrypted = if dialect == RfcV4 { 1 } else { modes };
         let rows = [
             (default, GuestMemfdMemoryAttributes, (8, 0)),
             (protected, GuestMemfdMemoryAttributes, (8, 8)),
             (default, MemoryAttributes2Flags, (modes, 0)),
             (protected, MemoryAttributes2Flags, (modes, modes)),
+            (Platform::Snp, GuestMemfdMemoryAttributes, (8, 8)),
+            (Platform::Snp, MemoryAttributes2Flags, (modes, encrypted)),
+            (Platform::Tdx, MemoryAttributes2Flags, (modes, encrypted)),
+            (Platform::Tdx, MemoryAttributes, (0, 0)),
             (default, MemoryAttributes, (0, 0)),
             (protected, MemoryAttributes, (0, 0)),
         ];

@@ -4,4 +4,5 @@
 mod injection;
 mod launch;
 mod missing;
+mod outcomes;
 mod support;
