@@ -28,7 +28,7 @@ use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
-use super::{generate, new_case};
+use super::{generate, measure, new_case};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
@@ -37,7 +37,7 @@ const WORKER: &str = "worker";
 const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The exit status, or the sentence that explains a failure.
-type Outcome = Result<u8, String>;
+pub(super) type Outcome = Result<u8, String>;
 
 /// Runs the program with these arguments, the program's name first. Never panics because the standard output or error is
 /// closed.
@@ -76,7 +76,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
         }
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
         Some(Command::Diff { base, patched, all }) => {
-            let diff = compare::diff(base, patched, *all)?;
+            let diff = compare::diff_any(base, patched, *all)?;
             let printed = print(&diff.text)?;
             Ok(if diff.broke { run::EXIT_FAILED } else { printed })
         }
@@ -101,6 +101,14 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             let options = options(&cli, arguments)?;
             explore(&cli, config, options, args)
         }
+        Some(Command::Observe { repeat }) => {
+            let options = options(&cli, arguments)?;
+            measure::observe(&cli, config, options, *repeat)
+        }
+        Some(Command::Bench(args)) => {
+            let options = options(&cli, arguments)?;
+            measure::bench(&cli, config, options, args)
+        }
         None => {
             let options = options(&cli, arguments)?;
             conform(&cli, config, options)
@@ -109,7 +117,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
 }
 
 /// Writes to the standard output; a reader that has gone away ends the program without a word.
-fn print(text: &str) -> Outcome {
+pub(super) fn print(text: &str) -> Outcome {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(run::EXIT_PASSED),
@@ -282,16 +290,8 @@ fn waivers(
 
 /// Runs random histories.
 fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
-    let RunArgs { json, format, files, waivers, .. } = &cli.run;
-    let about_cases = [
-        ("--json", json.is_some()),
-        ("--format", format.is_some()),
-        ("--junit", files.junit.is_some()),
-        ("--kcidb", files.kcidb.is_some()),
-        ("--html", files.html.is_some()),
-        ("--waivers", waivers.is_some()),
-    ];
-    if let Some((name, _)) = about_cases.into_iter().find(|(_, given)| *given) {
+    let name = about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
+    if let Some(name) = name {
         return Err(format!("{name} is about cases; explore writes text and case files"));
     }
     let environment = ask(&mut config, &options)?;
@@ -308,6 +308,20 @@ fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &Explor
     explore::explore(&exploration, &config, &environment, options)
 }
 
+/// The name of an option that was given and means something for cases only.
+pub(super) fn about_cases(args: &RunArgs) -> Option<&'static str> {
+    let RunArgs { format, files, waivers, .. } = args;
+    [
+        ("--format", format.is_some()),
+        ("--junit", files.junit.is_some()),
+        ("--kcidb", files.kcidb.is_some()),
+        ("--html", files.html.is_some()),
+        ("--waivers", waivers.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(name, given)| given.then_some(name))
+}
+
 /// A seed that is short enough to be typed again.
 fn seed_from_clock() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -315,7 +329,7 @@ fn seed_from_clock() -> u64 {
 }
 
 /// Asks the machine what it offers. From then on cases are judged by the dialect that was found, unless one is forced.
-fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
+pub(super) fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
     let environment = run::probe(config, options)?;
     config.dialect = config.dialect.or(environment.dialect);
     Ok(environment)

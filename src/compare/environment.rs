@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) fn fields(run: &Value) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     flatten("", &run["environment"], &mut fields);
-    for name in ["suite", "schema", "arguments", "shard"] {
+    for name in ["suite", "schema", "arguments", "shard", "firmware", "repeat"] {
         if !run[name].is_null() {
             flatten(name, &run[name], &mut fields);
         }

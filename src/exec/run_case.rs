@@ -29,7 +29,7 @@ const MAP_PAGES: u64 = 64;
 const TRAIL_STEPS: usize = 64;
 
 /// Opens the machine that a worker drives.
-pub(super) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+pub(crate) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
     match config.kind {
         MachineKind::Host => match Host::open(std::path::Path::new("/dev/kvm")) {
             Ok(host) => Ok(Box::new(host)),

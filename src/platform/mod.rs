@@ -10,6 +10,7 @@ mod mailbox;
 mod memory;
 mod page_tables;
 mod plain;
+mod spin;
 mod stop;
 
 pub use guest::{Guest, LaunchError, PAYLOAD_SLOT};

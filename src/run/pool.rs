@@ -158,7 +158,7 @@ pub fn run(
 }
 
 /// Milliseconds since 1970; 0 when the clock stands before.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(0)
 }
@@ -304,6 +304,8 @@ impl Runner<'_> {
                 }
                 (Reply::Done(outcome), _) => format!("a result of {} out of turn", outcome.id),
                 (Reply::Probed(_), _) => "\"probed\" to a case".to_string(),
+                (Reply::Observed(_), _) => "\"observed\" to a case".to_string(),
+                (Reply::Measured(_), _) => "\"measured\" to a case".to_string(),
             };
             seat.worker.end = Some(End::Garbage(unexpected));
             break;

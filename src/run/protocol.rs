@@ -8,7 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::{Point, Times};
 use crate::dialect::Dialect;
+use crate::observe::{Spot, Trial};
 use crate::results::{Environment, Failure, Observation, Verdict};
 use crate::uapi::CapabilityNumbers;
 
@@ -61,6 +63,18 @@ pub enum Job {
         /// Seconds that the runner will wait before it kills the worker.
         timeout_s: u64,
     },
+    /// Convert pages in this situation, and look at them. Answered by [`Reply::Observed`].
+    Observe {
+        /// The situation.
+        spot: Spot,
+        /// How often it was tried before.
+        trial: u32,
+    },
+    /// Measure what a call or an access costs. Answered by [`Reply::Measured`].
+    Measure {
+        /// What, and in which situation.
+        point: Point,
+    },
 }
 
 /// What a worker answers.
@@ -71,6 +85,10 @@ pub enum Reply {
     Probed(Box<Environment>),
     /// A case has ended.
     Done(Box<Outcome>),
+    /// What was seen; or why the situation could not be brought about, to be read after "failed to".
+    Observed(Result<Trial, String>),
+    /// The times; or why nothing could be measured, to be read after "failed to".
+    Measured(Result<Times, String>),
 }
 
 /// How a case ended, as its worker saw it.
