@@ -46,5 +46,6 @@ pub mod run;
 pub mod scenario;
 #[cfg(test)]
 mod schema;
+pub mod timings;
 pub mod uapi;
 pub mod waivers;

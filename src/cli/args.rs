@@ -304,6 +304,9 @@ pub struct RunArgs {
     /// Fail when a waiver has expired or has nothing left to waive
     #[arg(long, global = true, requires = "waivers")]
     pub strict_waivers: bool,
+    /// Say on the standard error where the time went
+    #[arg(long, global = true, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
+    pub timings: Option<TimingsFormat>,
     /// Do not show on a terminal how far the run is
     #[arg(long, global = true)]
     pub no_progress: bool,
@@ -343,6 +346,15 @@ pub enum Format {
     Human,
     /// TAP version 13
     Tap,
+}
+
+/// `--timings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TimingsFormat {
+    /// For people.
+    Table,
+    /// An object of seconds.
+    Json,
 }
 
 /// `--dialect`.

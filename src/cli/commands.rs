@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 
@@ -22,16 +22,19 @@ use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, 
 use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
+use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
 
 use super::args::{
-    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
+    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs, TimingsFormat,
 };
 use super::probe_text::probe_text;
 use super::{generate, measure, new_case};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
+/// The second, of one that is to say where its time goes.
+const WORKER_TIMINGS: &str = "--timings";
 
 /// The shortest time between two progress lines: a model's case takes less than a millisecond.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -43,6 +46,9 @@ pub(super) type Outcome = Result<u8, String>;
 /// closed.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let outcome = if arguments.get(1).is_some_and(|first| first == WORKER) {
+        if arguments.get(2).is_some_and(|option| option == WORKER_TIMINGS) {
+            timings::switch_on();
+        }
         run::worker::serve().map(|()| run::EXIT_PASSED)
     } else {
         match Cli::try_parse_from(&arguments) {
@@ -219,7 +225,7 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Out
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
-    Ok(Options {
+    let mut options = Options {
         jobs: match (cli.run.jobs, cli.machine.machine) {
             (Some(jobs), _) => usize::from(jobs),
             (None, MachineKind::Host) => 1,
@@ -231,13 +237,23 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
         ..Options::new(Duration::from_secs(cli.run.timeout.into()))
-    })
+    };
+    if cli.run.timings.is_some() {
+        timings::switch_on();
+        options.worker.push(WORKER_TIMINGS.into());
+    }
+    Ok(options)
 }
 
 /// Runs a selection of the built-in cases.
 fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcome {
-    let environment = ask(&mut config, &options)?;
-    let plan = plan::build(&config, &environment, &selection(&cli.selection, &cli.machine))?;
+    let since = Instant::now();
+    let (environment, plan) = spend(Part::Planning, || {
+        let environment = ask(&mut config, &options)?;
+        let selection = selection(&cli.selection, &cli.machine);
+        let plan = plan::build(&config, &environment, &selection)?;
+        Ok::<_, String>((environment, plan))
+    })?;
     if cli.selection.list {
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
@@ -248,7 +264,17 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
     let machine = machine_options(&cli.machine);
     options.rerun =
         Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
-    report(&cli.run, plan, &config, &options, environment)
+    let status = report(&cli.run, plan, &config, &options, environment)?;
+    if let Some(format) = cli.run.timings {
+        let (spent, wall) = (timings::take(), since.elapsed());
+        let text = match format {
+            TimingsFormat::Table => timings::table(&spent, wall, options.jobs),
+            TimingsFormat::Json => timings::json(&spent, wall, options.jobs),
+        };
+        // Nobody is left to tell when the standard error is closed.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+    Ok(status)
 }
 
 /// Runs case files.

@@ -12,6 +12,7 @@ use crate::bench::{Point, Times};
 use crate::dialect::Dialect;
 use crate::observe::{Spot, Trial};
 use crate::results::{Environment, Failure, Observation, Verdict};
+use crate::timings::Timings;
 use crate::uapi::CapabilityNumbers;
 
 /// Descriptor on which a worker replies.
@@ -83,6 +84,11 @@ pub enum Job {
 pub enum Reply {
     /// What the machine offers.
     Probed(Box<Environment>),
+    /// Where the time of a case went, right before [`Reply::Done`]; from workers that were told to say so.
+    Timings {
+        /// By part.
+        spent: Timings,
+    },
     /// A case has ended.
     Done(Box<Outcome>),
     /// What was seen; or why the situation could not be brought about, to be read after "failed to".

@@ -14,6 +14,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use crate::bench::Meter;
 use crate::exec::{self, Executor};
 use crate::observe::Observer;
+use crate::timings::{self, Part, spend};
 
 use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
 
@@ -36,7 +37,12 @@ pub fn serve() -> Result<(), String> {
                 progress.set(0);
                 let mut tell = |line: usize| progress.set(line);
                 let timeout = Duration::from_secs(timeout_s);
-                let outcome = crew.executor.run(&id, &platform, &text, timeout, &mut tell);
+                let executor = &mut crew.executor;
+                let outcome =
+                    spend(Part::Cases, || executor.run(&id, &platform, &text, timeout, &mut tell));
+                if timings::is_on() {
+                    reply(&mut replies, &Reply::Timings { spent: timings::take() })?;
+                }
                 Reply::Done(Box::new(outcome))
             }
             (Job::Observe { spot, trial }, Some(crew)) => {
