@@ -20,7 +20,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
-    payload("plain", &out)?;
+    for name in ["plain", "snp", "tdx"] {
+        payload(name, &out)?;
+    }
     cases(&out)?;
     println!("cargo::rustc-env=GMEM_CONFORM_COMMIT={}", commit());
     Ok(())

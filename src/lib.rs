@@ -18,9 +18,6 @@
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
 
-#[path = "../guest-payloads/common/mod.rs"]
-pub mod payload;
-
 pub mod bench;
 pub mod bundle;
 pub mod case;
@@ -36,6 +33,7 @@ pub mod machine;
 pub mod measured;
 pub mod observe;
 pub mod oracle;
+pub mod payload;
 pub mod plan;
 pub mod platform;
 pub mod report;

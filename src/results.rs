@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 
 /// Version of the format, raised whenever a field is added or changed.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// One line of a results file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct RunRecord {
     /// The part of the suite that ran here, if not all of it. Since version 2.
     #[serde(default)]
     pub shard: Option<Shard>,
+    /// What one case was given, in seconds. Since version 3.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
     /// For a file that `gmem-conform merge` wrote: the runs that it was made of. Since version 2.
     #[serde(default)]
     pub merged: Vec<MergedRun>,

@@ -11,7 +11,7 @@ use crate::exec::guard::BusError;
 use crate::exec::{access, creation_flags, guard, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView, Machine};
 use crate::oracle::PageBytes;
-use crate::payload::abi::TEST_MEMORY;
+use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
 use crate::uapi::{
     KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
@@ -25,6 +25,11 @@ pub(crate) const TRANSIENT_TRIES: u32 = 100;
 pub(crate) struct Rig {
     guest: Guest,
     pub file: File,
+    platform: Platform,
+    /// The attribute of the pages, all of which are converted together where an encrypted guest accesses them.
+    attribute: Attribute,
+    /// Whether an encrypted guest has accepted the private pages.
+    accepted: bool,
     /// How long the guest may take for one command.
     patience: Duration,
 }
@@ -48,7 +53,7 @@ impl Rig {
         guard::install().map_err(|e| format!("catch SIGBUS with sigaction: {e}"))?;
         let guest = Guest::launch(machine, platform, patience).map_err(|e| e.to_string())?;
         let file = File::new(&guest, pages, start)?;
-        let mut rig = Rig { guest, file, patience };
+        let mut rig = Rig { guest, file, platform, attribute: start, accepted: false, patience };
         rig.set_slot()?;
         Ok(rig)
     }
@@ -60,7 +65,7 @@ impl Rig {
         // SAFETY: a region of size 0 gives the guest no memory.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
             .map_err(|e| format!("delete the memslot with KVM_SET_USER_MEMORY_REGION2: {e}"))?;
-        self.file = file;
+        (self.file, self.attribute, self.accepted) = (file, start, false);
         self.set_slot()
     }
 
@@ -97,16 +102,58 @@ impl Rig {
             .map_err(|error| error.to_string())
     }
 
+    /// Converts all pages, as [`File::convert`]; an SNP guest gives them up before they become shared.
+    pub fn convert(&mut self, to: Attribute, flags: u64) -> Result<u32, Errno> {
+        let pages = 0..self.file.pages();
+        if self.platform == Platform::Snp && to == Attribute::Shared && self.accepted {
+            let (address, length) = self.place(&pages);
+            // Should it fail, the guest's next look says so.
+            let _ = self.command(Command::Rescind { address, length });
+            self.accepted = false;
+        }
+        let refused = self.file.convert(&pages, to, flags)?;
+        if self.attribute != to {
+            (self.attribute, self.accepted) = (to, false);
+        }
+        Ok(refused)
+    }
+
+    /// Where the guest sees pages, and their length.
+    fn place(&self, pages: &Range<u64>) -> (u64, u64) {
+        let (offset, length) = bytes(pages);
+        let private = self.platform.is_encrypted() && self.attribute == Attribute::Private;
+        let window = if private { PRIVATE_WINDOW } else { 0 };
+        (TEST_MEMORY + window + offset, length)
+    }
+
+    /// Has an encrypted guest accept its private pages before it first uses them.
+    fn accept(&mut self) -> Result<(), GuestStop> {
+        let needed = self.platform.is_encrypted() && self.attribute == Attribute::Private;
+        if !needed || self.accepted {
+            return Ok(());
+        }
+        for page in 0..self.file.pages() {
+            let (address, length) = self.place(&(page..page + 1));
+            // A page that was accepted before is refused, which is as well; any other reason shows in the access.
+            self.command(Command::Accept { address, length })?;
+        }
+        self.accepted = true;
+        Ok(())
+    }
+
     /// The guest writes the pattern `tag` into pages.
     pub fn guest_write(&mut self, pages: &Range<u64>, tag: u64) -> Result<(), GuestStop> {
-        let (offset, length) = bytes(pages);
-        let (address, first_page) = (TEST_MEMORY + offset, pages.start);
+        self.accept()?;
+        let (address, length) = self.place(pages);
+        let first_page = pages.start;
         self.command(Command::Fill { address, length, tag, first_page })
     }
 
     /// What the guest reads in a page.
     pub fn guest_read(&mut self, page: u64) -> Result<PageBytes, GuestStop> {
-        self.command(Command::CopyOut { address: TEST_MEMORY + page * PAGE_SIZE })?;
+        self.accept()?;
+        let (address, _) = self.place(&(page..page + 1));
+        self.command(Command::CopyOut { address })?;
         let mut bytes = [0; PAGE_SIZE as usize];
         self.guest.copy_buffer(&mut bytes);
         Ok(bytes)
@@ -114,8 +161,8 @@ impl Rig {
 
     /// The guest reads the first word of each page.
     pub fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), GuestStop> {
-        let (offset, length) = bytes(pages);
-        self.command(Command::Touch { address: TEST_MEMORY + offset, length })
+        let (address, length) = self.place(pages);
+        self.command(Command::Touch { address, length })
     }
 
     fn command(&mut self, command: Command) -> Result<(), GuestStop> {
@@ -131,6 +178,10 @@ impl File {
             gmem.map_err(|e| format!("create a guest_memfd with KVM_CREATE_GUEST_MEMFD: {e}"))?;
         let view = gmem.mmap(0, size).map_err(|e| format!("map the guest_memfd: {e}"))?;
         Ok(File { view, gmem })
+    }
+
+    fn pages(&self) -> u64 {
+        self.view.length() / PAGE_SIZE
     }
 
     /// Converts, and says how often the call was refused with EAGAIN before.

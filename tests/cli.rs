@@ -73,7 +73,7 @@ fn bad_usage_is_status_1() {
         (&["--jobs", "0"], "--jobs"),
         (&["--timeout", "soon"], "--timeout"),
         (&["--format", "xml"], "possible values: human, tap"),
-        (&["--platform", "sev"], "possible values: default, sw-protected]"),
+        (&["--platform", "sev"], "possible values: default, sw-protected, snp, tdx]"),
         (&["--dialect", "none"], "possible values: auto, rfc-v4, rfc-v5, upstream"),
         (&["--plant", "one-page-too-many"], "--plant needs --machine model"),
         (&["--machine", "model", "--plant", "one-page-to-many"], "one-page-too-many"),

@@ -10,7 +10,7 @@ use gmem_conform::machine::host::Host;
 use gmem_conform::machine::{Exit, GuestMemfd, HostView, Machine};
 use gmem_conform::payload::abi::{IMAGE, TEST_MEMORY};
 use gmem_conform::payload::pattern::{self, tag};
-use gmem_conform::platform::{Command, Guest, GuestStop, Mismatch, Platform};
+use gmem_conform::platform::{Command, Guest, GuestStop, Mismatch, Platform, missing};
 use gmem_conform::uapi::{
     ATTRIBUTE_PRIVATE, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP,
     KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_VM_TYPES, KVM_MEM_GUEST_MEMFD, KVM_X86_DEFAULT_VM,
@@ -320,4 +320,33 @@ fn sw_protected_guests_use_private_pages() {
     assert_eq!(s.read(0, 5), pattern::word(a, 0, 5));
     assert_eq!(s.read(1, 5), pattern::word(b, 1, 5));
     assert_eq!(s.read(2, 5), pattern::word(a, 2, 5));
+}
+
+/// The calls of encrypted guests' launches reach KVM, which has no use for them on another VM; and where the hardware is
+/// missing the launch says which step it is that fails.
+#[test]
+fn encrypted_guests_need_hardware() {
+    let Some(host) = machine() else { return };
+    let vm = host.create_vm(KVM_X86_DEFAULT_VM.into()).unwrap();
+    let nothing = std::ptr::null_mut();
+    // SAFETY: the command is no memory.
+    assert!(unsafe { vm.memory_encrypt_op(nothing) }.is_err_and(|e| e != Errno::EFAULT));
+    let vcpu = vm.create_vcpu(0).unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { vcpu.memory_encrypt_op(nothing) }, Err(Errno::ENOTTY));
+    assert!(host.get_device_attr(77, 0).is_err(), "there is no such group");
+
+    let types = host.check_extension(KVM_CAP_VM_TYPES).unwrap();
+    for platform in [Platform::Snp, Platform::Tdx] {
+        if types >> platform.vm_type() & 1 == 1 {
+            eprintln!("SKIP: KVM offers {platform} VMs");
+            continue;
+        }
+        let Err(error) = Guest::launch(&host, platform, TIMEOUT) else {
+            panic!("a launch without {platform} VMs");
+        };
+        let text = error.to_string();
+        assert!(text.contains("KVM_") || text.contains("/dev/sev"), "{text}");
+        assert!(missing(&host, platform, None).is_some());
+    }
 }

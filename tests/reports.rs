@@ -183,6 +183,7 @@ fn events(machine: &str) -> Vec<Event> {
         },
         started_ms: 1_790_000_000_000,
         shard: None,
+        timeout_s: Some(30),
         merged: Vec::new(),
     }))];
     for (index, record) in records.into_iter().enumerate() {
@@ -220,7 +221,7 @@ fn written(mut report: impl Report, out: &Shared, events: &[Event]) -> String {
 #[test]
 fn tap() {
     let out = Shared::default();
-    let text = written(Tap::new(out.clone(), 30), &out, &events("host"));
+    let text = written(Tap::new(out.clone()), &out, &events("host"));
     assert!(text.is_ascii());
     insta::assert_snapshot!(text);
 }
@@ -264,7 +265,7 @@ fn the_model_is_named() {
     for machine in ["model", "host"] {
         let (tap, human) = (Shared::default(), Shared::default());
         let texts = [
-            written(Tap::new(tap.clone(), 30), &tap, &events(machine)),
+            written(Tap::new(tap.clone()), &tap, &events(machine)),
             written(Human::new(human.clone()), &human, &events(machine)),
         ];
         for text in texts {
@@ -382,7 +383,7 @@ fn a_line_that_does_not_fit_is_taken_back() {
 fn a_closed_pipe_ends_the_run() {
     let out = Shared::default();
     let mut reports = Reports::new();
-    reports.add("the pipe", Tap::new(Broken(ErrorKind::BrokenPipe), 30));
+    reports.add("the pipe", Tap::new(Broken(ErrorKind::BrokenPipe)));
     reports.add("the text", Human::new(out.clone()));
     let events = events("host");
     assert_eq!(reports.event(&events[0]), ControlFlow::Break(()));

@@ -66,6 +66,7 @@ fn write(path: &PathBuf, failing: usize) {
         environment: Environment::default(),
         started_ms: 0,
         shard: None,
+        timeout_s: Some(30),
         merged: Vec::new(),
     })))
     .unwrap();

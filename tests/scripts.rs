@@ -61,7 +61,8 @@ fn kselftest_layout() {
     }
     assert_eq!(
         dir.read("kselftest-list.txt"),
-        "kvm:set_memory_region_test\ngmem-conform:default\ngmem-conform:sw-protected\n"
+        "kvm:set_memory_region_test\n\
+         gmem-conform:default\ngmem-conform:snp\ngmem-conform:sw-protected\ngmem-conform:tdx\n"
     );
     assert!(dir.read("gmem-conform/settings").contains("\ntimeout=1800\n"));
     let entry = |arguments: &[&str]| {

@@ -5,9 +5,15 @@
 //!   0x00_1000  page tables, made by the host, identity-mapped                  PAGE_TABLES .. PAGE_TABLES_END
 //!   0x08_0000  mailbox                                                         MAILBOX
 //!   0x08_1000  the page that COPY_OUT fills                                    COPY_BUFFER
+//!   0x08_2000  SNP: the GHCB                                                   GHCB
 //!   0x10_0000  the image: code, data, bss, stack; linked and entered here      IMAGE .. PAYLOAD_SIZE
+//! 0xffff_f000  TDX: the page of the reset vector                              RESET_PAGE
 //! 0x1_0000_0000  the memory under test: page 0 of the frame that memslots are placed in    TEST_MEMORY
 //! ```
+//!
+//! Guests that are encrypted access all of this as private memory, except for the three pages from MAILBOX to GHCB, which
+//! are shared from the start and never converted. They see the memory under test twice: as shared memory where it lies, as
+//! private memory [`PRIVATE_WINDOW`] further up. The page tables are the host's work, the payloads have no code for them.
 
 /// Page tables, made by the host: guest physical address of the first.
 pub const PAGE_TABLES: u64 = 0x1000;
@@ -17,12 +23,20 @@ pub const PAGE_TABLES_END: u64 = 0x8_0000;
 pub const MAILBOX: u64 = 0x8_0000;
 /// Guest physical and virtual address of the page that [`operation::COPY_OUT`] fills.
 pub const COPY_BUFFER: u64 = 0x8_1000;
+/// SNP: guest physical and virtual address of the GHCB, the page through which guest and hypervisor exchange registers.
+pub const GHCB: u64 = 0x8_2000;
 /// Where the image is linked, loaded and entered.
 pub const IMAGE: u64 = 0x10_0000;
 /// Size of the payload's memslot at address 0, in bytes.
 pub const PAYLOAD_SIZE: u64 = 0x20_0000;
 /// Guest physical and virtual address of the memory under test. 4 GiB: clear of everything that KVM places itself.
 pub const TEST_MEMORY: u64 = 0x1_0000_0000;
+/// Encrypted guests: added to a guest physical address of the memory under test, the virtual address of its private alias.
+pub const PRIVATE_WINDOW: u64 = 1 << 46;
+/// TDX: guest physical address of the page that the vCPU starts in.
+pub const RESET_PAGE: u64 = 0xffff_f000;
+/// TDX: where the vCPU starts, architecturally: in 32-bit mode without paging.
+pub const RESET_VECTOR: u64 = 0xffff_fff0;
 
 /// The I/O port of the doorbell: the guest writes 32 bits of [`doorbell`] there. Chosen arbitrarily, clear of every
 /// device that KVM emulates.
@@ -54,6 +68,19 @@ pub mod operation {
     pub const TOUCH: u64 = 6;
     /// Never answer: for the runner's own tests of its deadlines.
     pub const SPIN: u64 = 7;
+    /// Make the private pages at this range of virtual addresses usable: PVALIDATE, or TDG.MEM.PAGE.ACCEPT.
+    pub const ACCEPT: u64 = 8;
+    /// Give up the private pages at this range of virtual addresses: PVALIDATE; nothing on TDX.
+    pub const RESCIND: u64 = 9;
+    /// Ask the hypervisor to make this range of guest physical addresses shared: page state change through the GHCB, or
+    /// MapGPA.
+    pub const MAKE_SHARED: u64 = 10;
+    /// The same, to make it private.
+    pub const MAKE_PRIVATE: u64 = 11;
+    /// The same as [`MAKE_PRIVATE`], page by page by the GHCB's MSR protocol. SNP only.
+    pub const MAKE_PRIVATE_MSR: u64 = 12;
+    /// The same as [`MAKE_SHARED`], page by page by the GHCB's MSR protocol. SNP only.
+    pub const MAKE_SHARED_MSR: u64 = 13;
     /// As [`CHECK`] for each [`super::CheckRange`] of the `length` ones in [`super::COPY_BUFFER`], one after the other; the
     /// first difference ends it, and `range` says in which. An exit to the host costs more than most checks.
     pub const CHECK_LIST: u64 = 14;
@@ -84,6 +111,37 @@ pub mod status {
     pub const MISMATCH: u64 = 1;
     /// The guest does not know the operation.
     pub const UNKNOWN_OPERATION: u64 = 2;
+    /// CPU or hypervisor refused a page: `offset` says which, as far as they tell, `found` why: the architecture's own
+    /// status, or one of [`super::refusal`].
+    ///
+    /// * PVALIDATE: EAX, and the carry flag in bit 32.
+    /// * Page state change through the GHCB: SW_EXITINFO2. By MSR: bits 63:32 of the response.
+    /// * TDG.MEM.PAGE.ACCEPT: RAX. MapGPA: R10.
+    pub const REFUSED: u64 = 3;
+}
+
+/// What [`Mailbox::found`] may hold with [`status::REFUSED`] besides the architectures' statuses, none of which is close.
+pub mod refusal {
+    /// There is no such operation on this platform.
+    pub const NOT_THERE: u64 = u64::MAX;
+    /// What the hypervisor answered is no answer by the rules of its interface.
+    pub const BAD_ANSWER: u64 = u64::MAX - 1;
+}
+
+/// How a payload ends that cannot go on: the reason code of the GHCB MSR protocol's termination request, or the error code
+/// of TDG.VP.VMCALL<ReportFatalError>.
+pub mod termination {
+    /// SNP: the reason code set. Arbitrary; 0 is the specification's own and 1 is Linux's.
+    pub const SET: u64 = 0xd;
+    /// The hypervisor does not speak version 2 of the GHCB protocol.
+    pub const NO_VERSION: u64 = 1;
+    /// The hypervisor refused to register the GHCB.
+    pub const NOT_REGISTERED: u64 = 2;
+    /// The hypervisor refused to ring the doorbell.
+    pub const NO_DOORBELL: u64 = 3;
+    /// There was an exception: this plus the vector. [`super::doorbell::EXCEPTION`] has been rung, unless there was a
+    /// second exception on the way.
+    pub const EXCEPTION: u64 = 0x80;
 }
 
 /// The mailbox page. The host fills in the command and runs the vCPU; the guest executes it, fills in the result and
@@ -95,7 +153,8 @@ pub struct Mailbox {
     pub sequence: u64,
     /// Host: one of [`operation`].
     pub operation: u64,
-    /// Host: guest virtual address of the range, a multiple of 8.
+    /// Host: guest virtual address of the range, a multiple of 8. [`operation::MAKE_SHARED`] and its like: guest physical
+    /// address, a multiple of 4096.
     pub address: u64,
     /// Host: length of the range in bytes, a multiple of 8.
     pub length: u64,
@@ -107,19 +166,22 @@ pub struct Mailbox {
     pub answer: u64,
     /// Guest: one of [`status`].
     pub status: u64,
-    /// Guest: byte offset from the range's address of the first word that differs.
+    /// Guest: byte offset from the range's address of the first word that differs, or from `address` of the page that was
+    /// refused.
     pub offset: u64,
     /// Guest: the word that the pattern has there.
     pub expected: u64,
-    /// Guest: the word that was found there.
+    /// Guest: the word that was found there, or why a page was refused.
     pub found: u64,
     /// Guest, on [`doorbell::EXCEPTION`]: vector.
     pub vector: u64,
-    /// Guest, on [`doorbell::EXCEPTION`]: error code, 0 where the vector has none.
+    /// Guest, on [`doorbell::EXCEPTION`]: error code, 0 where the vector has none. #VE: the exit reason that
+    /// TDG.VP.VEINFO.GET gives.
     pub error_code: u64,
     /// Guest, on [`doorbell::EXCEPTION`]: the instruction that faulted.
     pub rip: u64,
-    /// Guest, on [`doorbell::EXCEPTION`]: CR2, the address for a page fault.
+    /// Guest, on [`doorbell::EXCEPTION`]: CR2, the address for a page fault. #VE: the linear address that
+    /// TDG.VP.VEINFO.GET gives.
     pub cr2: u64,
     /// Guest: for [`operation::CHECK_LIST`], the number of the range that differs.
     pub range: u64,

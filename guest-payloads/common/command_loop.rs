@@ -3,7 +3,9 @@
 
 use core::mem::offset_of;
 
-use super::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, MAILBOX, Mailbox, operation, status};
+use super::abi::{
+    CHECK_RANGES, COPY_BUFFER, CheckRange, MAILBOX, Mailbox, operation, refusal, status,
+};
 use super::pattern;
 
 /// The few things that a platform does in its own way. `Stop` is what ends a command in the middle: nothing can in a
@@ -18,12 +20,41 @@ pub trait Cpu {
     fn write(&mut self, address: u64, word: u64) -> Result<(), Self::Stop>;
     /// Lets a little time pass.
     fn relax(&mut self) -> Result<(), Self::Stop>;
+
+    // The rest is for encrypted guests. Each returns 0, or why the page was refused ([`status::REFUSED`]).
+
+    /// Makes the private page at the guest virtual address `address` usable.
+    fn accept(&mut self, address: u64) -> Result<u64, Self::Stop> {
+        let _ = address;
+        Ok(refusal::NOT_THERE)
+    }
+    /// Gives up the private page at the guest virtual address `address`.
+    fn rescind(&mut self, address: u64) -> Result<u64, Self::Stop> {
+        let _ = address;
+        Ok(refusal::NOT_THERE)
+    }
+    /// Asks the hypervisor to make `length` bytes at the guest physical address `gpa` private or shared: page by page with
+    /// the MSR protocol, or in as few requests as possible without.
+    fn page_state_change(
+        &mut self,
+        gpa: u64,
+        length: u64,
+        private: bool,
+        by_msr: bool,
+    ) -> Result<u64, Self::Stop> {
+        let _ = (gpa, length, private, by_msr);
+        Ok(refusal::NOT_THERE)
+    }
+    /// How far behind `gpa` lies the page that the last [`Cpu::page_state_change`] was refused for, in bytes.
+    fn refused_at(&self) -> u64 {
+        0
+    }
 }
 
 const PAGE: u64 = pattern::WORDS_PER_PAGE * 8;
 
-/// Where the comparison of a range first failed.
-struct Mismatch {
+/// Where a command first failed.
+struct Detail {
     offset: u64,
     expected: u64,
     found: u64,
@@ -40,7 +71,7 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
 
     let mut outcome = status::OK;
     let mut range = 0;
-    let mut detail = Mismatch { offset: 0, expected: 0, found: 0 };
+    let mut detail = Detail { offset: 0, expected: 0, found: 0 };
     match operation {
         operation::FILL => fill(cpu, address, length, tag, first_page)?,
         operation::CHECK => {
@@ -63,6 +94,27 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
         operation::SPIN => loop {
             cpu.relax()?;
         },
+        operation::ACCEPT | operation::RESCIND => {
+            let accept = operation == operation::ACCEPT;
+            if let Some(refused) = for_each_page(cpu, address, length, accept)? {
+                outcome = status::REFUSED;
+                detail = refused;
+            }
+        }
+        operation::MAKE_SHARED
+        | operation::MAKE_PRIVATE
+        | operation::MAKE_SHARED_MSR
+        | operation::MAKE_PRIVATE_MSR => {
+            let private =
+                matches!(operation, operation::MAKE_PRIVATE | operation::MAKE_PRIVATE_MSR);
+            let by_msr =
+                matches!(operation, operation::MAKE_SHARED_MSR | operation::MAKE_PRIVATE_MSR);
+            let refused = cpu.page_state_change(address, length, private, by_msr)?;
+            if refused != 0 {
+                outcome = status::REFUSED;
+                detail = Detail { offset: cpu.refused_at(), expected: 0, found: refused };
+            }
+        }
         _ => outcome = status::UNKNOWN_OPERATION,
     }
 
@@ -95,20 +147,20 @@ fn check<C: Cpu>(
     length: u64,
     tag: u64,
     first_page: u64,
-) -> Result<Option<Mismatch>, C::Stop> {
+) -> Result<Option<Detail>, C::Stop> {
     let mut offset = 0;
     while offset < length {
         let expected = expected_at(tag, first_page, offset);
         let found = cpu.read(address + offset)?;
         if found != expected {
-            return Ok(Some(Mismatch { offset, expected, found }));
+            return Ok(Some(Detail { offset, expected, found }));
         }
         offset += 8;
     }
     Ok(None)
 }
 
-fn check_list<C: Cpu>(cpu: &mut C, length: u64) -> Result<Option<(u64, Mismatch)>, C::Stop> {
+fn check_list<C: Cpu>(cpu: &mut C, length: u64) -> Result<Option<(u64, Detail)>, C::Stop> {
     for number in 0..length.min(CHECK_RANGES as u64) {
         let at = COPY_BUFFER + number * size_of::<CheckRange>() as u64;
         let address = cpu.read(at + offset_of!(CheckRange, address) as u64)?;
@@ -139,4 +191,23 @@ fn touch<C: Cpu>(cpu: &mut C, address: u64, length: u64) -> Result<(), C::Stop> 
         offset += PAGE;
     }
     Ok(())
+}
+
+/// Accepts or rescinds page after page, up to the first that is refused.
+fn for_each_page<C: Cpu>(
+    cpu: &mut C,
+    address: u64,
+    length: u64,
+    accept: bool,
+) -> Result<Option<Detail>, C::Stop> {
+    let mut offset = 0;
+    while offset < length {
+        let page = address + offset;
+        let refused = if accept { cpu.accept(page)? } else { cpu.rescind(page)? };
+        if refused != 0 {
+            return Ok(Some(Detail { offset, expected: 0, found: refused }));
+        }
+        offset += PAGE;
+    }
+    Ok(None)
 }

@@ -11,11 +11,13 @@
 #[expect(dead_code, reason = "the rest is for the host")]
 mod common;
 mod cpu;
-mod exceptions;
+#[path = "../guest/mod.rs"]
+mod guest;
 
 use common::abi::doorbell;
 use common::command_loop;
 use cpu::PlainCpu;
+use guest::exceptions;
 
 core::arch::global_asm!(
     r#"

@@ -194,7 +194,7 @@ impl Round<'_> {
 
     /// The page that is converted in a fragmented file, in the middle of it. It has the attribute `from`.
     fn one(&self) -> Range<u64> {
-        let middle = self.point.size / 2 & !1;
+        let middle = (self.point.size / 2) & !1;
         middle..middle + 1
     }
 

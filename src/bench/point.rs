@@ -110,7 +110,8 @@ pub struct Extent {
 /// One size is so many times the one before.
 const STEP: u64 = 4;
 
-/// The series of a platform with private memory and their sizes, from the smallest.
+/// The series of a platform with private memory and their sizes, from the smallest. Guests that are encrypted are not told
+/// to touch pages, which they would have to accept first, nor given more vCPUs, which would have to be launched with them.
 pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Series, Vec<u64>)> {
     let sizes = |from: u64, to: u64| -> Vec<u64> {
         std::iter::successors(Some(from), |size| size.checked_mul(STEP))
@@ -169,5 +170,9 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
             all.push((Series { what: *what, ..hole }, pages.clone()));
         }
     }
+    all.retain(|(series, _)| {
+        let guest = series.guest_mapped || series.vcpus > 0 || series.what == What::GuestTouch;
+        !(platform.is_encrypted() && guest)
+    });
     all
 }

@@ -62,6 +62,7 @@ fn records() -> Vec<Record> {
         },
         started_ms: 1_790_000_000_000,
         shard: Some(Shard { index: 1, count: 2 }),
+        timeout_s: Some(30),
         merged: Vec::new(),
     };
     vec![

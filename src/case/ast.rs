@@ -290,6 +290,19 @@ pub enum Action {
     },
     /// `KVM_SET_MEMORY_ATTRIBUTES2` with arguments that no range can express.
     Raw(RawConvert),
+    /// An encrypted guest accepts private pages: PVALIDATE, TDG.MEM.PAGE.ACCEPT. Otherwise it does so when it needs to.
+    Accept(Pages),
+    /// An SNP guest gives private pages up. Otherwise it does so before they are converted to shared.
+    Rescind(Pages),
+    /// An encrypted guest asks for a conversion, without a mode: page state change, MapGPA. The host makes it.
+    GuestConvert {
+        /// Which pages.
+        pages: Pages,
+        /// To what.
+        to: Attribute,
+    },
+    /// An encrypted guest reads this page through the alias that its attribute rules out, from which it cannot go on.
+    WrongAlias(u64),
     /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.
     Punch(Pages),
     /// `fallocate()`.

@@ -319,6 +319,11 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     let action = match first.text {
         "host" => access(line, View::Host, case)?,
         "host2" => access(line, View::Host2, case)?,
+        "guest" if line.take("convert") => {
+            let pages = pages(line, case)?;
+            Action::GuestConvert { pages, to: attribute(line)? }
+        }
+        "guest" if line.take("wrong-alias") => Action::WrongAlias(one_page(line, case)?),
         "guest" => access(line, View::Guest, case)?,
         "child" if line.take("fork") => Action::ChildFork,
         "child" if line.take("exit") => Action::ChildExit,
@@ -334,6 +339,8 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
             Action::Convert { pages, to, mode }
         }
         "raw" => Action::Raw(raw(line)?),
+        "accept" => Action::Accept(pages(line, case)?),
+        "rescind" => Action::Rescind(pages(line, case)?),
         "punch" => Action::Punch(pages(line, case)?),
         "allocate" => Action::Allocate(pages(line, case)?),
         "pin" => Action::Pin(pages(line, case)?),
@@ -351,8 +358,8 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, host2, guest, child, touch, convert, raw, punch, allocate, pin, unpin, slot, remap, \
-                         bystander, capability";
+            let known = "host, host2, guest, child, touch, convert, accept, rescind, raw, punch, allocate, pin, unpin, \
+                         slot, remap, bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));
         }
@@ -459,6 +466,18 @@ pub(super) fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
         return Err(line.at(word, message));
     }
     Ok(range)
+}
+
+/// Takes a range of one page.
+fn one_page(line: &mut Line, case: &Case) -> Result<u64, ParseError> {
+    let word = line.peek();
+    let pages = pages(line, case)?;
+    match word {
+        Some(word) if pages.end - pages.start != 1 => {
+            Err(line.at(word, "expected a range of one page: the guest cannot go on".into()))
+        }
+        _ => Ok(pages.start),
+    }
 }
 
 fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {

@@ -108,6 +108,12 @@ impl Display for Action {
                 write!(f, "convert {} {to} {mode}", range(pages))
             }
             Action::Raw(raw) => write!(f, "raw     {raw}"),
+            Action::Accept(pages) => write!(f, "accept  {}", range(pages)),
+            Action::Rescind(pages) => write!(f, "rescind {}", range(pages)),
+            Action::GuestConvert { pages, to } => {
+                write!(f, "guest   convert {} {to}", range(pages))
+            }
+            Action::WrongAlias(page) => write!(f, "guest   wrong-alias {page}..{}", page + 1),
             Action::Punch(pages) => write!(f, "punch   {}", range(pages)),
             Action::Allocate(pages) => write!(f, "allocate {}", range(pages)),
             Action::Pin(pages) => write!(f, "pin     {}", range(pages)),

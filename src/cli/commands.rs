@@ -483,7 +483,7 @@ where
             reports
                 .add(name, human.print_passed(args.print_passed).print_skipped(args.print_skipped));
         }
-        Format::Tap => reports.add(name, Tap::new(out, args.timeout.into())),
+        Format::Tap => reports.add(name, Tap::new(out)),
     }
 }
 

@@ -5,17 +5,39 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+/// Options that name a file to write.
+const OUTPUTS: [&str; 4] = ["--json", "--junit", "--kcidb", "--html"];
+
 /// The fields of a run record that say something about where and how it ran, by dotted name. What differs in every run,
 /// such as the time, is not among them.
 pub(super) fn fields(run: &Value) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     flatten("", &run["environment"], &mut fields);
-    for name in ["suite", "schema", "arguments", "shard", "firmware", "repeat"] {
+    for name in ["suite", "schema", "timeout_s", "shard", "firmware", "repeat"] {
         if !run[name].is_null() {
             flatten(name, &run[name], &mut fields);
         }
     }
+    if let Some(arguments) = run["arguments"].as_array() {
+        fields.insert("arguments".into(), telling(arguments));
+    }
     fields
+}
+
+/// A command line without the files that are written: two runs to be compared never write the same.
+fn telling(arguments: &[Value]) -> String {
+    let mut words = Vec::new();
+    let mut arguments = arguments.iter().map(plain);
+    while let Some(word) = arguments.next() {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        if !OUTPUTS.contains(&name) {
+            words.push(word);
+        } else if name.len() == word.len() {
+            // The file is a word of its own.
+            arguments.next();
+        }
+    }
+    if words.is_empty() { "(none)".into() } else { words.join(" ") }
 }
 
 fn flatten(name: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
@@ -43,7 +65,7 @@ fn flatten(name: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
         }
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(plain).collect();
-            fields.insert(name.into(), items.join(if name == "arguments" { " " } else { "; " }));
+            fields.insert(name.into(), items.join("; "));
         }
         Value::Null => {}
         value => {

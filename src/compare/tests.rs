@@ -132,6 +132,23 @@ fn no_difference() {
     );
 }
 
+/// Where results are written is no difference; what was run is.
+#[test]
+fn only_telling_arguments_differ() {
+    let with = |name: &str, arguments: &[&str]| {
+        let mut head = run(1, "7.3.4");
+        head["arguments"] = json!(arguments);
+        file(name, &text(&[head, case("a.b", "pass"), summary(0, 0)]))
+    };
+    let base = with("arguments-1", &["--json", "base.jsonl", "--html=a.html"]);
+    let patched = with("arguments-2", &["--json=patched.jsonl"]);
+    let zero = with("arguments-3", &["--json", "patched.jsonl", "zero"]);
+    let found = diff(&base.0, &patched.0, false).unwrap();
+    assert!(found.text.contains("environment: no difference"), "{}", found.text);
+    let found = diff(&base.0, &zero.0, false).unwrap();
+    assert!(found.text.contains("\n  arguments: (none) -> zero\n"), "{}", found.text);
+}
+
 /// A patched kernel that took the runner down is an alarm, although no result says so; nor do files about different
 /// machines pass for equal.
 #[test]

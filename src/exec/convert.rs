@@ -65,6 +65,9 @@ impl Session<'_> {
         if let Some(explicit) = explicit {
             check_explicit(explicit, &allowed)?;
         }
+        if call.attributes == 0 && allowed.iter().all(|a| a.result.is_ok()) {
+            self.rescind(call.offset / PAGE_SIZE..(call.offset + call.size) / PAGE_SIZE)?;
+        }
         let mut returned = self.issue(call)?;
         let mut tries = 1;
         while tries < TRANSIENT_TRIES && self.is_transient(call, &allowed, &returned) {
@@ -124,7 +127,9 @@ impl Session<'_> {
 
     /// For the observation of what an unspecified mode did.
     fn remember_contents(&mut self, call: &RawConvert, result: Result<(), Errno>) {
-        if result.is_err() || call.flags != 0 || !self.setup.dialect.has_content_modes() {
+        let unspecified =
+            self.setup.dialect.has_content_modes() || self.setup.platform.is_encrypted();
+        if result.is_err() || call.flags != 0 || !unspecified {
             return;
         }
         let to = match call.attributes & ATTRIBUTE_PRIVATE {

@@ -34,10 +34,13 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
             let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
             Stop::timeout(format!("guest did not {doing} page {page} in time{at}"))
         }
-        GuestStop::Exception { .. } | GuestStop::BadAnswer(_) => {
+        GuestStop::Exception { .. }
+        | GuestStop::BadAnswer(_)
+        | GuestStop::Terminated { .. }
+        | GuestStop::MapGpa { .. } => {
             Stop::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
         }
-        GuestStop::Shutdown | GuestStop::Unexpected(_) => {
+        GuestStop::Dead | GuestStop::Shutdown | GuestStop::Unexpected(_) => {
             Stop::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
         }
     }
@@ -124,6 +127,7 @@ impl Session<'_> {
     }
 
     fn look_guest(&mut self, pages: &[u64], after: &After) -> Result<(), Stop> {
+        self.accept_for_guest(pages.iter().copied())?;
         // Consecutive pages with the same known pattern are one command.
         let checkable = |content: &Content| match content {
             Content::Zero => Some(crate::payload::pattern::ZERO),
@@ -246,6 +250,7 @@ impl Session<'_> {
         bytes: &PageBytes,
         after: &After,
     ) -> Result<(), Stop> {
+        self.must_be_confidential(view, page, bytes)?;
         let content = self.oracle.content(page);
         if let Some(expected) = content.bytes(page)
             && let Some(at) = first_difference(&expected, bytes)

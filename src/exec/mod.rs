@@ -6,6 +6,7 @@ mod audit;
 mod bystander;
 mod child;
 mod convert;
+mod encrypted;
 pub mod guard;
 mod hexdiff;
 mod look;

@@ -9,7 +9,7 @@ use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, Machine};
-use crate::platform::Platform;
+use crate::platform::{self, Platform, Surroundings};
 use crate::results::{Environment, Need, PlatformState};
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::scenario;
@@ -64,8 +64,16 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 Ok(_) => {}
                 Err(need) => common.push(need),
             }
+            let around = match config.kind {
+                MachineKind::Host => Some(surroundings(&environment.kvm_parameters)),
+                MachineKind::Model => None,
+            };
             Platform::ALL.map(|platform| {
-                let mut missing: Vec<Need> = no_vm_type(&*machine, platform).into_iter().collect();
+                let why = match platform.is_encrypted() {
+                    false => no_vm_type(&*machine, platform),
+                    true => platform::missing(&*machine, platform, around.as_ref()),
+                };
+                let mut missing: Vec<Need> = why.into_iter().collect();
                 missing.extend(common.iter().cloned());
                 missing
             })
@@ -116,10 +124,10 @@ fn no_vm_type(machine: &dyn Machine, platform: Platform) -> Option<Need> {
         return None;
     }
     let why = match platform {
-        Platform::Default => "KVM does not offer default VMs",
         Platform::SwProtected => {
             "KVM does not offer software-protected VMs: they need CONFIG_KVM_SW_PROTECTED_VM and the TDP MMU"
         }
+        _ => "KVM does not offer VMs of this type",
     };
     Some(Need::new(format!("no-vm-type-{platform}"), why))
 }
@@ -224,12 +232,31 @@ fn kvm_parameters(modules: &Path) -> BTreeMap<String, String> {
     parameters
 }
 
+/// What decides whether encrypted guests can run, besides KVM's own answers.
+fn surroundings(parameters: &BTreeMap<String, String>) -> Surroundings {
+    let info = read("/proc/cpuinfo");
+    let loaded = |module: &&str| Path::new("/sys/module").join(module).exists();
+    Surroundings {
+        cpu_vendor: cpuinfo_field(&info, "vendor_id"),
+        cpu_flags: cpuinfo_field(&info, "flags").split_whitespace().map(String::from).collect(),
+        modules: ["kvm_amd", "kvm_intel"]
+            .iter()
+            .filter(|m| loaded(m))
+            .map(|m| m.to_string())
+            .collect(),
+        parameters: parameters.clone(),
+    }
+}
+
+/// A field of the first CPU in /proc/cpuinfo.
+fn cpuinfo_field(cpuinfo: &str, name: &str) -> String {
+    let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
+    line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
+}
+
 /// Vendor and model, and whether a hypervisor is present.
 fn cpu(cpuinfo: &str) -> (String, String) {
-    let field = |name: &str| {
-        let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
-        line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
-    };
+    let field = |name: &str| cpuinfo_field(cpuinfo, name);
     let nested = field("flags").split_whitespace().any(|f| f == "hypervisor");
     let kind = if nested { "nested" } else { "bare-metal" };
     (format!("{} {}", field("vendor_id"), field("model name")).trim().to_string(), kind.into())

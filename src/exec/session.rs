@@ -16,7 +16,7 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
 use crate::oracle::{Content, Oracle};
-use crate::payload::abi::TEST_MEMORY;
+use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Command, Guest, LaunchError, Platform};
 use crate::results::{Blame, Observation};
 use crate::uapi::CapabilityNumbers;
@@ -235,13 +235,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Guest address of a page of the file: where a slot maps it, or where one did.
+    /// Guest address of a page of the file: where a slot maps it, or where one did. An encrypted guest's is that of the
+    /// alias that the page's attribute asks for.
     pub fn guest_address(&self, page: u64) -> Option<u64> {
         let at = self.oracle.slot_of(page).map(|(_, at)| at).or_else(|| {
             let slot = self.former_slots.iter().rev().find(|s| s.pages.contains(&page))?;
             Some(slot.at + (page - slot.pages.start))
         })?;
-        Some(TEST_MEMORY + at * PAGE_SIZE)
+        let address = TEST_MEMORY + at * PAGE_SIZE;
+        let private = self.oracle.attribute(page) == Attribute::Private;
+        let encrypted = self.setup.platform.is_encrypted();
+        Some(if encrypted && private { address + PRIVATE_WINDOW } else { address })
     }
 
     /// When a guest command that starts now must have ended.

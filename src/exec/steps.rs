@@ -71,6 +71,19 @@ impl Session<'_> {
                 self.expect(*view, pages, *look)?;
                 return Ok(None);
             }
+            Action::Accept(pages) => {
+                self.accept_explicitly(pages)?;
+                return Ok(None);
+            }
+            Action::Rescind(pages) => {
+                self.rescind_explicitly(pages)?;
+                return Ok(None);
+            }
+            Action::GuestConvert { pages, to } => self.guest_convert(pages, *to)?,
+            Action::WrongAlias(page) => {
+                self.wrong_alias(*page)?;
+                return Ok(None);
+            }
             Action::Punch(pages) => self.punch(pages)?,
             Action::Allocate(pages) => self.allocate(pages)?,
             Action::Pin(pages) => self.pin(pages)?,
@@ -142,6 +155,7 @@ impl Session<'_> {
         self.must_be_accessible(view, "write", pages)?;
         match view {
             View::Guest => {
+                self.accept_for_guest(pages.clone())?;
                 for group in self.groups(pages.clone(), |_| ()) {
                     let Some(address) = self.guest_address(group.start) else {
                         continue;
@@ -177,6 +191,7 @@ impl Session<'_> {
         self.must_be_accessible(view, "read", pages)?;
         match view {
             View::Guest => {
+                self.accept_for_guest(pages.clone())?;
                 for group in self.groups(pages.clone(), |_| ()) {
                     let Some(address) = self.guest_address(group.start) else {
                         continue;

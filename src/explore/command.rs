@@ -99,11 +99,15 @@ fn platforms(
 ) -> Result<Vec<Platform>, Vec<String>> {
     let wanted = |platform: &Platform| match &exploration.platforms {
         Some(names) => names.iter().any(|name| name == platform.name()),
-        None => platform.has_private_memory(),
+        None => platform.has_private_memory() && !platform.is_encrypted(),
     };
     let mut reasons = Vec::new();
     let mut platforms = Vec::new();
     for platform in Platform::ALL.into_iter().filter(wanted) {
+        if platform.is_encrypted() {
+            reasons.push(format!("{platform}: no histories are made for encrypted guests"));
+            continue;
+        }
         let state = environment.platforms.iter().find(|state| state.name == platform.name());
         match state {
             Some(state) if state.missing.is_empty() => platforms.push(platform),

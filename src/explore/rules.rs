@@ -95,7 +95,14 @@ impl Rules {
             Action::BystanderConvert { pages, .. } => {
                 self.bystanders > 0 && self.has_private_memory && self.inside(pages, u64::MAX)
             }
-            Action::SlotRaw(_) | Action::Capability(_) | Action::Misbehave(_) => false,
+            // What only encrypted guests do is not explored.
+            Action::Accept(_)
+            | Action::Rescind(_)
+            | Action::GuestConvert { .. }
+            | Action::WrongAlias(_)
+            | Action::SlotRaw(_)
+            | Action::Capability(_)
+            | Action::Misbehave(_) => false,
         }
     }
 
@@ -148,6 +155,10 @@ impl Rules {
             Action::ChildExit => self.child = false,
             Action::Bystander(_) => self.bystanders += 1,
             Action::Remap
+            | Action::Accept(_)
+            | Action::Rescind(_)
+            | Action::GuestConvert { .. }
+            | Action::WrongAlias(_)
             | Action::SlotRaw(_)
             | Action::BystanderConvert { .. }
             | Action::Capability(_)

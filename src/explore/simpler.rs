@@ -16,6 +16,9 @@ macro_rules! range_of {
             | Action::Touch { pages, .. }
             | Action::Convert { pages, .. }
             | Action::BystanderConvert { pages, .. }
+            | Action::Accept(pages)
+            | Action::Rescind(pages)
+            | Action::GuestConvert { pages, .. }
             | Action::Punch(pages)
             | Action::Allocate(pages)
             | Action::Pin(pages)
@@ -69,7 +72,11 @@ fn weight(action: &Action) -> u64 {
         Action::SlotMap(map) => {
             600 + u64::from(map.slot) + if map.at == map.pages.start { 0 } else { 8 }
         }
-        Action::Punch(_)
+        Action::Accept(_)
+        | Action::Rescind(_)
+        | Action::GuestConvert { .. }
+        | Action::WrongAlias(_)
+        | Action::Punch(_)
         | Action::Allocate(_)
         | Action::Pin(_)
         | Action::Unpin(_)

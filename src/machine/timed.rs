@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Any machine, with the time of its calls added up: see [`crate::timings`].
 
-use std::os::fd::BorrowedFd;
+use std::ffi::c_void;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
@@ -44,6 +45,14 @@ impl Machine for Timed<Box<dyn Machine>> {
         set_up(|| self.inner().get_supported_cpuid())
     }
 
+    fn get_device_attr(&self, group: u32, attribute: u64) -> Result<u64> {
+        set_up(|| self.inner().get_device_attr(group, attribute))
+    }
+
+    fn open_sev(&self) -> Result<OwnedFd> {
+        set_up(|| self.inner().open_sev())
+    }
+
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {
         let vm = set_up(|| self.inner().create_vm(vm_type))?;
         Ok(Box::new(Timed::new(vm)))
@@ -57,6 +66,15 @@ impl Vm for Timed<Box<dyn Vm>> {
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
         set_up(|| self.inner().enable_cap(capability, args))
+    }
+
+    fn create_irqchip(&self) -> Result<()> {
+        set_up(|| self.inner().create_irqchip())
+    }
+
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        // SAFETY: the caller's promise is the one that is asked for.
+        set_up(|| unsafe { self.inner().memory_encrypt_op(command) })
     }
 
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
@@ -141,6 +159,15 @@ impl Vcpu for Timed<Box<dyn Vcpu>> {
 
     fn set_regs(&self, regs: &kvm_regs) -> Result<()> {
         set_up(|| self.inner().set_regs(regs))
+    }
+
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        // SAFETY: the caller's promise is the one that is asked for.
+        set_up(|| unsafe { self.inner().memory_encrypt_op(command) })
+    }
+
+    fn set_hypercall_result(&mut self, result: u64) {
+        self.0.as_mut().expect("there until it is dropped").set_hypercall_result(result);
     }
 
     fn run(&mut self, deadline: Instant) -> Result<Exit> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The traits of a machine; see the module above.
 
-use std::os::fd::BorrowedFd;
+use std::ffi::c_void;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
@@ -18,6 +19,10 @@ pub trait Machine {
     fn check_extension(&self, capability: u32) -> Result<i32>;
     /// `KVM_GET_SUPPORTED_CPUID`: the leaves that a guest may be shown.
     fn get_supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>>;
+    /// `KVM_GET_DEVICE_ATTR` on the system: a word of what a platform offers.
+    fn get_device_attr(&self, group: u32, attribute: u64) -> Result<u64>;
+    /// Opens /dev/sev, whose number goes into each command to an SNP guest's firmware.
+    fn open_sev(&self) -> Result<OwnedFd>;
     /// `KVM_CREATE_VM` with a `KVM_X86_*_VM` type.
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>>;
 }
@@ -28,6 +33,17 @@ pub trait Vm: Sync {
     fn check_extension(&self, capability: u32) -> Result<i32>;
     /// `KVM_ENABLE_CAP`.
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()>;
+    /// `KVM_CREATE_IRQCHIP`.
+    fn create_irqchip(&self) -> Result<()>;
+    /// `KVM_MEMORY_ENCRYPT_OP` with a `struct kvm_sev_cmd` or `struct kvm_tdx_cmd`, which the machine may write back, also
+    /// when it fails.
+    ///
+    /// # Safety
+    ///
+    /// The machine reads and writes what `command` and the addresses in it name, as far as it is mapped, and answers
+    /// EFAULT where it is not. Bytes that are mapped there must be the caller's to have read and written. Commands of a
+    /// launch write guest memory, too: the caller touches it only through raw pointers.
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()>;
     /// `KVM_CREATE_GUEST_MEMFD`: `size` in bytes, `flags` of `GUEST_MEMFD_FLAG_*`.
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>>;
     /// `KVM_SET_USER_MEMORY_REGION2`; a region of size 0 deletes the slot. `region.guest_memfd` is the number of
@@ -101,6 +117,15 @@ pub trait Vcpu {
     fn get_regs(&self) -> Result<kvm_regs>;
     /// `KVM_SET_REGS`.
     fn set_regs(&self, regs: &kvm_regs) -> Result<()>;
+    /// `KVM_MEMORY_ENCRYPT_OP` on the vCPU, with a `struct kvm_tdx_cmd`.
+    ///
+    /// # Safety
+    ///
+    /// As [`Vm::memory_encrypt_op`].
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()>;
+    /// `kvm_run::hypercall.ret`: what the guest's hypercall returns when the vCPU runs next, after [`Exit::Hypercall`]; 0
+    /// if it is not set. KVM lets userspace answer an encrypted guest with 0, EINVAL and EAGAIN, as positive numbers.
+    fn set_hypercall_result(&mut self, result: u64);
     /// `KVM_RUN` until the guest exits to the host, or until `deadline`, then [`Exit::Interrupted`]. A signal before the
     /// deadline does not end the run. With a deadline that has passed the guest does not run; only what the last exit left
     /// open, such as the result of an MMIO read, is completed, so that registers can be set afterwards.
@@ -117,6 +142,22 @@ pub enum Exit {
         /// What was written, zero-extended.
         data: u32,
     },
+    /// `KVM_EXIT_HYPERCALL`. It is answered with [`Vcpu::set_hypercall_result`].
+    Hypercall {
+        /// `KVM_HC_*`.
+        number: u64,
+        /// The arguments.
+        args: [u64; 6],
+    },
+    /// `KVM_EXIT_SYSTEM_EVENT`.
+    SystemEvent {
+        /// `KVM_SYSTEM_EVENT_*`.
+        event: u32,
+        /// What comes with the event.
+        data: Vec<u64>,
+    },
+    /// `KVM_RUN` failed with EIO: a TD touched a page that it had not accepted, or the VM is dead for another reason.
+    Dead,
     /// `KVM_EXIT_MMIO`: an access to an address that no memslot backs. A read is answered with zeros when the vCPU runs again.
     Mmio {
         /// Guest physical address.

@@ -58,9 +58,8 @@ pub fn diff(base: &mut ResultsFile, patched: &mut ResultsFile) -> Result<(String
 fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, Observation>, String> {
     let mut observations = BTreeMap::new();
     let mut complete = false;
-    loop {
-        // Records and fields that this version does not know are passed over.
-        let Some((value, _)) = file.next::<Value>()? else { break };
+    // Records and fields that this version does not know are passed over.
+    while let Some((value, _)) = file.next::<Value>()? {
         match value["type"].as_str() {
             Some("observation") => {
                 let record = serde_json::from_value(value);

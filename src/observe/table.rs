@@ -20,6 +20,9 @@ pub(super) struct Line<T> {
     pub what: T,
 }
 
+/// What pages do, each time with a name for those that do it.
+type ByPages<T> = Vec<(String, T)>;
+
 /// Groups what was found out about situations by what it is: first pages of the same conversion and mode, then modes for
 /// which every page does the same.
 pub(super) fn group<T: Clone + PartialEq>(all: &[(Spot, T)]) -> Vec<Line<T>> {
@@ -27,7 +30,7 @@ pub(super) fn group<T: Clone + PartialEq>(all: &[(Spot, T)]) -> Vec<Line<T>> {
     let conversions: BTreeSet<_> =
         all.iter().map(|(spot, _)| (spot.platform, spot.phase, spot.from, spot.to)).collect();
     for conversion in conversions {
-        let mut tables: Vec<(Vec<Mode>, Vec<(String, T)>)> = Vec::new();
+        let mut tables: Vec<(Vec<Mode>, ByPages<T>)> = Vec::new();
         for mode in Mode::ALL {
             let of_mode = all.iter().filter(|(spot, _)| {
                 spot.mode == mode && (spot.platform, spot.phase, spot.from, spot.to) == conversion
@@ -55,7 +58,7 @@ pub(super) fn group<T: Clone + PartialEq>(all: &[(Spot, T)]) -> Vec<Line<T>> {
 /// What pages do, in the order in which they first do it, with a name for those that do the same.
 fn by_pages<'a, T: Clone + PartialEq + 'a>(
     spots: impl Iterator<Item = &'a (Spot, T)>,
-) -> Vec<(String, T)> {
+) -> ByPages<T> {
     let mut groups: Vec<(Vec<Spot>, T)> = Vec::new();
     for (spot, what) in spots {
         match groups.iter_mut().find(|(_, known)| known == what) {

@@ -58,7 +58,7 @@ impl Observer {
     pub fn observe(&mut self, spot: &Spot, trial: u32) -> Result<Trial, String> {
         let mut rig = self.rig(spot)?;
         let before = prepare(&mut rig, spot)?;
-        let conversion = match rig.file.convert(&PAGES, spot.to, spot.mode.bits()) {
+        let conversion = match rig.convert(spot.to, spot.mode.bits()) {
             Ok(0) => "success".to_string(),
             Ok(_) => "success after EAGAIN".to_string(),
             Err(errno) => errno.to_string(),
@@ -126,8 +126,7 @@ fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
                 Attribute::Private => Attribute::Shared,
             };
             for to in [away, spot.from] {
-                rig.file
-                    .convert(&PAGES, to, 0)
+                rig.convert(to, 0)
                     .map_err(|e| format!("convert the pages to {to} beforehand: {e}"))?;
             }
             if backing == Backing::Allocated {

@@ -69,6 +69,8 @@ pub fn mode_offered(platform: Platform, dialect: Dialect, to: Attribute, mode: M
         (Mode::Zero, Attribute::Private) => false,
         (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => match platform {
             Platform::SwProtected => true,
+            // What a guest's key has encrypted is of no use without it.
+            Platform::Snp | Platform::Tdx => mode == Mode::Zero,
             Platform::Default => false,
         },
     }
@@ -221,6 +223,7 @@ impl Oracle {
     /// A conversion has succeeded.
     fn convert(&mut self, request: &Request) {
         let Request { range, to, mode } = request;
+        let (encrypted, settled) = (self.platform.is_encrypted(), self.keeps_settled());
         for number in self.pages_with_memory(range.clone()) {
             let already = self.attribute(number) == *to;
             let Some(page) = self.pages.get_mut(&number) else {
@@ -246,13 +249,20 @@ impl Oracle {
                         Attribute::Shared => "preserve.to-shared",
                     };
                 }
-                Mode::Unspecified if self.dialect.has_content_modes() => {
+                // KVM does not touch it, and firmware has no reason to.
+                Mode::Unspecified
+                    if encrypted && settled && already && *to == Attribute::Private =>
+                {
+                    page.clause = "coco.mixed-range";
+                }
+                Mode::Unspecified if encrypted || self.dialect.has_content_modes() => {
                     page.content = Content::Unknown;
                     page.clause = "unspecified.stable";
                 }
                 Mode::Unspecified => page.clause = "upstream.contents-kept",
             }
         }
+        self.convert_acceptance(range, *to);
         self.attributes.set(range.clone(), (*to, "convert.range"));
     }
 }

@@ -5,6 +5,7 @@
 //! errors. Each expectation names the clause that it follows from, an id of `cases/clauses.toml`.
 
 mod content;
+mod encrypted;
 mod judge;
 mod memslot;
 mod runs;

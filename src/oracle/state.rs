@@ -40,7 +40,8 @@ pub enum Sight {
     Fault,
     /// The access is an MMIO exit.
     Mmio,
-    /// Nobody may look: the guest_memfd cannot be mapped, so the host does not see it, nor the guest its shared pages.
+    /// Nobody may look: the guest_memfd cannot be mapped, so the host does not see it, nor the guest its shared pages; or
+    /// the guest cannot go on.
     Absent,
 }
 
@@ -63,6 +64,14 @@ pub struct Oracle {
     pub(super) was_refused: bool,
     /// Pages that were punched out since they last had memory.
     punched: BTreeSet<u64>,
+    /// Encrypted guests: private pages that the guest has accepted.
+    pub(super) accepted: BTreeSet<u64>,
+    /// Those of which it cannot be told whether they still are.
+    pub(super) uncertain: BTreeSet<u64>,
+    /// The pattern that the guest has last written to a page as private memory.
+    pub(super) secrets: BTreeMap<u64, u64>,
+    /// Whether the guest is somewhere from where it cannot go on.
+    pub(super) guest_lost: bool,
 }
 
 impl Oracle {
@@ -83,6 +92,10 @@ impl Oracle {
             pins: BTreeMap::new(),
             was_refused: false,
             punched: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+            guest_lost: false,
         }
     }
 
@@ -113,6 +126,9 @@ impl Oracle {
 
     /// What is known of the bytes of `page`, for whoever may read them.
     pub fn content(&self, page: u64) -> Content {
+        if self.must_be_accepted(page) {
+            return self.unaccepted_content(page);
+        }
         self.pages.get(&page).map_or(Content::Zero, |p| p.content.clone())
     }
 
@@ -134,10 +150,12 @@ impl Oracle {
             (View::Host | View::Host2 | View::Child, Attribute::Shared) => {
                 Sight::Content(self.content(page))
             }
+            (View::Guest, _) if self.guest_lost => Sight::Absent,
             (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
             // Before the queued revision KVM took such a page from the memslot's userspace_addr, where nothing is.
             (View::Guest, Attribute::Shared) if !self.mappable => Sight::Absent,
-            // The state is the guest_memfd's alone, so no access can contradict it on these platforms.
+            // An encrypted guest uses the alias that the attribute asks for; on other platforms the state is the
+            // guest_memfd's alone, and no access can contradict it.
             (View::Guest, _) => Sight::Content(self.content(page)),
         }
     }
@@ -163,6 +181,7 @@ impl Oracle {
 
     /// Somebody has written the pattern with `tag` to `page`.
     pub fn write(&mut self, page: u64, tag: u64) {
+        self.note_secret(page, tag);
         let content = Content::Pattern(tag);
         self.pages
             .insert(page, Page { backing: Backing::Allocated, content, clause: "memory.same" });
@@ -181,6 +200,7 @@ impl Oracle {
 
     /// Pages of `range` were punched out.
     pub fn punch(&mut self, range: Range<u64>) {
+        self.forget_encrypted(&range);
         for page in self.pages_with_memory(range) {
             self.pages.remove(&page);
             // Who used the old memory of the page does not use the page any more.

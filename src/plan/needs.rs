@@ -7,13 +7,18 @@ use crate::platform::Platform;
 use crate::results::{Environment, Need};
 use crate::scenario::Scenario;
 
-/// The platforms that a case is planned on: those that it names, or all that have private memory.
+/// The platforms that a case is planned on: those that it names, or all that have private memory which nothing encrypts.
+/// What a case says about contents seldom holds where a conversion makes noise of them; a case that makes sense there
+/// names these platforms.
 pub fn platforms_of(case: &Case) -> Vec<Platform> {
     let named = case.needs.iter().find_map(|need| match need {
         Requirement::Platform(platforms) => Some(platforms.clone()),
         _ => None,
     });
-    named.unwrap_or_else(|| Platform::ALL.into_iter().filter(|p| p.has_private_memory()).collect())
+    named.unwrap_or_else(|| {
+        let plain = |p: &Platform| p.has_private_memory() && !p.is_encrypted();
+        Platform::ALL.into_iter().filter(plain).collect()
+    })
 }
 
 /// Everything that a case needs on a platform and that is not there.

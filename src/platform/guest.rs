@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A running guest.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::kind::Platform;
+use super::launch_error::{LaunchError, call};
 use super::mailbox::{self, Answer, Command, Mismatch};
 use super::memory::PayloadMemory;
-use super::page_tables::PageTables;
+use super::page_tables::{self, PageTables};
 use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
-use super::{plain, spin};
-use crate::errno::Errno;
+use super::{plain, snp, spin, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, PAYLOAD_SIZE, doorbell};
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
 pub const PAYLOAD_SLOT: u32 = 9;
+
+/// Number of the memslot that a TD starts in; as arbitrary.
+pub const RESET_SLOT: u32 = 10;
 
 /// How often [`Guest::reset`] lets KVM complete what an exit left open. One is enough for every exit of a payload; an MMIO
 /// access across a page boundary would take two.
@@ -27,19 +29,24 @@ pub struct Guest {
     vcpu: Box<dyn Vcpu>,
     vm: Box<dyn Vm>,
     memory: PayloadMemory,
-    page_tables: PageTables,
+    /// Page tables that grow; an encrypted guest's were made before its launch.
+    page_tables: Option<PageTables>,
     /// Number of the last command.
     sequence: u64,
     /// Whether the vCPU waits for a command, rather than being somewhere inside one.
     ready: bool,
+    /// Whether the vCPU is inside a command that can go on.
+    stopped: bool,
     /// How often the vCPU is run again, in one command, after `KVM_EXIT_MEMORY_FAULT`.
     memory_fault_retries: u32,
 }
 
-/// What a platform's launch sequence makes.
+/// What a platform's launch sequence makes. Dropped in this order.
 pub(super) struct Created {
-    pub(super) vm: Box<dyn Vm>,
     pub(super) vcpu: Box<dyn Vcpu>,
+    pub(super) vm: Box<dyn Vm>,
+    pub(super) memory: PayloadMemory,
+    pub(super) page_tables: Option<PageTables>,
 }
 
 impl Guest {
@@ -51,24 +58,29 @@ impl Guest {
         timeout: Duration,
     ) -> Result<Guest, LaunchError> {
         let deadline = Instant::now() + timeout;
-        let memory = call("map memory for the payload", PayloadMemory::new())?;
-        let Created { vm, vcpu } = match platform {
+        let Created { vcpu, vm, memory, page_tables } = match platform {
             Platform::Default | Platform::SwProtected => {
-                // SAFETY: `memory` goes into the guest, which drops it last; should this fail, the VM goes first.
-                unsafe { plain::create(machine, platform, PAYLOAD_SLOT, &memory) }?
+                plain::create(machine, platform, PAYLOAD_SLOT)?
             }
+            Platform::Snp => snp::create(machine, PAYLOAD_SLOT, deadline)?,
+            Platform::Tdx => tdx::create(machine, PAYLOAD_SLOT, RESET_SLOT, deadline)?,
         };
         let mut guest = Guest {
             vcpu,
             vm,
             memory,
-            page_tables: PageTables::new(),
+            page_tables,
             sequence: 0,
             ready: false,
+            stopped: false,
             memory_fault_retries: MEMORY_FAULT_RETRIES,
         };
-        guest.map(0, PAYLOAD_SIZE)?;
-        guest.start(deadline)?;
+        if guest.can_reset() {
+            guest.map(0, PAYLOAD_SIZE)?;
+            guest.start(deadline)?;
+        } else {
+            guest.wait_until_ready(deadline)?;
+        }
         Ok(guest)
     }
 
@@ -78,9 +90,13 @@ impl Guest {
     }
 
     /// Maps the guest virtual addresses `gpa..gpa + size` to the same guest physical addresses, in units of 2 MiB. To be
-    /// called before the guest accesses them; again is a no-op.
+    /// called before the guest accesses them; again is a no-op. An encrypted guest has both aliases of the test memory
+    /// mapped from the start, and nothing can be added.
     pub fn map(&mut self, gpa: u64, size: u64) -> Result<(), LaunchError> {
-        let mapped = self.page_tables.map(&mut self.memory, gpa, size);
+        let mapped = match &mut self.page_tables {
+            Some(tables) => tables.map(&mut self.memory, gpa, size),
+            None => page_tables::check_encrypted(gpa, size),
+        };
         mapped.map_err(|_| LaunchError::NoRoom { gpa, size })
     }
 
@@ -92,7 +108,10 @@ impl Guest {
 
     /// Has the guest execute `command`.
     ///
-    /// After an error the guest is somewhere inside the command, and takes no other until [`Guest::reset`].
+    /// After an error the guest is somewhere inside the command, and takes no other until [`Guest::reset`] or until
+    /// [`Guest::resume`] has had it end this one. Some errors are no failures: [`GuestStop::MapGpa`] is the guest's request
+    /// for a conversion, which the caller makes or not, answers with [`Guest::set_hypercall_result`] and resumes;
+    /// [`GuestStop::MemoryFault`] is what an encrypted guest's access through the wrong alias ends with.
     pub fn command(&mut self, command: Command, deadline: Instant) -> Result<Answer, GuestStop> {
         if !self.ready {
             return Err(GuestStop::Unexpected(
@@ -102,9 +121,28 @@ impl Guest {
         self.sequence += 1;
         mailbox::put(&mut self.memory, self.sequence, command);
         self.ready = false;
+        self.finish_command(deadline)
+    }
+
+    /// Runs the guest on in the command that the last error has left open.
+    pub fn resume(&mut self, deadline: Instant) -> Result<Answer, GuestStop> {
+        if !self.stopped {
+            return Err(GuestStop::Unexpected("the guest is in no command that can go on".into()));
+        }
+        self.finish_command(deadline)
+    }
+
+    /// After [`GuestStop::MapGpa`]: what the guest's request returns when it is resumed, as a positive error number. 0,
+    /// unless this is called. KVM lets encrypted guests be told 0, EINVAL and EAGAIN only.
+    pub fn set_hypercall_result(&mut self, result: u64) {
+        self.vcpu.set_hypercall_result(result);
+    }
+
+    fn finish_command(&mut self, deadline: Instant) -> Result<Answer, GuestStop> {
         let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
-        let retries = run_until(vcpu, &self.memory, doorbell::DONE, limit, deadline)?;
-        let answer = mailbox::take(&self.memory, self.sequence, retries);
+        let run = run_until(vcpu, &self.memory, doorbell::DONE, limit, deadline);
+        self.stopped = run.as_ref().is_err_and(GuestStop::can_go_on);
+        let answer = mailbox::take(&self.memory, self.sequence, run?);
         let answer = answer.map_err(GuestStop::BadAnswer)?;
         self.ready = true;
         Ok(answer)
@@ -156,9 +194,18 @@ impl Guest {
         }
     }
 
+    /// Whether [`Guest::reset`] can do anything: not for an encrypted guest, whose registers are its own.
+    pub fn can_reset(&self) -> bool {
+        self.page_tables.is_some()
+    }
+
     /// Starts the payload anew, wherever the vCPU is. Memory other than the payload's image keeps its contents.
     pub fn reset(&mut self, deadline: Instant) -> Result<(), LaunchError> {
+        if !self.can_reset() {
+            return Err(LaunchError::CannotReset);
+        }
         self.ready = false;
+        self.stopped = false;
         // KVM would otherwise complete an MMIO read after the registers have been set, and change them again.
         for _ in 0..SETTLE_TRIES {
             if call("run the vCPU with KVM_RUN", self.vcpu.run(Instant::now()))?
@@ -174,58 +221,15 @@ impl Guest {
     fn start(&mut self, deadline: Instant) -> Result<(), LaunchError> {
         self.memory.load(IMAGE, plain::PAYLOAD);
         plain::set_registers(&*self.vcpu, IMAGE)?;
+        self.wait_until_ready(deadline)
+    }
+
+    /// Runs the payload until it waits for a command.
+    fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), LaunchError> {
         let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
         run_until(vcpu, &self.memory, doorbell::READY, limit, deadline)
             .map_err(LaunchError::Stopped)?;
         self.ready = true;
         Ok(())
     }
-}
-
-/// Why a guest could not be launched. Displayed to be read after "failed to".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaunchError {
-    /// A call failed.
-    Call {
-        /// What it was to do, and its name.
-        what: &'static str,
-        /// Why.
-        errno: Errno,
-    },
-    /// The guest's page tables have no room for this range.
-    NoRoom {
-        /// Guest physical address.
-        gpa: u64,
-        /// Size in bytes.
-        size: u64,
-    },
-    /// The payload did not get as far as to wait for a command.
-    Stopped(GuestStop),
-}
-
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LaunchError::Call { what, errno } => write!(f, "{what}: {errno}"),
-            LaunchError::NoRoom { gpa, size } => {
-                write!(f, "map {size:#x} bytes at {gpa:#x} in the guest's page tables")
-            }
-            LaunchError::Stopped(stop) => write!(f, "start the payload: {stop}"),
-        }
-    }
-}
-
-impl std::error::Error for LaunchError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            LaunchError::Call { errno, .. } => Some(errno),
-            LaunchError::NoRoom { .. } => None,
-            LaunchError::Stopped(stop) => Some(stop),
-        }
-    }
-}
-
-/// Says what a call was for when it has failed.
-pub(super) fn call<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, LaunchError> {
-    result.map_err(|errno| LaunchError::Call { what, errno })
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM};
+use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM};
 
 /// A type of VM that guests of the suite run in.
 #[derive(
@@ -28,17 +28,24 @@ pub enum Platform {
     Default,
     /// A VM whose private memory KVM keeps from the host's mappings, but nothing encrypts.
     SwProtected,
+    /// An SEV-SNP guest.
+    Snp,
+    /// A TDX guest.
+    Tdx,
 }
 
 impl Platform {
     /// Every platform, in the order in which they are shown.
-    pub const ALL: [Platform; 2] = [Platform::Default, Platform::SwProtected];
+    pub const ALL: [Platform; 4] =
+        [Platform::Default, Platform::SwProtected, Platform::Snp, Platform::Tdx];
 
     /// The name on the command line, in cases, in ids and in results.
     pub fn name(self) -> &'static str {
         match self {
             Platform::Default => "default",
             Platform::SwProtected => "sw-protected",
+            Platform::Snp => "snp",
+            Platform::Tdx => "tdx",
         }
     }
 
@@ -52,6 +59,8 @@ impl Platform {
         match self {
             Platform::Default => u64::from(KVM_X86_DEFAULT_VM),
             Platform::SwProtected => u64::from(KVM_X86_SW_PROTECTED_VM),
+            Platform::Snp => u64::from(KVM_X86_SNP_VM),
+            Platform::Tdx => u64::from(KVM_X86_TDX_VM),
         }
     }
 
@@ -59,7 +68,16 @@ impl Platform {
     pub fn has_private_memory(self) -> bool {
         match self {
             Platform::Default => false,
-            Platform::SwProtected => true,
+            Platform::SwProtected | Platform::Snp | Platform::Tdx => true,
+        }
+    }
+
+    /// Whether private pages are encrypted with a key that only the guest's accesses use: the guest then has two aliases
+    /// of each page, must accept private pages, and cannot be started anew.
+    pub fn is_encrypted(self) -> bool {
+        match self {
+            Platform::Default | Platform::SwProtected => false,
+            Platform::Snp | Platform::Tdx => true,
         }
     }
 }

@@ -62,6 +62,33 @@ pub enum Command {
     },
     /// Never answer: for tests of deadlines.
     Spin,
+    /// Encrypted guests: make private pages usable, with PVALIDATE or TDG.MEM.PAGE.ACCEPT. The address is the private
+    /// alias's, and like the length a multiple of 4096.
+    Accept {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Encrypted guests: give up private pages before they become shared, with PVALIDATE. Nothing happens on TDX.
+    Rescind {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Encrypted guests: ask for a conversion, with a page state change or MapGPA. Ends with
+    /// [`super::GuestStop::MapGpa`], as often as the request reaches the host.
+    PageState {
+        /// Guest physical address, a multiple of 4096.
+        gpa: u64,
+        /// Bytes, a multiple of 4096.
+        length: u64,
+        /// To private, or to shared.
+        private: bool,
+        /// SNP: page by page with the MSR protocol.
+        by_msr: bool,
+    },
 }
 
 impl Command {
@@ -80,6 +107,17 @@ impl Command {
             Command::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
             Command::Touch { address, length } => [operation::TOUCH, address, length, 0, 0],
             Command::Spin => [operation::SPIN, 0, 0, 0, 0],
+            Command::Accept { address, length } => [operation::ACCEPT, address, length, 0, 0],
+            Command::Rescind { address, length } => [operation::RESCIND, address, length, 0, 0],
+            Command::PageState { gpa, length, private, by_msr } => {
+                let operation = match (private, by_msr) {
+                    (false, false) => operation::MAKE_SHARED,
+                    (true, false) => operation::MAKE_PRIVATE,
+                    (false, true) => operation::MAKE_SHARED_MSR,
+                    (true, true) => operation::MAKE_PRIVATE_MSR,
+                };
+                [operation, gpa, length, 0, 0]
+            }
         }
     }
 }
@@ -91,10 +129,21 @@ impl Command {
 pub struct Answer {
     /// For [`Command::Check`] and [`Command::CheckList`]: the first difference.
     pub mismatch: Option<Mismatch>,
+    /// For [`Command::Accept`], [`Command::Rescind`] and [`Command::PageState`]: what was refused.
+    pub refusal: Option<Refusal>,
     /// For [`Command::Read`]: the word.
     pub found: u64,
     /// How often the vCPU had to be run again after `KVM_EXIT_MEMORY_FAULT`.
     pub retries: u32,
+}
+
+/// A page that CPU or hypervisor refused; those before it were done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Byte offset of the page from the command's address, as far as the guest knows it.
+    pub offset: u64,
+    /// Why: what PVALIDATE, TDG.MEM.PAGE.ACCEPT or the hypervisor answered, or one of [`crate::payload::abi::refusal`].
+    pub status: u64,
 }
 
 /// Where memory differed from a pattern.
@@ -136,18 +185,20 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
         ));
     }
     let found = get(memory, offset_of!(Mailbox, found));
-    let mismatch = match get(memory, offset_of!(Mailbox, status)) {
-        status::OK => None,
-        status::MISMATCH => Some(Mismatch {
-            range: get(memory, offset_of!(Mailbox, range)) as usize,
-            offset: get(memory, offset_of!(Mailbox, offset)),
-            expected: get(memory, offset_of!(Mailbox, expected)),
-            found,
-        }),
+    let offset = get(memory, offset_of!(Mailbox, offset));
+    let (mut mismatch, mut refusal) = (None, None);
+    match get(memory, offset_of!(Mailbox, status)) {
+        status::OK => {}
+        status::MISMATCH => {
+            let range = get(memory, offset_of!(Mailbox, range)) as usize;
+            let expected = get(memory, offset_of!(Mailbox, expected));
+            mismatch = Some(Mismatch { range, offset, expected, found });
+        }
+        status::REFUSED => refusal = Some(Refusal { offset, status: found }),
         status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
         other => return Err(format!("the guest answered with status {other:#x}")),
-    };
-    Ok(Answer { mismatch, found, retries })
+    }
+    Ok(Answer { mismatch, refusal, found, retries })
 }
 
 /// Vector, error code, RIP and CR2 of the exception that the guest has reported.

@@ -1,19 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The memory that a payload lives in.
 
+use std::os::fd::AsRawFd;
 use std::ptr::{NonNull, null_mut};
 
 use crate::errno::Errno;
-use crate::payload::abi::PAYLOAD_SIZE;
+use crate::machine::{GuestMemfd, HostView, Vm};
+use crate::payload::abi::{PAYLOAD_SIZE, RESET_PAGE};
+use crate::uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
+    kvm_userspace_memory_region2,
+};
 
-/// [`PAYLOAD_SIZE`] bytes of anonymous memory, seen by the guest at guest physical address 0. The guest may write to it
-/// whenever it runs, so there are no references into it, only volatile accesses of whole words.
+/// [`PAYLOAD_SIZE`] bytes, seen by the guest at guest physical address 0. The guest may write to it whenever it runs, so
+/// there are no references into it, only volatile accesses of whole words.
 pub(super) struct PayloadMemory {
-    base: NonNull<u8>,
+    backing: Backing,
+}
+
+enum Backing {
+    /// Anonymous memory, which no conversion can reach.
+    Anonymous(NonNull<u8>),
+    /// A guest_memfd, for guests whose private memory cannot be anything else; behind the payload's memory lies the page at
+    /// [`RESET_PAGE`].
+    GuestMemfd { view: Box<dyn HostView>, gmem: Box<dyn GuestMemfd> },
 }
 
 impl PayloadMemory {
-    /// New memory, all zeros. Fails as mmap(2) does.
+    /// New anonymous memory, all zeros. Fails as mmap(2) does.
     pub(super) fn new() -> Result<PayloadMemory, Errno> {
         // SAFETY: a new mapping, where the kernel likes, takes nothing away from anybody.
         let base = unsafe {
@@ -31,12 +45,45 @@ impl PayloadMemory {
         }
         // The kernel maps nothing at 0 unless it is asked to.
         let base = NonNull::new(base.cast()).ok_or(Errno::EFAULT)?;
-        Ok(PayloadMemory { base })
+        Ok(PayloadMemory { backing: Backing::Anonymous(base) })
     }
 
-    /// Address of the first byte in this process.
-    pub(super) fn address(&self) -> u64 {
-        self.base.as_ptr() as u64
+    /// A new guest_memfd of `vm` with its mapping, all zeros and shared. What becomes private is out of reach for
+    /// [`PayloadMemory::read`] and [`PayloadMemory::write`]: an access is a SIGBUS.
+    pub(super) fn in_guest_memfd(vm: &dyn Vm) -> Result<PayloadMemory, (&'static str, Errno)> {
+        let size = PAYLOAD_SIZE + PAGE_SIZE;
+        let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+        let gmem = vm
+            .create_guest_memfd(size, flags)
+            .map_err(|e| ("create the payload's memory with KVM_CREATE_GUEST_MEMFD", e))?;
+        let view = gmem.mmap(0, size).map_err(|e| ("map the payload's memory with mmap", e))?;
+        Ok(PayloadMemory { backing: Backing::GuestMemfd { view, gmem } })
+    }
+
+    /// The guest_memfd, if it is in one.
+    pub(super) fn guest_memfd(&self) -> Option<&dyn GuestMemfd> {
+        match &self.backing {
+            Backing::Anonymous(_) => None,
+            Backing::GuestMemfd { gmem, .. } => Some(&**gmem),
+        }
+    }
+
+    /// The argument that puts `size` bytes of this memory into memslot `slot` at `gpa`, which is 0 or [`RESET_PAGE`].
+    pub(super) fn region(&self, slot: u32, gpa: u64, size: u64) -> kvm_userspace_memory_region2 {
+        let offset = offset(gpa);
+        let mut region = kvm_userspace_memory_region2 {
+            slot,
+            guest_phys_addr: gpa,
+            memory_size: size,
+            userspace_addr: self.base() as u64 + offset,
+            ..Default::default()
+        };
+        if let Some(gmem) = self.guest_memfd() {
+            region.flags = KVM_MEM_GUEST_MEMFD;
+            region.guest_memfd = gmem.fd().as_raw_fd() as u32;
+            region.guest_memfd_offset = offset;
+        }
+        region
     }
 
     /// Reads the word at guest physical address `gpa`.
@@ -72,19 +119,43 @@ impl PayloadMemory {
         }
     }
 
+    fn base(&self) -> *mut u8 {
+        match &self.backing {
+            Backing::Anonymous(base) => base.as_ptr(),
+            Backing::GuestMemfd { view, .. } => view.address(),
+        }
+    }
+
     fn word(&self, gpa: u64) -> *mut u64 {
+        let size = match &self.backing {
+            Backing::Anonymous(_) => PAYLOAD_SIZE,
+            Backing::GuestMemfd { view, .. } => view.length(),
+        };
+        let offset = offset(gpa);
         assert!(
-            gpa.is_multiple_of(8) && gpa < PAYLOAD_SIZE,
+            gpa.is_multiple_of(8) && offset < size,
             "{gpa:#x} is no word of the payload's memory"
         );
         // SAFETY: inside the mapping, which the assertion above makes sure of.
-        unsafe { self.base.as_ptr().add(gpa as usize).cast() }
+        unsafe { self.base().add(offset as usize).cast() }
+    }
+}
+
+/// Where guest physical address `gpa` lies in the memory.
+pub(super) fn offset(gpa: u64) -> u64 {
+    match gpa.checked_sub(RESET_PAGE).filter(|offset| *offset < PAGE_SIZE) {
+        Some(offset) => PAYLOAD_SIZE + offset,
+        // Addresses just behind the payload's memory are not the reset page's.
+        None if gpa >= PAYLOAD_SIZE => u64::MAX,
+        None => gpa,
     }
 }
 
 impl Drop for PayloadMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own. `Guest` drops the vCPU and the VM first, so no guest runs on it.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), PAYLOAD_SIZE as usize) };
+        if let Backing::Anonymous(base) = &self.backing {
+            // SAFETY: the mapping is this value's own. `Guest` drops the vCPU and the VM first, so no guest runs on it.
+            unsafe { libc::munmap(base.as_ptr().cast(), PAYLOAD_SIZE as usize) };
+        }
     }
 }

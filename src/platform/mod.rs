@@ -3,17 +3,32 @@
 //!
 //! Everything here goes through the traits of [`crate::machine`], so that the same launch sequences run on /dev/kvm and
 //! on the model. A platform whose launch differs gets a file like `plain.rs` of its own.
+//!
+//! Guests of the encrypted platforms, `snp` and `tdx`, have their payload in a guest_memfd of its own, of which all that the
+//! guest executes is private; the host talks to them through three pages that stay shared. They see the memory under test
+//! twice, as shared memory at its address and as private memory [`crate::payload::abi::PRIVATE_WINDOW`] further up, accept
+//! private pages before they use them, and can ask for conversions: see [`Command`] and [`Guest::command`].
 
+mod encrypted;
 mod guest;
 mod kind;
+mod launch_error;
 mod mailbox;
 mod memory;
+mod missing;
 mod page_tables;
 mod plain;
+mod snp;
 mod spin;
 mod stop;
+mod tdx;
 
-pub use guest::{Guest, LaunchError, PAYLOAD_SLOT};
+#[cfg(test)]
+mod tests;
+
+pub use guest::{Guest, PAYLOAD_SLOT, RESET_SLOT};
 pub use kind::Platform;
-pub use mailbox::{Answer, Command, Mismatch};
+pub use launch_error::LaunchError;
+pub use mailbox::{Answer, Command, Mismatch, Refusal};
+pub use missing::{Surroundings, missing};
 pub use stop::GuestStop;

@@ -6,12 +6,13 @@
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment};
 
-use super::guest::{Created, LaunchError, call};
+use super::guest::Created;
 use super::kind::Platform;
+use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
+use super::page_tables::PageTables;
 use crate::machine::{Machine, Vcpu, Vm};
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
-use crate::uapi::kvm_userspace_memory_region2;
 
 /// The payload, to be loaded and entered at [`IMAGE`].
 pub(super) static PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plain.bin"));
@@ -27,31 +28,22 @@ const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 // EFER: LME, LMA.
 const EFER: u64 = 1 << 8 | 1 << 10;
 
-/// Creates the VM with `memory` in slot `slot`, and its vCPU.
-///
-/// # Safety
-///
-/// `memory` is kept as long as the VM.
-pub(super) unsafe fn create(
+/// Creates the VM with new memory in slot `slot`, and its vCPU.
+pub(super) fn create(
     machine: &dyn Machine,
     platform: Platform,
     slot: u32,
-    memory: &PayloadMemory,
 ) -> Result<Created, LaunchError> {
+    let memory = call("map memory for the payload", PayloadMemory::new())?;
     let vm = call("create the VM with KVM_CREATE_VM", machine.create_vm(platform.vm_type()))?;
-    let region = kvm_userspace_memory_region2 {
-        slot,
-        guest_phys_addr: 0,
-        memory_size: PAYLOAD_SIZE,
-        userspace_addr: memory.address(),
-        ..Default::default()
-    };
-    // SAFETY: the caller keeps `memory`, which is accessed through raw pointers only.
+    let region = memory.region(slot, 0, PAYLOAD_SIZE);
+    // SAFETY: `memory` goes with the VM, which is dropped first, here and in `Guest`; it is accessed through raw pointers
+    // only.
     let added = unsafe { vm.set_user_memory_region2(&region) };
     call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
 
     let vcpu = create_vcpu(&*vm, 0, &cpuid(machine)?)?;
-    Ok(Created { vm, vcpu })
+    Ok(Created { vcpu, vm, memory, page_tables: Some(PageTables::new()) })
 }
 
 /// The features that guests are shown.
@@ -74,7 +66,7 @@ pub(super) fn create_vcpu(
 }
 
 /// The paravirtual features make KVM itself write to guest memory; payloads do without.
-fn hide_paravirtual_features(cpuid: &mut [kvm_cpuid_entry2]) {
+pub(super) fn hide_paravirtual_features(cpuid: &mut [kvm_cpuid_entry2]) {
     for entry in cpuid {
         if entry.function == KVM_CPUID_FEATURES {
             entry.eax = 0;

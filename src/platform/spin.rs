@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::guest::LaunchError;
+use super::launch_error::LaunchError;
 use super::memory::PayloadMemory;
 use super::plain;
 use super::stop::GuestStop;

@@ -9,6 +9,10 @@ use super::memory::PayloadMemory;
 use crate::errno::Errno;
 use crate::machine::{Exit, Vcpu};
 use crate::payload::abi::{DOORBELL_PORT, doorbell};
+use crate::uapi::{
+    KVM_HC_MAP_GPA_RANGE, KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL,
+    MAP_GPA_RANGE_ENCRYPTED,
+};
 
 /// How often a vCPU that exits with `KVM_EXIT_MEMORY_FAULT` is run again, unless told otherwise. A guest access that races
 /// with a conversion may exit so although nothing is wrong, because KVM looks at the attribute twice. Arbitrary: a race
@@ -38,6 +42,14 @@ pub(super) fn run_until(
                 continue;
             }
             Exit::MemoryFault { flags, gpa, size } => GuestStop::MemoryFault { flags, gpa, size },
+            Exit::Hypercall {
+                number: KVM_HC_MAP_GPA_RANGE,
+                args: [gpa, pages, attributes, ..],
+            } => {
+                GuestStop::MapGpa { gpa, pages, private: attributes & MAP_GPA_RANGE_ENCRYPTED != 0 }
+            }
+            Exit::SystemEvent { event, data } => GuestStop::Terminated { event, data },
+            Exit::Dead => GuestStop::Dead,
             Exit::Mmio { gpa, write, .. } => GuestStop::Mmio { gpa, write },
             Exit::Shutdown => GuestStop::Shutdown,
             Exit::Interrupted => GuestStop::Hang { rip: vcpu.get_regs().ok().map(|regs| regs.rip) },
@@ -65,7 +77,7 @@ pub enum GuestStop {
         /// Size in bytes.
         size: u64,
     },
-    /// The guest took an exception. Like an answer, this is what the guest says.
+    /// The guest took an exception. Like an answer, this is what the guest says. Resumed, it ends itself.
     Exception {
         /// Vector.
         vector: u64,
@@ -76,6 +88,24 @@ pub enum GuestStop {
         /// CR2, the address for a page fault.
         cr2: u64,
     },
+    /// `KVM_EXIT_HYPERCALL`: the guest asks the host to convert memory. Not a failure: see [`super::Guest::command`].
+    MapGpa {
+        /// Guest physical address.
+        gpa: u64,
+        /// Number of 4 KiB pages.
+        pages: u64,
+        /// To private, or to shared.
+        private: bool,
+    },
+    /// `KVM_EXIT_SYSTEM_EVENT`: an encrypted guest has asked to be ended.
+    Terminated {
+        /// `KVM_SYSTEM_EVENT_*`.
+        event: u32,
+        /// What comes with the event: the GHCB MSR's value, or the registers of a TD.
+        data: Vec<u64>,
+    },
+    /// `KVM_RUN` failed with EIO: the VM is lost. A TD's access to a page that it has not accepted ends so.
+    Dead,
     /// `KVM_EXIT_SHUTDOWN`: a triple fault.
     Shutdown,
     /// The deadline passed.
@@ -89,6 +119,25 @@ pub enum GuestStop {
     Failed(&'static str, Errno),
     /// The guest rang the doorbell without having answered; what is wrong.
     BadAnswer(String),
+}
+
+impl GuestStop {
+    /// Whether the vCPU may be run again to go on with what it was at.
+    pub(super) fn can_go_on(&self) -> bool {
+        match self {
+            GuestStop::MapGpa { .. }
+            | GuestStop::MemoryFault { .. }
+            | GuestStop::Mmio { .. }
+            | GuestStop::Hang { .. }
+            | GuestStop::Exception { .. } => true,
+            GuestStop::Terminated { .. }
+            | GuestStop::Dead
+            | GuestStop::Shutdown
+            | GuestStop::Unexpected(_)
+            | GuestStop::Failed(..)
+            | GuestStop::BadAnswer(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for GuestStop {
@@ -106,6 +155,23 @@ impl fmt::Display for GuestStop {
                 f,
                 "exception {vector} in the guest, error code {error_code:#x}, RIP {rip:#x}, CR2 {cr2:#x}"
             ),
+            GuestStop::MapGpa { gpa, pages, private } => {
+                let to = if *private { "private" } else { "shared" };
+                write!(f, "the guest asks for {pages} pages at {gpa:#x} to be made {to}")
+            }
+            GuestStop::Terminated { event: KVM_SYSTEM_EVENT_SEV_TERM, data } => {
+                let msr = data.first().copied().unwrap_or(0);
+                let (set, code) = (msr >> 12 & 0xf, msr >> 16 & 0xff);
+                write!(f, "the guest ended itself, reason set {set:#x}, code {code:#x}")
+            }
+            GuestStop::Terminated { event: KVM_SYSTEM_EVENT_TDX_FATAL, data } => {
+                let code = data.get(12).copied().unwrap_or(0);
+                write!(f, "the guest reported a fatal error, code {code:#x}")
+            }
+            GuestStop::Terminated { event, data } => {
+                write!(f, "KVM_EXIT_SYSTEM_EVENT of type {event}, data {data:x?}")
+            }
+            GuestStop::Dead => f.write_str("KVM_RUN: EIO, the VM is dead"),
             GuestStop::Shutdown => f.write_str("KVM_EXIT_SHUTDOWN, a triple fault"),
             GuestStop::Hang { rip: Some(rip) } => {
                 write!(f, "no answer before the deadline, RIP {rip:#x}")
@@ -145,6 +211,10 @@ mod tests {
         fn set_regs(&self, _: &kvm_regs) -> machine::Result<()> {
             Err(Errno::EINVAL)
         }
+        unsafe fn memory_encrypt_op(&self, _: *mut std::ffi::c_void) -> machine::Result<()> {
+            Err(Errno::ENOTTY)
+        }
+        fn set_hypercall_result(&mut self, _: u64) {}
         fn run(&mut self, _: Instant) -> machine::Result<Exit> {
             self.0.next().unwrap_or(Err(Errno::EIO))
         }

@@ -93,6 +93,7 @@ fn records_are_valid() {
             environment,
             started_ms: 1_790_000_000_000,
             shard: Some(Shard { index: 1, count: 3 }),
+            timeout_s: Some(30),
             merged: vec![MergedRun { file: "a.jsonl".to_string(), run: json!({ "schema": 1 }) }],
         })),
         Record::Waiver(Box::new(WaiverRecord {

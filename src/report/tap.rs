@@ -12,18 +12,20 @@ use super::{Report, ascii, failure_lines};
 /// Writes TAP. The result lines are numbered in the order in which cases end.
 pub struct Tap<W> {
     out: W,
-    timeout_s: u64,
+    /// What one case is given, in seconds, where the run says it.
+    timeout_s: Option<u64>,
     on_model: bool,
 }
 
 impl<W: Write> Tap<W> {
-    /// Writes to `out`; `timeout_s` is what one case was given, in seconds.
-    pub fn new(out: W, timeout_s: u64) -> Tap<W> {
-        Tap { out, timeout_s, on_model: false }
+    /// Writes to `out`.
+    pub fn new(out: W) -> Tap<W> {
+        Tap { out, timeout_s: None, on_model: false }
     }
 
     fn started(&mut self, run: &RunRecord) -> String {
         self.on_model = run.environment.machine == "model";
+        self.timeout_s = run.timeout_s;
         let mut text = format!("TAP version 13\n1..{}", run.planned);
         // Nothing falls into the shard; a plan of no tests must say why.
         text += if run.planned == 0 { " # SKIP no-case-in-shard\n" } else { "\n" };
@@ -52,7 +54,10 @@ impl<W: Write> Tap<W> {
             Verdict::Pass => ("ok", String::new()),
             Verdict::Fail => ("not ok", String::new()),
             Verdict::Error => ("not ok", " # ERROR".to_string()),
-            Verdict::Timeout => ("not ok", format!(" # TIMEOUT {} seconds", self.timeout_s)),
+            Verdict::Timeout => {
+                let seconds = self.timeout_s.map_or(String::new(), |n| format!(" {n} seconds"));
+                ("not ok", format!(" # TIMEOUT{seconds}"))
+            }
             Verdict::Skip => ("ok", format!(" # SKIP {}", slugs(record))),
             Verdict::Waived => ("ok", ascii(&format!(" # XFAIL waived-until-{until}"))),
         };

@@ -21,6 +21,8 @@ use super::spawn::spawn;
 
 /// What is kept of a worker's output during one case, in bytes.
 const STRAY_BYTES: usize = 64 * 1024;
+/// Bytes that are read from a pipe at once: most replies are shorter.
+const READ_BYTES: usize = 4 * 1024;
 /// Longest reply, in bytes. A failure of a case of thousands of pages stays far below.
 const REPLY_BYTES: usize = 4 << 20;
 /// How long a killed worker may take to be gone. One that is stuck in the kernel never is.
@@ -221,7 +223,7 @@ impl Worker {
 
     /// Reads what the reply pipe holds.
     fn read_replies(&mut self) {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [0; READ_BYTES];
         while let Some(pipe) = &mut self.replies {
             match pipe.read(&mut buffer) {
                 Ok(0) => {
@@ -231,6 +233,9 @@ impl Worker {
                 Ok(length) => {
                     self.inbox.extend_from_slice(&buffer[..length]);
                     self.parse_replies();
+                    if length < buffer.len() {
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -259,8 +264,8 @@ impl Worker {
 
     /// Reads what the output pipe holds; bounded, because a process that escaped may go on writing.
     fn read_output(&mut self) {
-        let mut buffer = [0; 16 * 1024];
-        for _ in 0..64 {
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..STRAY_BYTES / READ_BYTES * 4 {
             let Some(pipe) = &mut self.output else { return };
             match pipe.read(&mut buffer) {
                 Ok(0) => self.output = None,
@@ -268,6 +273,9 @@ impl Worker {
                     let room = (STRAY_BYTES - self.stray.len()).min(length);
                     self.stray.extend_from_slice(&buffer[..room]);
                     self.stray_lost += length - room;
+                    if length < buffer.len() {
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return,

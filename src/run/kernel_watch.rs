@@ -75,6 +75,8 @@ pub(crate) struct KernelWatch {
     taint: Option<Counter>,
     counters: Vec<Counter>,
     log: Result<File, String>,
+    /// Where a record of the log is read to.
+    record: Vec<u8>,
 }
 
 impl KernelWatch {
@@ -94,6 +96,7 @@ impl KernelWatch {
                 .filter_map(|path| Counter::open(root, path))
                 .collect(),
             log,
+            record: vec![0; RECORD_BYTES],
         }
     }
 
@@ -142,12 +145,11 @@ impl KernelWatch {
         let Ok(log) = &mut self.log else {
             return messages;
         };
-        let mut buffer = vec![0; RECORD_BYTES];
         for _ in 0..RECORDS_AT_ONCE {
-            match log.read(&mut buffer) {
+            match log.read(&mut self.record) {
                 Ok(0) => break,
                 Ok(length) => messages
-                    .extend(kernel_log::messages(&String::from_utf8_lossy(&buffer[..length]))),
+                    .extend(kernel_log::messages(&String::from_utf8_lossy(&self.record[..length]))),
                 // EPIPE: records were overwritten before they were read; the next read goes on with the oldest left.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,

@@ -152,6 +152,7 @@ pub fn run(
         environment,
         started_ms: now_ms(),
         shard: options.shard,
+        timeout_s: Some(options.timeout.as_secs()),
         merged: Vec::new(),
     })));
     runner.work();

@@ -24,7 +24,7 @@ use crate::uapi::{
 const MEMORY_FAULT_RETRIES: u32 = 10_000;
 
 /// When a race ends, however slow the machine: there are several, and a quick run has seconds for all of its cases.
-const TIME: Duration = Duration::from_millis(200);
+const TIME: Duration = Duration::from_millis(150);
 
 /// A guest and the memory under test. Dropped in this order: first who uses the memory.
 pub(crate) struct Arena {

@@ -91,7 +91,8 @@ pub(crate) fn ask(machine: &dyn Machine) -> Vec<(String, i64)> {
 /// Tries a pin on a guest_memfd that nobody uses.
 fn pin_scratch(machine: &dyn Machine, pin: impl FnOnce(&dyn HostView) -> Result<()>) -> Result<()> {
     let types = machine.check_extension(KVM_CAP_VM_TYPES)?;
-    let offered = |platform: &Platform| types >> platform.vm_type() & 1 == 1;
+    let offered =
+        |platform: &Platform| types >> platform.vm_type() & 1 == 1 && !platform.is_encrypted();
     let platform = Platform::ALL.into_iter().rfind(offered).unwrap_or(Platform::Default);
     let vm = machine.create_vm(platform.vm_type())?;
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;

@@ -37,9 +37,9 @@ impl Scenario {
         format!("{KEYWORD}{}\n", self.name)
     }
 
-    /// The platforms that it runs on: those where there is something to convert.
+    /// The platforms that it runs on: those where there is something to convert, and nothing encrypts it.
     pub fn platforms() -> impl Iterator<Item = Platform> {
-        Platform::ALL.into_iter().filter(|platform| platform.has_private_memory())
+        Platform::ALL.into_iter().filter(|p| p.has_private_memory() && !p.is_encrypted())
     }
 }
 

@@ -2,17 +2,19 @@
 //! The system file descriptor.
 
 use std::ffi::CString;
-use std::os::fd::FromRawFd;
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_device_attr};
 use kvm_ioctls::Kvm;
 use libc::c_ulong;
 
 use super::vm::HostVm;
 use crate::errno::Errno;
 use crate::machine::{Machine, Result, Vm};
+use crate::uapi::KVM_GET_DEVICE_ATTR;
 
 /// KVM, by its device file. Closed when dropped.
 #[derive(Debug)]
@@ -40,6 +42,28 @@ impl Machine for Host {
     fn get_supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>> {
         let cpuid = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
         Ok(cpuid.as_slice().to_vec())
+    }
+
+    fn get_device_attr(&self, group: u32, attribute: u64) -> Result<u64> {
+        let mut value = 0u64;
+        let argument = kvm_device_attr {
+            group,
+            attr: attribute,
+            addr: (&raw mut value) as u64,
+            ..Default::default()
+        };
+        // SAFETY: KVM reads the 24 bytes of `argument` and writes `value`, whose address is in it: every attribute of
+        // /dev/kvm is a word.
+        let result =
+            unsafe { libc::ioctl(self.kvm.as_raw_fd(), KVM_GET_DEVICE_ATTR, &raw const argument) };
+        non_negative(result)?;
+        Ok(value)
+    }
+
+    fn open_sev(&self) -> Result<OwnedFd> {
+        // Close-on-exec, as all files of std are.
+        let file = OpenOptions::new().read(true).write(true).open("/dev/sev");
+        file.map(OwnedFd::from).map_err(|e| Errno(e.raw_os_error().unwrap_or(libc::EIO)))
     }
 
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {

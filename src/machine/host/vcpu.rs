@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! vCPU file descriptors.
 
+use std::ffi::c_void;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::time::Instant;
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use super::vm::ioctl_memory_encrypt_op;
 use super::watchdog;
 use crate::errno::Errno;
 use crate::machine::{Exit, Result, Vcpu};
@@ -52,6 +55,16 @@ impl Vcpu for HostVcpu {
         Ok(self.vcpu.set_regs(regs)?)
     }
 
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        // SAFETY: the caller's promise about `command` is the one that is asked for.
+        unsafe { ioctl_memory_encrypt_op(self.vcpu.as_raw_fd(), command) }
+    }
+
+    fn set_hypercall_result(&mut self, result: u64) {
+        // The union belongs to the exit; nothing but a hypercall's completion reads this field of it.
+        self.vcpu.get_kvm_run().__bindgen_anon_1.hypercall.ret = result;
+    }
+
     fn run(&mut self, deadline: Instant) -> Result<Exit> {
         // SAFETY: the byte stays mapped while `self.vcpu` lives, which is longer than `_watched`. The watchdog and KVM
         // access it atomically; kvm-ioctls does not access it in `run`.
@@ -64,6 +77,7 @@ impl Vcpu for HostVcpu {
                         return Ok(Exit::Interrupted);
                     }
                 }
+                Err(e) if e.errno() == libc::EIO => return Ok(Exit::Dead),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -89,6 +103,8 @@ fn translate(exit: VcpuExit<'_>) -> Exit {
             Exit::Mmio { gpa, length: data.len() as u32, write: true }
         }
         VcpuExit::MemoryFault { flags, gpa, size } => Exit::MemoryFault { flags, gpa, size },
+        VcpuExit::Hypercall(call) => Exit::Hypercall { number: call.nr, args: call.args },
+        VcpuExit::SystemEvent(event, data) => Exit::SystemEvent { event, data: data.to_vec() },
         VcpuExit::Hlt => Exit::Hlt,
         VcpuExit::Shutdown => Exit::Shutdown,
         VcpuExit::FailEntry(reason, _cpu) => Exit::FailEntry { reason },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! VM file descriptors.
 
+use std::ffi::c_void;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use kvm_bindings::kvm_enable_cap;
@@ -12,8 +13,8 @@ use super::system::non_negative;
 use super::vcpu::HostVcpu;
 use crate::machine::{GuestMemfd, Result, Vcpu, Vm};
 use crate::uapi::{
-    KVM_SET_MEMORY_ATTRIBUTES2, MemoryAttributes2, kvm_create_guest_memfd, kvm_memory_attributes,
-    kvm_userspace_memory_region2,
+    KVM_MEMORY_ENCRYPT_OP, KVM_SET_MEMORY_ATTRIBUTES2, MemoryAttributes2, kvm_create_guest_memfd,
+    kvm_memory_attributes, kvm_userspace_memory_region2,
 };
 
 /// A VM of /dev/kvm.
@@ -34,6 +35,15 @@ impl Vm for HostVm {
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
         Ok(self.vm.enable_cap(&kvm_enable_cap { cap: capability, args, ..Default::default() })?)
+    }
+
+    fn create_irqchip(&self) -> Result<()> {
+        Ok(self.vm.create_irq_chip()?)
+    }
+
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        // SAFETY: the caller's promise about `command` is the one that is asked for.
+        unsafe { ioctl_memory_encrypt_op(self.vm.as_raw_fd(), command) }
     }
 
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
@@ -80,5 +90,17 @@ pub(super) unsafe fn ioctl_set_memory_attributes2(
     // fail if they are not mapped; the caller owns them if they are. What the call does to guest memory is the caller's
     // to keep away from references, too.
     let value = unsafe { libc::ioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, argument) };
+    non_negative(value).map(drop)
+}
+
+/// `KVM_MEMORY_ENCRYPT_OP`, which kvm-ioctls does not have for vCPUs, on the descriptor of a VM or a vCPU.
+///
+/// # Safety
+///
+/// As [`Vm::memory_encrypt_op`].
+pub(super) unsafe fn ioctl_memory_encrypt_op(fd: RawFd, command: *mut c_void) -> Result<()> {
+    // SAFETY: KVM reads and writes the command and what it names with copy_from_user() and copy_to_user(), or pins it,
+    // which fails where nothing is mapped; the caller owns what is, and keeps guest memory away from references.
+    let value = unsafe { libc::ioctl(fd, KVM_MEMORY_ENCRYPT_OP, command) };
     non_negative(value).map(drop)
 }

@@ -19,12 +19,13 @@ impl Inode {
         if mode == 0 {
             return !self.planted(Fault::UnspecifiedRejected);
         }
-        if self.planted(Fault::DefaultModesAccepted) && self.vm_type.advertised_modes == 0 {
+        if self.planted(Fault::DefaultModesAccepted) && !self.vm_type.has_private_memory {
             return true;
         }
         if to_private {
             let accepted = self.planted(Fault::ZeroToPrivateAccepted) && mode == MODE_ZERO;
-            accepted || self.vm_type.modes_to_private & mode != 0
+            let launched = self.protection.is_launched();
+            accepted || self.vm_type.modes_to_private(self.config.dialect, launched) & mode != 0
         } else {
             self.vm_type.modes_to_shared & mode != 0
         }

@@ -320,6 +320,7 @@ impl Inode {
         if to_private {
             self.zap(&state, pages.clone()).map_err(at_start)?;
         }
+        self.convert_owned(&mut state, pages.clone(), to_private).map_err(at_start)?;
         self.apply_content_mode(&mut state, pages.clone(), attributes, mode, to_private)
             .map_err(at_start)?;
         self.store_converted(&mut state, &pages, attributes).map_err(at_start)

@@ -329,6 +329,20 @@ faults! {
             "the capability for content modes does not report PRESERVE";
         CapabilityModesOnDefault "capability-modes-on-default" "capability.agrees" MODES
             "the capability for content modes ignores the VM's type";
+
+        // Encrypted guests.
+        StaysUsable "stays-usable" "coco.acceptance" ANY
+            "a conversion to shared leaves the page mapped in the secure EPT, or assigned in the RMP";
+        AcceptKeepsContents "accept-keeps-contents" "coco.accepted-zero" ANY
+            "a page is not cleared when a TD accepts it";
+        PlaintextLeftBehind "plaintext-left-behind" "coco.confidential" ANY
+            "a conversion to shared leaves the page's contents decrypted";
+        FaultFlagMissing "fault-flag-missing" "coco.memory-fault" ANY
+            "KVM_EXIT_MEMORY_FAULT does not say that the access was a private one";
+        RequestFirstPageOnly "request-first-page-only" "coco.guest-converts" ANY
+            "a guest's request for a conversion reaches the host with its first page only";
+        MixedRangeLost "mixed-range-lost" "coco.mixed-range" UPSTREAM
+            "converting a mixed range to private invalidates what an encrypted guest has in private use there";
     }
     liberties {
         UnspecifiedKeeps "unspecified-keeps" "unspecified.stable" MODES

@@ -82,8 +82,17 @@ impl Inode {
 
     /// The word that a guest's access to byte `offset` of `page` reaches.
     pub(super) fn guest_word(&self, page: u64, offset: u64) -> Result<&AtomicU64> {
-        let mut state = self.lock();
-        let private = self.is_private(&state, page);
+        self.guest_word_locked(&mut self.lock(), page, offset)
+    }
+
+    /// As [`Inode::guest_word`], with the lock held.
+    pub(super) fn guest_word_locked(
+        &self,
+        state: &mut State,
+        page: u64,
+        offset: u64,
+    ) -> Result<&AtomicU64> {
+        let private = self.is_private(state, page);
         if page >= self.pages() {
             return Err(Errno::EFAULT);
         }
@@ -151,12 +160,12 @@ impl Inode {
         Ok(())
     }
 
-    fn load_word(&self, page: u64, index: u64) -> Result<u64> {
+    pub(super) fn load_word(&self, page: u64, index: u64) -> Result<u64> {
         let word = self.direct()?.word(page * PAGE_SIZE + index * 8);
         Ok(word.ok_or(Errno::EFAULT)?.load(Ordering::Relaxed))
     }
 
-    fn store_word(&self, page: u64, index: u64, value: u64) -> Result<()> {
+    pub(super) fn store_word(&self, page: u64, index: u64, value: u64) -> Result<()> {
         let word = self.direct()?.word(page * PAGE_SIZE + index * 8);
         word.ok_or(Errno::EFAULT)?.store(value, Ordering::Relaxed);
         Ok(())
@@ -282,6 +291,7 @@ impl Inode {
         if let Some((fd, _)) = self.private_half.get().filter(|_| state.stale.is_empty()) {
             nix::fcntl::fallocate(fd, mode, offset, length)?;
         }
+        self.disown(state, pages.clone());
         state.allocated.set(pages.clone(), false);
         state.drained.set(pages.clone(), false);
         let gone: Vec<u64> = state.referenced.range(pages).map(|(k, _)| *k).collect();

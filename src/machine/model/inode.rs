@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::encryption::{Owned, Protection};
 use super::fault::Fault;
 use super::folio::Folio;
 use super::memory::{Mapping, new_memfd};
@@ -31,6 +32,7 @@ pub(super) struct Inode {
     pub(super) flags: u64,
     pub(super) config: Config,
     pub(super) vm_type: &'static VmType,
+    pub(super) protection: Arc<Protection>,
     pub(super) direct: OnceLock<Mapping>,
     pub(super) private_half: OnceLock<(OwnedFd, Mapping)>,
     pub(super) published: Published,
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) leaked: Vec<Arc<Folio>>,
     /// Pages that a bug will scramble when the guest next looks.
     pub(super) scramble_later: BTreeSet<u64>,
+    /// The pages that are an encrypted guest's in the eyes of the hardware.
+    pub(super) owned: BTreeMap<u64, Owned>,
     /// Pages of which a bug has left the guest an old folio.
     pub(super) stale: BTreeSet<u64>,
     /// Whether the spurious refusal has been given.
@@ -69,6 +73,7 @@ impl Inode {
         flags: u64,
         config: Config,
         vm_type: &'static VmType,
+        protection: Arc<Protection>,
     ) -> Result<Inode> {
         let pages = size / PAGE_SIZE;
         let mut attributes = initial_attributes(flags);
@@ -87,6 +92,7 @@ impl Inode {
             flags,
             config,
             vm_type,
+            protection,
             direct: OnceLock::new(),
             private_half: OnceLock::new(),
             published,
@@ -98,6 +104,7 @@ impl Inode {
                 bindings: Vec::new(),
                 leaked: Vec::new(),
                 scramble_later: BTreeSet::new(),
+                owned: BTreeMap::new(),
                 stale: BTreeSet::new(),
                 refused_once: false,
                 drained: RangeMap::new(pages, false),

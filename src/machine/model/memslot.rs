@@ -11,6 +11,7 @@ use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use super::fault::Fault;
 use super::inode::Inode;
 use super::vm::VmState;
+use super::vm_type::Hardware;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::Result;
@@ -152,6 +153,11 @@ impl VmState {
             let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
             inode.free(&mut state, pages)?;
         }
+        if self.vm_type.hardware == Hardware::Tdx {
+            // The secure EPT maps addresses, and these have no memory any more. The RMP is of pages.
+            let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
+            inode.disown(&mut state, pages);
+        }
         if !self.planted(Fault::DeletedStaysBound) {
             state.bindings.retain(|b| b.slot != id);
         }
@@ -197,6 +203,15 @@ impl VmState {
         }
         let address = (slot.userspace_addr + into_slot) as usize;
         Target::User(std::ptr::with_exposed_provenance_mut(address))
+    }
+
+    /// The page of a guest_memfd that a memslot has at `gpa`, and how many pages the slot has from there on.
+    pub(super) fn gmem_page(&self, gpa: u64) -> Option<(Arc<Inode>, u64, u64)> {
+        let slots = self.slots();
+        let slot = slots.values().find(|s| gpa.wrapping_sub(s.base) < s.size)?;
+        let (inode, first) = slot.gmem.as_ref()?;
+        let into_slot = gpa - slot.base;
+        Some((inode.upgrade()?, first + into_slot / PAGE_SIZE, (slot.size - into_slot) / PAGE_SIZE))
     }
 
     /// Whether all faults of a slot are served from its guest_memfd, also the shared ones.

@@ -16,6 +16,9 @@
 
 mod content;
 mod convert;
+mod core;
+mod encrypted_core;
+mod encryption;
 mod fault;
 mod folio;
 mod inode;
@@ -23,7 +26,9 @@ mod memory;
 mod memslot;
 mod published;
 mod range_map;
+mod snp;
 mod system;
+mod tdx;
 mod user;
 mod vcpu;
 mod view;

@@ -5,29 +5,56 @@ use std::mem::{MaybeUninit, size_of};
 
 use crate::errno::Errno;
 use crate::machine::Result;
-use crate::uapi::MemoryAttributes2;
+use crate::uapi::sev::{
+    kvm_sev_cmd, kvm_sev_init, kvm_sev_snp_launch_finish, kvm_sev_snp_launch_start,
+    kvm_sev_snp_launch_update,
+};
+use crate::uapi::tdx::{Cpuid, TdxCapabilities, TdxCommand, TdxInitMemRegion, TdxInitVm};
+use crate::uapi::{MemoryAttributes2, PAGE_SIZE};
 
-const SIZE: usize = size_of::<MemoryAttributes2>();
+/// A page's contents.
+pub(super) type PageWords = [u64; PAGE_SIZE as usize / 8];
 
-fn iovec(base: *mut MemoryAttributes2) -> libc::iovec {
-    libc::iovec { iov_base: base.cast(), iov_len: SIZE }
+/// A structure of the kernel's interface.
+///
+/// # Safety
+///
+/// Every bit pattern is a value of it: it consists of integers.
+pub(super) unsafe trait Argument: Copy {}
+
+/// Says so of several.
+macro_rules! arguments {
+    ($($name:ty)*) => { $(
+        // SAFETY: all fields are integers, arrays of integers, or structures of such.
+        unsafe impl Argument for $name {}
+    )* };
+}
+
+arguments! {
+    MemoryAttributes2 PageWords
+    kvm_sev_cmd kvm_sev_init kvm_sev_snp_launch_start kvm_sev_snp_launch_update kvm_sev_snp_launch_finish
+    TdxCommand TdxCapabilities TdxInitVm TdxInitMemRegion Cpuid
+}
+
+fn iovec<T>(base: *mut T) -> libc::iovec {
+    libc::iovec { iov_base: base.cast(), iov_len: size_of::<T>() }
 }
 
 /// `copy_from_user()`: EFAULT if any byte of the argument cannot be read.
 ///
 /// # Safety
 ///
-/// As [`crate::machine::GuestMemfd::set_memory_attributes2`].
-pub(super) unsafe fn copy_from_user(argument: *mut MemoryAttributes2) -> Result<MemoryAttributes2> {
-    let mut copy = MaybeUninit::<MemoryAttributes2>::uninit();
+/// The bytes at `argument`, as far as they are mapped, are the caller's to have read.
+pub(super) unsafe fn copy_from_user<T: Argument>(argument: *mut T) -> Result<T> {
+    let mut copy = MaybeUninit::<T>::uninit();
     let (local, remote) = (iovec(copy.as_mut_ptr()), iovec(argument));
     // The kernel copies, so that memory that is not mapped is an error and no signal.
-    // SAFETY: `local` is 128 bytes of ours to write; what `remote` names is only read, by the kernel, which checks it.
+    // SAFETY: `local` is ours to write; what `remote` names is only read, by the kernel, which checks it.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
-    if copied != SIZE as isize {
+    if copied != size_of::<T>() as isize {
         return Err(Errno::EFAULT);
     }
-    // SAFETY: the kernel has just written all 128 bytes, and every bit pattern is a valid value of these integers.
+    // SAFETY: the kernel has just written all bytes, and every bit pattern is a value of an `Argument`.
     Ok(unsafe { copy.assume_init() })
 }
 
@@ -35,14 +62,11 @@ pub(super) unsafe fn copy_from_user(argument: *mut MemoryAttributes2) -> Result<
 ///
 /// # Safety
 ///
-/// As [`crate::machine::GuestMemfd::set_memory_attributes2`].
-pub(super) unsafe fn copy_to_user(
-    argument: *mut MemoryAttributes2,
-    mut value: MemoryAttributes2,
-) -> Result<()> {
+/// The bytes at `argument`, as far as they are mapped, are the caller's to have written.
+pub(super) unsafe fn copy_to_user<T: Argument>(argument: *mut T, mut value: T) -> Result<()> {
     let (local, remote) = (iovec(&raw mut value), iovec(argument));
-    // SAFETY: `local` is 128 bytes of ours to read; the kernel writes at `remote` only what is mapped writable, which the
-    // caller of the call lets the machine write.
+    // SAFETY: `local` is ours to read; the kernel writes at `remote` only what is mapped writable, which the caller of the
+    // call lets the machine write.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
-    if copied == SIZE as isize { Ok(()) } else { Err(Errno::EFAULT) }
+    if copied == size_of::<T>() as isize { Ok(()) } else { Err(Errno::EFAULT) }
 }

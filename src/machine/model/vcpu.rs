@@ -2,36 +2,24 @@
 //! A vCPU that runs the payload's command loop natively.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::mem::offset_of;
+use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
-use super::memslot::Target;
+use super::core::{Core, Memo, Stop};
 use super::vm::VmState;
+use super::vm_type::Hardware;
+use super::{snp, tdx};
+use crate::errno::Errno;
 use crate::machine::{Exit, Result, Vcpu};
-use crate::payload::abi::{DOORBELL_PORT, IMAGE, MAILBOX, Mailbox, doorbell};
+use crate::payload::abi::{DOORBELL_PORT, GHCB, IMAGE, doorbell, termination};
 use crate::payload::command_loop::{self, Cpu};
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL};
 
-/// Where guest virtual addresses stop being mapped.
-const MAPPED_END: u64 = 1 << 46;
 /// Where the vCPU is said to be while it waits for a command or executes one; arbitrary, in the image.
 const LOOP: u64 = IMAGE + 0x10;
-/// Size of every access of the command loop, in bytes.
-const ACCESS: u32 = 8;
-
-/// After so many accesses a command looks at the clock, so that a long one ends with its deadline, too.
-const ACCESSES_PER_LOOK: u32 = 1 << 16;
-
-/// Vectors of the exceptions that an access can raise.
-const ALIGNMENT_CHECK: u64 = 17;
-const PAGE_FAULT: u64 = 14;
-/// The bit of a page fault's error code that says it was a write.
-const PAGE_FAULT_WRITE: u64 = 1 << 1;
 
 /// How far the payload has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +28,8 @@ enum Progress {
     Reset,
     /// In the command loop.
     Loop,
-    /// Stopped for good by an exception.
-    Halted,
+    /// Stopped for good by the exception with this vector.
+    Halted(u64),
 }
 
 #[derive(Debug)]
@@ -50,20 +38,17 @@ struct Registers {
     sregs: kvm_sregs,
     cpuid: Vec<kvm_cpuid_entry2>,
     progress: Progress,
-    /// The accesses of the command in progress that were completed as MMIO: address, and whether a write.
-    completed: BTreeSet<(u64, bool)>,
+    /// What a TD's vCPU is before INIT_VCPU.
+    initialized: bool,
+    /// After a hypercall's exit: what the host makes it return.
+    hypercall_result: Option<u64>,
+    memo: Memo,
 }
 
 /// A vCPU's descriptor.
 pub(super) struct ModelVcpu {
     vm: Arc<VmState>,
     registers: RefCell<Registers>,
-}
-
-/// Why the command loop stopped in the middle of a command.
-enum Stop {
-    Exit(Exit),
-    Exception { vector: u64, error_code: u64, address: u64 },
 }
 
 impl ModelVcpu {
@@ -77,202 +62,166 @@ impl ModelVcpu {
                 sregs: kvm_sregs::default(),
                 cpuid: Vec::new(),
                 progress: Progress::Reset,
-                completed: BTreeSet::new(),
+                initialized: false,
+                hypercall_result: None,
+                memo: Memo::default(),
             }),
         }
+    }
+
+    /// Every call that is about registers first: EINVAL where the host has no way to them.
+    fn registers_accessible(&self) -> Result<()> {
+        self.vm.alive()?;
+        if self.vm.registers_are_protected() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// Whether the VM is as far as to run: EINVAL if not.
+    fn may_run(&self) -> Result<()> {
+        let ready = match self.vm.vm_type.hardware {
+            Hardware::None => true,
+            Hardware::Snp => *self.vm.snp.lock() == snp::Stage::Finished,
+            Hardware::Tdx => {
+                self.registers.borrow().initialized
+                    && matches!(*self.vm.tdx.lock(), tdx::Stage::Finalized(_))
+            }
+        };
+        if ready { Ok(()) } else { Err(Errno::EINVAL) }
     }
 }
 
 impl Vcpu for ModelVcpu {
     fn set_cpuid2(&self, entries: &[kvm_cpuid_entry2]) -> Result<()> {
+        self.vm.alive()?;
         self.registers.borrow_mut().cpuid = entries.to_vec();
         Ok(())
     }
 
     fn get_sregs(&self) -> Result<kvm_sregs> {
+        self.registers_accessible()?;
         Ok(self.registers.borrow().sregs)
     }
 
     fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()> {
+        self.registers_accessible()?;
         self.registers.borrow_mut().sregs = *sregs;
         Ok(())
     }
 
     fn get_regs(&self) -> Result<kvm_regs> {
+        self.registers_accessible()?;
         Ok(self.registers.borrow().regs)
     }
 
     fn set_regs(&self, regs: &kvm_regs) -> Result<()> {
+        self.registers_accessible()?;
         let mut registers = self.registers.borrow_mut();
         // Registers that are read and put back leave the payload where it was.
         if regs.rip != registers.regs.rip || regs.rip == IMAGE {
             registers.progress = Progress::Reset;
         }
         registers.regs = *regs;
-        registers.completed.clear();
+        registers.memo.end_of_command();
         Ok(())
+    }
+
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        self.vm.alive()?;
+        if self.vm.vm_type.hardware != Hardware::Tdx {
+            return Err(Errno::ENOTTY);
+        }
+        let registers = &mut *self.registers.borrow_mut();
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { self.vm.tdx_vcpu_command(command, &registers.cpuid, &mut registers.initialized) }
+    }
+
+    fn set_hypercall_result(&mut self, result: u64) {
+        let open = &mut self.registers.get_mut().hypercall_result;
+        *open = open.map(|_| result);
     }
 
     fn run(&mut self, deadline: Instant) -> Result<Exit> {
+        if self.vm.alive().is_err() {
+            return Ok(Exit::Dead);
+        }
+        self.may_run()?;
+        let hardware = self.vm.vm_type.hardware;
         let registers = self.registers.get_mut();
-        let ring = |data| Exit::IoOut { port: DOORBELL_PORT, data };
-        match registers.progress {
-            Progress::Reset if registers.regs.rip == IMAGE => {
-                registers.progress = Progress::Loop;
-                registers.regs.rip = LOOP;
-                return Ok(ring(doorbell::READY));
+        if let Some(result) = registers.hypercall_result {
+            if ![0, Errno::EAGAIN.0 as u64, Errno::EINVAL.0 as u64].contains(&result) {
+                return Err(Errno::EINVAL);
             }
-            // There is no code anywhere else, nor a handler for what comes of running none.
-            Progress::Reset => return Ok(Exit::Shutdown),
-            Progress::Halted => return Ok(Exit::Hlt),
-            Progress::Loop => {}
+            registers.hypercall_result = None;
+            registers.memo.push(result);
         }
-        let mut core =
-            Core { vm: &self.vm, completed: &mut registers.completed, deadline, accesses: 0 };
-        match command_loop::execute(&mut core) {
-            Ok(()) => {
-                registers.completed.clear();
-                Ok(ring(doorbell::DONE))
-            }
-            Err(Stop::Exit(exit)) => Ok(exit),
-            Err(Stop::Exception { vector, error_code, address }) => {
-                match core.report_exception(vector, error_code, address) {
-                    Ok(()) => {
-                        registers.progress = Progress::Halted;
-                        Ok(ring(doorbell::EXCEPTION))
+        let cr3 = registers.sregs.cr3;
+        let mut core = Core::new(&self.vm, &mut registers.memo, cr3, deadline);
+        let result = match registers.progress {
+            Progress::Reset => {
+                let entered = match hardware {
+                    Hardware::None => Ok(registers.regs.rip == IMAGE),
+                    Hardware::Snp => core.enter_snp(&registers.regs, &registers.sregs),
+                    Hardware::Tdx => core.enter_tdx(),
+                };
+                match entered {
+                    Ok(true) => {
+                        registers.progress = Progress::Loop;
+                        registers.regs.rip = LOOP;
+                        Ok(doorbell::READY)
                     }
-                    // An exception in the handler of an exception.
-                    Err(_) => Ok(Exit::Shutdown),
+                    // There is no code anywhere else, nor a handler for what comes of running none.
+                    Ok(false) | Err(Stop::Exception { .. }) => return Ok(Exit::Shutdown),
+                    Err(stop) => Err(stop),
                 }
             }
-        }
-    }
-}
-
-/// The platform half of the command loop.
-struct Core<'a> {
-    vm: &'a VmState,
-    completed: &'a mut BTreeSet<(u64, bool)>,
-    deadline: Instant,
-    accesses: u32,
-}
-
-impl Core<'_> {
-    /// The exception handler of the payload.
-    fn report_exception(
-        &mut self,
-        vector: u64,
-        error_code: u64,
-        cr2: u64,
-    ) -> std::result::Result<(), Stop> {
-        let fields = [
-            (offset_of!(Mailbox, vector), vector),
-            (offset_of!(Mailbox, error_code), error_code),
-            (offset_of!(Mailbox, rip), IMAGE),
-            (offset_of!(Mailbox, cr2), cr2),
-        ];
-        for (offset, value) in fields {
-            self.write(MAILBOX + offset as u64, value)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the run once the deadline has passed.
-    fn look_at_clock(&self) -> std::result::Result<(), Stop> {
-        if Instant::now() >= self.deadline {
-            return Err(Stop::Exit(Exit::Interrupted));
-        }
-        Ok(())
-    }
-
-    /// One access: reads the word, or writes `word` and returns it.
-    fn access(&mut self, address: u64, word: Option<u64>) -> std::result::Result<u64, Stop> {
-        let write = word.is_some();
-        self.accesses += 1;
-        if self.accesses.is_multiple_of(ACCESSES_PER_LOOK) {
-            self.accesses = 0;
-            self.look_at_clock()?;
-        }
-        if address >= MAPPED_END {
-            return Err(Stop::Exception {
-                vector: PAGE_FAULT,
-                error_code: if write { PAGE_FAULT_WRITE } else { 0 },
-                address,
-            });
-        }
-        if !address.is_multiple_of(u64::from(ACCESS)) {
-            return Err(Stop::Exception { vector: ALIGNMENT_CHECK, error_code: 0, address });
-        }
-        if self.completed.contains(&(address, write)) {
-            return Ok(word.unwrap_or(0));
-        }
-        let fault = |private| {
-            Stop::Exit(Exit::MemoryFault {
-                flags: if private {
-                    u64::from(kvm_bindings::KVM_MEMORY_EXIT_FLAG_PRIVATE)
-                } else {
-                    0
-                },
-                gpa: address / PAGE_SIZE * PAGE_SIZE,
-                size: PAGE_SIZE,
-            })
+            Progress::Halted(vector) => return Ok(end(hardware, vector)),
+            Progress::Loop => command_loop::execute(&mut core).map(|()| doorbell::DONE),
         };
-        match self.vm.translate(address, write) {
-            Target::User(pointer) => match word {
-                // SAFETY: inside the memslot's memory and aligned, since both are; who made the memslot keeps that memory
-                // mapped and reaches it through raw pointers only.
-                Some(word) => unsafe { pointer.write_volatile(word) },
-                // SAFETY: as above.
-                None => return Ok(unsafe { pointer.read_volatile() }),
-            },
-            Target::GmemByUser(inode, page, pointer) => {
-                // A conversion takes the mapping away. The lock keeps it here, as the reference does that a kernel takes on
-                // the page.
-                let state = inode.lock();
-                if inode.is_private(&state, page) {
-                    return Err(fault(true));
-                }
-                match word {
-                    // SAFETY: as above, and shared pages of the mapping are there as long as the lock is held.
-                    Some(word) => unsafe { pointer.write_volatile(word) },
-                    // SAFETY: as above.
-                    None => return Ok(unsafe { pointer.read_volatile() }),
+        let result = match result {
+            Err(Stop::Exception { vector, error_code, address }) => {
+                registers.progress = Progress::Halted(vector);
+                match core.report_exception(vector, error_code, address) {
+                    Ok(()) => Ok(doorbell::EXCEPTION),
+                    // An exception in the handler of an exception.
+                    Err(_) => return Ok(Exit::Shutdown),
                 }
             }
-            Target::Gmem(inode, page, offset) => {
-                let cell = inode
-                    .guest_word(page, offset)
-                    .map_err(|_| fault(inode.is_private(&inode.lock(), page)))?;
-                match word {
-                    Some(word) => cell.store(word, Ordering::Relaxed),
-                    None => return Ok(cell.load(Ordering::Relaxed)),
-                }
-            }
-            Target::Mmio => {
-                // It is complete when the vCPU runs again, which starts the command anew.
-                self.completed.insert((address, write));
-                return Err(Stop::Exit(Exit::Mmio { gpa: address, length: ACCESS, write }));
-            }
-            Target::Fault(private) => return Err(fault(private)),
+            other => other,
+        };
+        // An SNP guest's doorbell is rung through its GHCB. Without one that KVM can read the vCPU is resumed for ever.
+        if result.is_ok() && hardware == Hardware::Snp && core.read(GHCB).is_err() {
+            return Ok(Exit::Interrupted);
         }
-        Ok(word.unwrap_or(0))
+        match result {
+            Ok(data) => {
+                registers.memo.end_of_command();
+                Ok(Exit::IoOut { port: DOORBELL_PORT, data })
+            }
+            Err(Stop::Exit(exit)) => {
+                if matches!(exit, Exit::Hypercall { .. }) {
+                    registers.hypercall_result = Some(0);
+                }
+                Ok(exit)
+            }
+            Err(Stop::Exception { .. }) => Ok(Exit::Shutdown),
+        }
     }
 }
 
-impl Cpu for Core<'_> {
-    type Stop = Stop;
-
-    fn read(&mut self, address: u64) -> std::result::Result<u64, Stop> {
-        self.access(address, None)
-    }
-
-    fn write(&mut self, address: u64, word: u64) -> std::result::Result<(), Stop> {
-        self.access(address, Some(word)).map(|_| ())
-    }
-
-    fn relax(&mut self) -> std::result::Result<(), Stop> {
-        self.look_at_clock()?;
-        std::thread::yield_now();
-        Ok(())
+/// How a payload ends that has reported an exception.
+fn end(hardware: Hardware, vector: u64) -> Exit {
+    let code = termination::EXCEPTION + vector;
+    match hardware {
+        Hardware::None => Exit::Hlt,
+        // The GHCB MSR protocol's termination request.
+        Hardware::Snp => Exit::SystemEvent {
+            event: KVM_SYSTEM_EVENT_SEV_TERM,
+            data: vec![code << 16 | termination::SET << 12 | 0x100],
+        },
+        // The registers of TDG.VP.VMCALL<ReportFatalError>: the code is in R12.
+        Hardware::Tdx => {
+            let mut data = vec![0; 16];
+            data[12] = code;
+            Exit::SystemEvent { event: KVM_SYSTEM_EVENT_TDX_FATAL, data }
+        }
     }
 }

@@ -2,30 +2,37 @@
 //! VM and guest_memfd descriptors.
 
 use std::collections::BTreeSet;
+use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
-use kvm_bindings::KVM_CAP_EXIT_HYPERCALL;
+use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP};
 
+use super::encryption::Protection;
 use super::fault::Fault;
 use super::inode::Inode;
 use super::memslot::Memslots;
 use super::range_map::RangeMap;
-use super::system::{Config, HYPERCALL_EXITS, check_extension, guest_memfd_flags};
+use super::system::{Config, SevDevice, check_extension, guest_memfd_flags};
+use super::user::{PageWords, copy_from_user};
 use super::vcpu::ModelVcpu;
-use super::vm_type::VmType;
+use super::vm_type::{Hardware, VmType};
+use super::{snp, tdx};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Result, Vcpu, Vm};
 use crate::uapi::{
-    ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
+    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
     kvm_userspace_memory_region2,
 };
 
 /// `KVM_MAX_VCPU_IDS` on x86.
 const MAX_VCPU_IDS: u64 = 4096;
+/// `KVM_IOAPIC_NUM_PINS`: how many interrupt routes a split irqchip may reserve.
+const IOAPIC_PINS: u64 = 24;
 /// Guest frame numbers are below this: 52 bits of physical address.
 const GFN_END: u64 = 1 << 40;
 
@@ -39,6 +46,36 @@ pub(super) struct VmState {
     vcpu_ids: Mutex<BTreeSet<u64>>,
     /// The attributes per VM, for when in-place conversion is off.
     attributes: Mutex<RangeMap<u64>>,
+    pub(super) protection: Arc<Protection>,
+    pub(super) sev: Arc<SevDevice>,
+    /// How far the launch of an SNP guest has got.
+    pub(super) snp: Lock<snp::Stage>,
+    /// How far the launch of a TD has got.
+    pub(super) tdx: Lock<tdx::Stage>,
+    irqchip: Lock<Irqchip>,
+    /// Whether the guest's hypercalls exit to the host.
+    pub(super) hypercall_exits: AtomicBool,
+    /// `kvm->vm_dead`.
+    dead: AtomicBool,
+}
+
+/// What delivers interrupts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Irqchip {
+    #[default]
+    None,
+    Kernel,
+    Split,
+}
+
+/// A mutex. A thread that died holding it does not take the machine with it.
+#[derive(Debug, Default)]
+pub(super) struct Lock<T>(Mutex<T>);
+
+impl<T> Lock<T> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        lock(&self.0)
+    }
 }
 
 /// Takes a lock. A thread that died holding it does not take the machine with it.
@@ -47,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl VmState {
-    pub(super) fn new(config: Config, vm_type: &'static VmType) -> VmState {
+    pub(super) fn new(config: Config, vm_type: &'static VmType, sev: Arc<SevDevice>) -> VmState {
         VmState {
             config,
             vm_type,
@@ -55,6 +92,13 @@ impl VmState {
             files: Mutex::default(),
             vcpu_ids: Mutex::default(),
             attributes: Mutex::new(RangeMap::new(GFN_END, 0)),
+            protection: Arc::new(Protection::new()),
+            sev,
+            snp: Lock::default(),
+            tdx: Lock::default(),
+            irqchip: Lock::default(),
+            hypercall_exits: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
         }
     }
 
@@ -82,6 +126,61 @@ impl VmState {
         known.and_then(|(_, inode)| inode.upgrade()).ok_or(Errno::EINVAL)
     }
 
+    pub(super) fn vcpu_count(&self) -> usize {
+        lock(&self.vcpu_ids).len()
+    }
+
+    /// Every call on a VM and its vCPUs first: EIO once the VM is dead.
+    pub(super) fn alive(&self) -> Result<()> {
+        if self.dead.load(Ordering::Relaxed) { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// `kvm_vm_dead()`.
+    pub(super) fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// `guest_state_protected`: whether the host has no way to the vCPUs' registers.
+    pub(super) fn registers_are_protected(&self) -> bool {
+        match self.vm_type.hardware {
+            Hardware::None => false,
+            Hardware::Snp => *self.snp.lock() == snp::Stage::Finished,
+            Hardware::Tdx => true,
+        }
+    }
+
+    /// Gives a private page at `gpa` its first content, from `source` in the memory of the process. EFAULT if there is
+    /// none, otherwise as [`VmState::populate_in_place`].
+    ///
+    /// # Safety
+    ///
+    /// As [`copy_from_user`].
+    pub(super) unsafe fn populate_from(&self, gpa: u64, source: u64) -> Result<()> {
+        let source = std::ptr::with_exposed_provenance_mut(source as usize);
+        // SAFETY: the caller's promise is the one that is asked for.
+        let contents: PageWords = unsafe { copy_from_user(source) }?;
+        self.populate(gpa, Some(&contents))
+    }
+
+    /// As [`VmState::populate_from`], with what the page holds. EINVAL if it is not private or of no guest_memfd, EEXIST
+    /// if it has been given content before.
+    pub(super) fn populate_in_place(&self, gpa: u64) -> Result<()> {
+        self.populate(gpa, None)
+    }
+
+    /// As [`VmState::populate_from`], with zeros.
+    pub(super) fn populate_zeros(&self, gpa: u64) -> Result<()> {
+        self.populate(gpa, Some(&[0; PAGE_SIZE as usize / 8]))
+    }
+
+    fn populate(&self, gpa: u64, contents: Option<&PageWords>) -> Result<()> {
+        let (inode, page, _) = self.gmem_page(gpa).ok_or(Errno::EINVAL)?;
+        if self.config.dialect == Dialect::None && !self.gfn_is_private(gpa / PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        inode.populate(page, contents)
+    }
+
     /// Whether the VM's own attributes make `gfn` private. With in-place conversion they do not exist.
     pub(super) fn gfn_is_private(&self, gfn: u64) -> bool {
         self.config.dialect == Dialect::None
@@ -99,15 +198,41 @@ impl Vm for ModelVm {
     }
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
-        if capability == KVM_CAP_EXIT_HYPERCALL && args[0] & !HYPERCALL_EXITS == 0 {
-            // The payload makes no hypercalls, so there is nothing to switch on.
-            return Ok(());
+        self.0.alive()?;
+        match capability {
+            KVM_CAP_EXIT_HYPERCALL if args[0] & !EXIT_HYPERCALL_MASK == 0 => {
+                self.0.hypercall_exits.store(args[0] != 0, Ordering::Relaxed);
+                Ok(())
+            }
+            KVM_CAP_SPLIT_IRQCHIP if args[0] <= IOAPIC_PINS => self.set_irqchip(Irqchip::Split),
+            _ => Err(Errno::EINVAL),
         }
-        Err(Errno::EINVAL)
+    }
+
+    fn create_irqchip(&self) -> Result<()> {
+        self.0.alive()?;
+        // A TD's interrupt controller is its own.
+        if self.0.vm_type.hardware == Hardware::Tdx {
+            return Err(Errno::EINVAL);
+        }
+        self.set_irqchip(Irqchip::Kernel)
+    }
+
+    unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
+        self.0.alive()?;
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe {
+            match self.0.vm_type.hardware {
+                Hardware::None => Err(Errno::ENOTTY),
+                Hardware::Snp => self.0.sev_command(command),
+                Hardware::Tdx => self.0.tdx_command(command),
+            }
+        }
     }
 
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
         let vm = &self.0;
+        vm.alive()?;
         if flags & !guest_memfd_flags(&vm.config, Some(vm.vm_type)) != 0 {
             return Err(Errno::EINVAL);
         }
@@ -115,7 +240,8 @@ impl Vm for ModelVm {
         if size == 0 || negative || !size.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
-        let inode = Arc::new(Inode::new(size, flags, vm.config, vm.vm_type)?);
+        let inode =
+            Arc::new(Inode::new(size, flags, vm.config, vm.vm_type, Arc::clone(&vm.protection))?);
         let fd = inode
             .backing
             .try_clone()
@@ -128,6 +254,7 @@ impl Vm for ModelVm {
     }
 
     unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
+        self.0.alive()?;
         self.0.set_memory_region(region)
     }
 
@@ -156,6 +283,15 @@ impl Vm for ModelVm {
     }
 
     fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>> {
+        self.0.alive()?;
+        if self.0.vm_type.hardware == Hardware::Tdx {
+            if *self.0.irqchip.lock() != Irqchip::Split {
+                return Err(Errno::EINVAL);
+            }
+            if *self.0.tdx.lock() == tdx::Stage::Created {
+                return Err(Errno::EIO);
+            }
+        }
         if id >= MAX_VCPU_IDS {
             return Err(Errno::EINVAL);
         }
@@ -163,6 +299,21 @@ impl Vm for ModelVm {
             return Err(Errno::EEXIST);
         }
         Ok(Box::new(ModelVcpu::new(Arc::clone(&self.0))))
+    }
+}
+
+impl ModelVm {
+    /// Once, and before there are vCPUs.
+    fn set_irqchip(&self, new: Irqchip) -> Result<()> {
+        let mut irqchip = self.0.irqchip.lock();
+        if *irqchip != Irqchip::None {
+            return Err(Errno::EEXIST);
+        }
+        if self.0.vcpu_count() != 0 {
+            return Err(Errno::EINVAL);
+        }
+        *irqchip = new;
+        Ok(())
     }
 }
 

@@ -255,6 +255,9 @@ fn modes() {
             let modes = [(Zero, Shared), (Preserve, Shared), (Preserve, Private)];
             let want = match (platform, dialect) {
                 (Platform::SwProtected, RfcV4 | RfcV5) => [&always[..], &modes].concat(),
+                (Platform::Snp | Platform::Tdx, RfcV4 | RfcV5) => {
+                    [&always[..], &[(Zero, Shared)]].concat()
+                }
                 _ => always.to_vec(),
             };
             assert_eq!(offered, want, "{platform} {dialect}");

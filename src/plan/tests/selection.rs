@@ -53,7 +53,7 @@ fn ids_are_well_formed() {
             assert!(seen.insert(&case.id), "two cases {}", case.id);
         }
         let platforms: BTreeSet<&str> = plan.iter().map(|c| c.platform.as_str()).collect();
-        assert_eq!(platforms, BTreeSet::from(["default", "sw-protected"]));
+        assert_eq!(platforms, BTreeSet::from(["default", "sw-protected", "snp", "tdx"]));
     }
 }
 
@@ -106,8 +106,8 @@ fn platforms() {
     let only =
         |names: &[&str]| Selection { platforms: Some(strings(names)), ..Selection::default() };
     assert!(ids(&only(&["default"])).iter().all(|id| id.starts_with("default.")));
-    let both = ids(&only(&["sw-protected", "default"]));
-    assert_eq!(both, ids(&Selection::default()));
+    let all = ids(&only(&["tdx", "snp", "sw-protected", "default"]));
+    assert_eq!(all, ids(&Selection::default()));
     let selection = only(&["sw-protected"]);
     let plan = build(&config(MachineKind::Host), &lacks_protected(), &selection).expect("a plan");
     for case in plan {
@@ -145,8 +145,8 @@ fn required_platforms() {
     let want =
         "platform sw-protected is required but cannot run: there are no such VMs; there is no luck";
     assert_eq!(error, want);
-    let error = on(&all, &require("tdx")).expect_err("unknown");
-    assert_eq!(error, "platform tdx is required but nothing is known of it here");
+    let error = on(&all, &require("pkvm")).expect_err("unknown");
+    assert_eq!(error, "platform pkvm is required but nothing is known of it here");
     let only_default = Some(strings(&["default"]));
     let selection = Selection { platforms: only_default, ..require("sw-protected") };
     let error = on(&all, &selection).expect_err("left out");

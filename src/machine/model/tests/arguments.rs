@@ -171,7 +171,7 @@ fn capabilities() {
     use crate::machine::model::{Config, Model};
     // capability, dialect, system, default VM, software-protected VM
     let rows = [
-        (KVM_CAP_VM_TYPES, Dialect::None, 3, 3, 3),
+        (KVM_CAP_VM_TYPES, Dialect::None, 0x33, 0x33, 0x33),
         (KVM_CAP_GUEST_MEMFD, RfcV4, 1, 1, 1),
         (KVM_CAP_GUEST_MEMFD_FLAGS, Dialect::None, 3, 3, 1),
         (KVM_CAP_GUEST_MEMFD_FLAGS, RfcV5, 3, 3, 3),

@@ -93,11 +93,12 @@ fn views_keep_the_file() {
 #[test]
 fn threads() {
     use crate::machine::HostView;
-    use crate::machine::model::{Config, inode::Inode, vm_type};
+    use crate::machine::model::{Config, encryption::Protection, inode::Inode, vm_type};
     use std::sync::Arc;
     let config = Config { dialect: Upstream, fault: None };
     let vm_type = vm_type::find(KVM_X86_SW_PROTECTED_VM.into()).expect("a type");
-    let inode = Inode::new(64 * PAGE_SIZE, 3, config, vm_type).expect("a file");
+    let protection = Arc::new(Protection::new());
+    let inode = Inode::new(64 * PAGE_SIZE, 3, config, vm_type, protection).expect("a file");
     let inode = Arc::new(inode);
     let view = inode.mmap(0, 64 * PAGE_SIZE).expect("mmap");
     let address = view.address().expose_provenance();

@@ -7,4 +7,6 @@ mod guest;
 mod host;
 mod memslot;
 mod planted;
+mod snp;
 mod support;
+mod tdx;

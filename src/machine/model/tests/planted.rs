@@ -374,7 +374,9 @@ fn bugs_show_and_liberties_do_not() {
         let correct = observe(dialect, None);
         assert_eq!(correct, observe(dialect, None), "{dialect}");
         for fault in Fault::ALL.iter().chain(Fault::BENIGN).copied() {
-            if !fault.dialects().contains(&dialect) {
+            // The observer's VM is not encrypted; the suite's cases show what only encrypted guests see.
+            let elsewhere = fault.clause().starts_with("coco.");
+            if elsewhere || !fault.dialects().contains(&dialect) {
                 continue;
             }
             let seen = observe(dialect, Some(fault));

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the kernel's headers say and kvm-bindings does not: the numbers and structures of in-place conversion.
-//!
-//! Mechanism only: nothing here knows a case or a platform. Every size, offset and ioctl number is asserted at compile
-//! time against the value that the C header gives, which stands in the comment beside it.
+//! The numbers and structures of guest_memfd and its in-place conversion.
 
 use std::mem::{offset_of, size_of};
 
 use serde::{Deserialize, Serialize};
 
+use super::ioctl::{KVMIO, ioc};
+
 pub use kvm_bindings::{
-    KVM_MEM_GUEST_MEMFD, KVM_MEMORY_ATTRIBUTE_PRIVATE, KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM,
+    KVM_MEM_GUEST_MEMFD, KVM_MEMORY_ATTRIBUTE_PRIVATE, KVM_MEMORY_EXIT_FLAG_PRIVATE,
+    KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM,
     kvm_create_guest_memfd, kvm_memory_attributes, kvm_userspace_memory_region2,
 };
 
@@ -52,14 +52,6 @@ const _: () = assert!(offset_of!(MemoryAttributes2, reserved) == 40);
 const _: () = assert!(size_of::<kvm_memory_attributes>() == 32);
 const _: () = assert!(size_of::<kvm_create_guest_memfd>() == 64);
 const _: () = assert!(size_of::<kvm_userspace_memory_region2>() == 160);
-
-/// `_IOC()` of asm-generic/ioctl.h: direction (1 write, 2 read), type, number, size.
-const fn ioc(direction: u64, kind: u64, number: u64, size: usize) -> u64 {
-    direction << 30 | (size as u64) << 16 | kind << 8 | number
-}
-
-/// The type letter of every KVM ioctl.
-const KVMIO: u64 = 0xAE;
 
 /// `KVM_SET_MEMORY_ATTRIBUTES2`, issued on a guest_memfd: `_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)`.
 pub const KVM_SET_MEMORY_ATTRIBUTES2: u64 = ioc(3, KVMIO, 0xd2, size_of::<MemoryAttributes2>());

@@ -3,10 +3,11 @@
 
 use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::memory;
 use crate::common::abi::{MAILBOX, Mailbox, doorbell};
-use crate::common::command_loop::Cpu;
-use crate::cpu::{self, PlainCpu};
+use crate::cpu;
 
 /// Vectors that the architecture reserves for exceptions.
 const VECTORS: usize = 32;
@@ -15,12 +16,22 @@ const STUB_SIZE: u64 = 16;
 /// Selector of the code segment in [`GDT`].
 const CODE_SELECTOR: u64 = 8;
 
-/// Null, 64-bit code, data; the descriptors that the host has already put into the segment registers, which an exception
-/// reloads CS from.
+/// Null, 64-bit code, data; the descriptors that are in the segment registers already, which an exception reloads CS from.
 static GDT: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 
 /// Filled at run time: the two halves of a gate split the address of its stub, which no linker can.
 static mut IDT: [[u64; 2]; VECTORS] = [[0; 2]; VECTORS];
+
+/// Whether an exception is being reported.
+static REPORTING: AtomicBool = AtomicBool::new(false);
+
+/// What there is to say about an exception; the fields are those of [`Mailbox`].
+pub struct Exception {
+    pub vector: u64,
+    pub error_code: u64,
+    pub rip: u64,
+    pub cr2: u64,
+}
 
 // One stub for each vector. Afterwards the stack is the same for all: vector, error code, RIP.
 global_asm!(
@@ -60,6 +71,7 @@ struct TableRegister {
 
 /// Loads the GDT and the IDT.
 pub fn set_up() {
+    REPORTING.store(false, Relaxed);
     let first_stub = &raw const exception_stubs as u64;
     let idt = (&raw mut IDT).cast::<[u64; 2]>();
     for vector in 0..VECTORS {
@@ -68,14 +80,10 @@ pub fn set_up() {
         // LIDT below end in a triple fault. Volatile, so that it stays two stores instead of one of SSE.
         unsafe { idt.add(vector).write_volatile(gate(stub)) };
     }
-    let gdtr = TableRegister {
-        limit: size_of::<[u64; 3]>() as u16 - 1,
-        base: &raw const GDT as u64,
-    };
-    let idtr = TableRegister {
-        limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1,
-        base: idt as u64,
-    };
+    let gdtr =
+        TableRegister { limit: size_of::<[u64; 3]>() as u16 - 1, base: &raw const GDT as u64 };
+    let idtr =
+        TableRegister { limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1, base: idt as u64 };
     // SAFETY: both tables are static. The segment registers already hold what the GDT says, so they need no reload.
     unsafe {
         asm!("lgdt [{}]", "lidt [{}]", in(reg) &gdtr, in(reg) &idtr,
@@ -92,22 +100,27 @@ fn gate(address: u64) -> [u64; 2] {
     ]
 }
 
-/// Tells the host about the exception whose vector, error code and RIP are at `frame`, again whenever it runs the vCPU.
+/// Tells the host about the exception whose vector, error code and RIP are at `frame`.
 extern "sysv64" fn report(frame: *const [u64; 3]) -> ! {
     // SAFETY: the stub above passes the address of the three words that it and the CPU pushed.
     let [vector, error_code, rip] = unsafe { frame.read_volatile() };
     let cr2: u64;
     // SAFETY: reading CR2 has no effect.
     unsafe { asm!("mov {}, cr2", out(reg) cr2, options(nomem, nostack, preserves_flags)) };
-    for (offset, word) in [
-        (offset_of!(Mailbox, vector), vector),
-        (offset_of!(Mailbox, error_code), error_code),
-        (offset_of!(Mailbox, rip), rip),
-        (offset_of!(Mailbox, cr2), cr2),
-    ] {
-        let Ok(()) = PlainCpu.write(MAILBOX + offset as u64, word);
-    }
-    loop {
+    let mut exception = Exception { vector, error_code, rip, cr2 };
+    // An exception on the way from here to the doorbell must not try the same again.
+    if !REPORTING.load(Relaxed) {
+        REPORTING.store(true, Relaxed);
+        cpu::explain(&mut exception);
+        for (offset, word) in [
+            (offset_of!(Mailbox, vector), exception.vector),
+            (offset_of!(Mailbox, error_code), exception.error_code),
+            (offset_of!(Mailbox, rip), exception.rip),
+            (offset_of!(Mailbox, cr2), exception.cr2),
+        ] {
+            memory::write(MAILBOX + offset as u64, word);
+        }
         cpu::ring(doorbell::EXCEPTION);
     }
+    cpu::end(&exception)
 }

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The launch of a TD: `vt_mem_enc_ioctl()` on VM and vCPU, and the TDX module behind it.
+
+use std::ffi::c_void;
+use std::ptr::with_exposed_provenance_mut as pointer;
+
+use kvm_bindings::kvm_cpuid_entry2;
+
+use super::system::supported_cpuid;
+use super::user::{copy_from_user, copy_to_user};
+use super::vm::VmState;
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::machine::Result;
+use crate::uapi::PAGE_SIZE;
+use crate::uapi::tdx::*;
+
+/// The extended features that a TD may have: x87, SSE, AVX.
+const XFAM: u64 = 0b111;
+/// The address width that puts the shared bit at 47, and the one that puts it at 51.
+const WIDTHS: [u32; 2] = [48, 52];
+/// Leaf 7: features that a TD must not be given although they can be configured: HLE and RTM in EBX, WAITPKG in ECX.
+const FORBIDDEN_EBX: u32 = 1 << 4 | 1 << 11;
+const FORBIDDEN_ECX: u32 = 1 << 5;
+/// Leaf 1: x2APIC, in ECX.
+pub(super) const X2APIC: u32 = 1 << 21;
+
+/// How far a launch has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// A TDX VM that is no TD yet.
+    #[default]
+    Created,
+    /// After INIT_VM.
+    Initialized(Td),
+    /// After FINALIZE_VM.
+    Finalized(Td),
+}
+
+/// What a TD was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Td {
+    /// The bit of a guest physical address that says that the access is to shared memory.
+    pub(super) shared_bit: u64,
+    /// Whether the guest gets no #VE for pages that it has not accepted.
+    pub(super) sept_ve_disable: bool,
+}
+
+impl Stage {
+    /// The TD, once there is one.
+    pub(super) fn td(self) -> Option<Td> {
+        match self {
+            Stage::Created => None,
+            Stage::Initialized(td) | Stage::Finalized(td) => Some(td),
+        }
+    }
+}
+
+/// The CPUID bits that a TD can be given or not: leaf by leaf, what there is to choose.
+fn configurable() -> Vec<kvm_cpuid_entry2> {
+    let leaf = |function, flags, eax, ebx, ecx| kvm_cpuid_entry2 {
+        function,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        ..Default::default()
+    };
+    vec![
+        leaf(1, 0, 0x0fff_3fff, 0x00ff_0000, 0),
+        leaf(7, kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX, 0, FORBIDDEN_EBX, FORBIDDEN_ECX),
+        leaf(0x8000_0008, 0, 0x00ff_0000, 0, 0),
+    ]
+}
+
+/// Why a command failed: its error, and what goes into `kvm_tdx_cmd::hw_error`.
+struct Failed(Errno, SeamcallStatus);
+
+impl From<Errno> for Failed {
+    /// The kernel refused; the module was not asked.
+    fn from(errno: Errno) -> Failed {
+        Failed(errno, SeamcallStatus::SUCCESS)
+    }
+}
+
+type Outcome = std::result::Result<(), Failed>;
+
+/// Reads a command, lets `execute` execute it, and writes it back.
+///
+/// # Safety
+///
+/// As [`crate::machine::Vm::memory_encrypt_op`].
+unsafe fn command(
+    argument: *mut c_void,
+    execute: impl FnOnce(&TdxCommand) -> Outcome,
+) -> Result<()> {
+    let argument = argument.cast::<TdxCommand>();
+    // SAFETY: the caller's promise is the one that is asked for.
+    let mut command = unsafe { copy_from_user(argument) }?;
+    if command.hw_error != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let result = match execute(&command) {
+        Ok(()) => Ok(()),
+        Err(Failed(errno, status)) => {
+            command.hw_error = status.0;
+            Err(errno)
+        }
+    };
+    // SAFETY: as above.
+    unsafe { copy_to_user(argument, command) }?;
+    result
+}
+
+impl VmState {
+    /// `tdx_vm_ioctl()`.
+    ///
+    /// # Safety
+    ///
+    /// As [`crate::machine::Vm::memory_encrypt_op`].
+    pub(super) unsafe fn tdx_command(&self, argument: *mut c_void) -> Result<()> {
+        let execute = |command: &TdxCommand| match command.id {
+            // SAFETY: the caller's promise is the one that is asked for; so for the others.
+            KVM_TDX_CAPABILITIES => Ok(unsafe { tdx_capabilities(command) }?),
+            // SAFETY: as above.
+            KVM_TDX_INIT_VM => unsafe { self.tdx_init_vm(command) },
+            KVM_TDX_FINALIZE_VM => Ok(self.tdx_finalize(command)?),
+            _ => Err(Errno::EINVAL.into()),
+        };
+        // SAFETY: as above.
+        unsafe { self::command(argument, execute) }
+    }
+
+    /// `tdx_td_init()`.
+    ///
+    /// # Safety
+    ///
+    /// As [`crate::machine::Vm::memory_encrypt_op`].
+    unsafe fn tdx_init_vm(&self, command: &TdxCommand) -> Outcome {
+        let mut stage = self.tdx.lock();
+        if *stage != Stage::Created || command.flags != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        // SAFETY: the caller's promise is the one that is asked for.
+        let init: TdxInitVm = unsafe { copy_from_user(pointer(command.data as usize)) }?;
+        if init.cpuid.nent as usize > CPUID_ENTRIES {
+            return Err(Errno::E2BIG.into());
+        }
+        if init.reserved != [0; 12] || init.cpuid.padding != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        if self.vcpu_count() != 0 {
+            return Err(Errno::EBUSY.into());
+        }
+        if init.attributes & !ATTRIBUTE_SEPT_VE_DISABLE != 0 || init.xfam & !XFAM != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let width = check_cpuid(init.cpuid.entries())?;
+        *stage = Stage::Initialized(Td {
+            shared_bit: 1 << (width - 1),
+            sept_ve_disable: init.attributes & ATTRIBUTE_SEPT_VE_DISABLE != 0,
+        });
+        Ok(())
+    }
+
+    /// `tdx_td_finalize()`.
+    fn tdx_finalize(&self, command: &TdxCommand) -> Result<()> {
+        let mut stage = self.tdx.lock();
+        let Stage::Initialized(td) = *stage else { return Err(Errno::EINVAL) };
+        if command.flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        *stage = Stage::Finalized(td);
+        self.protection.set_launched();
+        Ok(())
+    }
+
+    /// `tdx_vcpu_ioctl()`: for a vCPU with this CPUID; `initialized` says whether INIT_VCPU has been done.
+    ///
+    /// # Safety
+    ///
+    /// As [`crate::machine::Vm::memory_encrypt_op`].
+    pub(super) unsafe fn tdx_vcpu_command(
+        &self,
+        argument: *mut c_void,
+        cpuid: &[kvm_cpuid_entry2],
+        initialized: &mut bool,
+    ) -> Result<()> {
+        if !matches!(*self.tdx.lock(), Stage::Initialized(_)) {
+            return Err(Errno::EINVAL);
+        }
+        let execute = |command: &TdxCommand| match command.id {
+            KVM_TDX_INIT_VCPU => {
+                let x2apic = cpuid.iter().any(|leaf| leaf.function == 1 && leaf.ecx & X2APIC != 0);
+                if command.flags != 0 || *initialized || !x2apic {
+                    return Err(Errno::EINVAL.into());
+                }
+                *initialized = true;
+                Ok(())
+            }
+            KVM_TDX_INIT_MEM_REGION if !*initialized => Err(Errno::EINVAL.into()),
+            // SAFETY: the caller's promise is the one that is asked for; so for the other.
+            KVM_TDX_INIT_MEM_REGION => unsafe { self.tdx_init_mem_region(command) },
+            // SAFETY: as above.
+            KVM_TDX_GET_CPUID => Ok(unsafe { get_cpuid(command) }?),
+            _ => Err(Errno::EINVAL.into()),
+        };
+        // SAFETY: as above.
+        unsafe { self::command(argument, execute) }
+    }
+
+    /// `tdx_vcpu_init_mem_region()`: page by page, up to the first that fails; what was done is written back in any case.
+    ///
+    /// # Safety
+    ///
+    /// As [`crate::machine::Vm::memory_encrypt_op`].
+    unsafe fn tdx_init_mem_region(&self, command: &TdxCommand) -> Outcome {
+        if command.flags & !MEASURE_MEMORY_REGION != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let argument = pointer(command.data as usize);
+        // SAFETY: the caller's promise is the one that is asked for.
+        let mut region: TdxInitMemRegion = unsafe { copy_from_user(argument) }?;
+        let shared_bit = self.tdx.lock().td().map_or(0, |td| td.shared_bit);
+        let in_place = region.source_addr == 0
+            && matches!(self.config.dialect, Dialect::RfcV5 | Dialect::Upstream);
+        let size = region.nr_pages.checked_mul(PAGE_SIZE).filter(|size| *size != 0);
+        let end = size.and_then(|size| region.gpa.checked_add(size));
+        let good = (region.source_addr | region.gpa).is_multiple_of(PAGE_SIZE)
+            && (region.source_addr != 0 || in_place)
+            && end.is_some_and(|end| end <= shared_bit);
+        if !good {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut result = Ok(());
+        while region.nr_pages > 0 {
+            // SAFETY: as above.
+            let added = unsafe {
+                match in_place {
+                    true => self.populate_in_place(region.gpa),
+                    false => self.populate_from(region.gpa, region.source_addr),
+                }
+            };
+            match added {
+                Ok(()) => {}
+                // TDH.MEM.PAGE.ADD finds the page there.
+                Err(Errno::EEXIST) => {
+                    let operand = SeamcallStatus::EPT_ENTRY_STATE_INCORRECT.0 | 1;
+                    result = Err(Failed(Errno::EIO, SeamcallStatus(operand)));
+                    break;
+                }
+                Err(errno) => {
+                    result = Err(errno.into());
+                    break;
+                }
+            }
+            region.gpa += PAGE_SIZE;
+            region.nr_pages -= 1;
+            if !in_place {
+                region.source_addr += PAGE_SIZE;
+            }
+        }
+        // SAFETY: as above.
+        unsafe { copy_to_user(argument, region) }?;
+        result
+    }
+}
+
+/// `tdx_get_capabilities()`.
+///
+/// # Safety
+///
+/// As [`crate::machine::Vm::memory_encrypt_op`].
+unsafe fn tdx_capabilities(command: &TdxCommand) -> Result<()> {
+    if command.flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let argument = pointer(command.data as usize);
+    // SAFETY: the caller's promise is the one that is asked for.
+    let before: TdxCapabilities = unsafe { copy_from_user(argument) }?;
+    let entries = configurable();
+    let room = before.cpuid.nent as usize >= entries.len();
+    let mut after = TdxCapabilities {
+        supported_attrs: ATTRIBUTE_SEPT_VE_DISABLE,
+        supported_xfam: XFAM,
+        cpuid: Cpuid::new(&entries),
+        ..TdxCapabilities::default()
+    };
+    if !room {
+        after = before;
+        after.cpuid.nent = entries.len() as u32;
+    }
+    // SAFETY: as above.
+    unsafe { copy_to_user(argument, after) }?;
+    if room { Ok(()) } else { Err(Errno::E2BIG) }
+}
+
+/// `tdx_vcpu_get_cpuid()`.
+///
+/// # Safety
+///
+/// As [`crate::machine::Vm::memory_encrypt_op`].
+unsafe fn get_cpuid(command: &TdxCommand) -> Result<()> {
+    if command.flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let argument = pointer(command.data as usize);
+    // SAFETY: the caller's promise is the one that is asked for.
+    let mut cpuid: Cpuid = unsafe { copy_from_user(argument) }?;
+    let entries = supported_cpuid();
+    let room = cpuid.nent as usize >= entries.len();
+    if room {
+        cpuid = Cpuid::new(&entries);
+    } else {
+        cpuid.nent = entries.len() as u32;
+    }
+    // SAFETY: as above.
+    unsafe { copy_to_user(argument, cpuid) }?;
+    if room { Ok(()) } else { Err(Errno::E2BIG) }
+}
+
+/// `setup_tdparams_cpuids()`, and what the module says of the bits: the address width that they choose.
+fn check_cpuid(entries: &[kvm_cpuid_entry2]) -> std::result::Result<u32, Failed> {
+    let configurable = configurable();
+    let mut width = None;
+    for entry in entries {
+        let slot = configurable
+            .iter()
+            .find(|c| c.function == entry.function && c.index == entry.index)
+            .ok_or(Errno::EINVAL)?;
+        if entry.function == 7 && (entry.ebx & FORBIDDEN_EBX | entry.ecx & FORBIDDEN_ECX) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let foreign = entry.eax & !slot.eax
+            | entry.ebx & !slot.ebx
+            | entry.ecx & !slot.ecx
+            | entry.edx & !slot.edx;
+        if foreign != 0 {
+            return Err(Failed(Errno::EINVAL, SeamcallStatus::OPERAND_INVALID));
+        }
+        if entry.function == 0x8000_0008 {
+            width = Some(entry.eax >> 16 & 0xff);
+        }
+    }
+    Ok(width.filter(|w| WIDTHS.contains(w)).ok_or(Errno::EINVAL)?)
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the launches of encrypted guests have in common: the payload's memory, and how it becomes private.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::launch_error::{LaunchError, call};
+use super::memory::PayloadMemory;
+use super::page_tables::{Aliases, PageTables};
+use crate::errno::Errno;
+use crate::machine::Vm;
+use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
+use crate::uapi::{
+    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE,
+};
+
+/// How often a page of the payload may be in flight. Arbitrary, but far beyond what a correct kernel needs when nothing else
+/// runs.
+const CONVERSION_TRIES: u32 = 100;
+
+/// A page's worth of memory at a page's address.
+#[repr(C, align(4096))]
+#[derive(Clone, Copy)]
+pub(super) struct Page([u64; PAGE_SIZE as usize / 8]);
+
+/// Pages that are part of the launch.
+pub(super) struct LaunchPages {
+    /// Guest physical addresses.
+    pub(super) gpas: Range<u64>,
+    /// Where their contents are; `None`: in the guest_memfd already.
+    pub(super) source: Option<Vec<Page>>,
+}
+
+impl LaunchPages {
+    /// Address of the contents of the page at `gpa` in this process, as the launch calls want it: 0 for in place.
+    pub(super) fn source_of(&self, gpa: u64) -> u64 {
+        let start = self.source.as_ref().map_or(0, |pages| pages.as_ptr() as u64);
+        if start == 0 { 0 } else { start + (gpa - self.gpas.start) }
+    }
+
+    /// Length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.gpas.end - self.gpas.start
+    }
+}
+
+/// Lets the guest's requests for conversions exit to the host.
+pub(super) fn let_hypercalls_exit(vm: &dyn Vm) -> Result<(), LaunchError> {
+    let args = [EXIT_HYPERCALL_MASK, 0, 0, 0];
+    let enabled = vm.enable_cap(kvm_bindings::KVM_CAP_EXIT_HYPERCALL, args);
+    call("let hypercalls exit with KVM_ENABLE_CAP(KVM_CAP_EXIT_HYPERCALL)", enabled)
+}
+
+/// Creates the payload's memory with the page tables and `image` in it, and puts it into slot `slot`. All of it is shared
+/// as yet. Returns the ranges that must be launched.
+pub(super) fn create_memory(
+    vm: &dyn Vm,
+    slot: u32,
+    image: &[u8],
+    aliases: Aliases,
+) -> Result<(PayloadMemory, Vec<Range<u64>>), LaunchError> {
+    let mut memory = PayloadMemory::in_guest_memfd(vm)
+        .map_err(|(what, errno)| LaunchError::Call { what, errno })?;
+    let mut tables = PageTables::new();
+    let mapped = tables.map_encrypted(&mut memory, aliases);
+    mapped.map_err(|_| LaunchError::NoRoom { gpa: 0, size: PAYLOAD_SIZE })?;
+    memory.load(IMAGE, image);
+    let region = memory.region(slot, 0, PAYLOAD_SIZE);
+    // SAFETY: the caller keeps `memory` as long as the VM; it is accessed through raw pointers only.
+    let added = unsafe { vm.set_user_memory_region2(&region) };
+    call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
+    let image_end = IMAGE + (image.len() as u64).next_multiple_of(PAGE_SIZE);
+    Ok((memory, vec![PAGE_TABLES..tables.end(), IMAGE..image_end]))
+}
+
+/// Makes a range of the payload's memory private, so that it can be launched.
+///
+/// Where the contents can be preserved, they are, and the launch takes them from where they are. Otherwise nothing is
+/// promised about them, and the launch takes them from a copy.
+pub(super) fn make_private(
+    memory: &PayloadMemory,
+    gpas: Range<u64>,
+) -> Result<LaunchPages, LaunchError> {
+    const WHAT: &str = "make the payload private with KVM_SET_MEMORY_ATTRIBUTES2";
+    // Once it is private the host cannot read it.
+    let page = |gpa: u64| {
+        let mut page = Page([0; PAGE_SIZE as usize / 8]);
+        for (offset, word) in (0..).step_by(8).zip(&mut page.0) {
+            *word = memory.read(gpa + offset);
+        }
+        page
+    };
+    let copy = gpas.clone().step_by(PAGE_SIZE as usize).map(page).collect();
+    let preserved = convert(memory, &gpas, MODE_PRESERVE);
+    let source = match preserved {
+        Ok(()) => None,
+        // RFC v4 has the mode but does not offer it here; later there are no modes.
+        Err(Errno::EOPNOTSUPP | Errno::EINVAL) => {
+            call(WHAT, convert(memory, &gpas, 0))?;
+            Some(copy)
+        }
+        Err(errno) => return Err(LaunchError::Call { what: WHAT, errno }),
+    };
+    Ok(LaunchPages { gpas, source })
+}
+
+/// Converts to private. Again, as long as it is refused because a page is in use: nobody uses one, but the page cache may
+/// have just written ones in flight for a moment.
+fn convert(memory: &PayloadMemory, gpas: &Range<u64>, flags: u64) -> Result<(), Errno> {
+    let argument = MemoryAttributes2 {
+        offset: super::memory::offset(gpas.start),
+        size: gpas.end - gpas.start,
+        attributes: ATTRIBUTE_PRIVATE,
+        flags,
+        ..Default::default()
+    };
+    // Only memory in a guest_memfd is launched.
+    let gmem = memory.guest_memfd().ok_or(Errno::EBADF)?;
+    let mut result = Err(Errno::EAGAIN);
+    for _ in 0..CONVERSION_TRIES {
+        // A refusal writes to it.
+        let mut argument = argument;
+        // SAFETY: the argument is ours; the payload's memory is accessed through raw pointers only.
+        result = unsafe { gmem.set_memory_attributes2(&raw mut argument) };
+        if result != Err(Errno::EAGAIN) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    result
+}
+
+/// What a command says that was interrupted.
+pub(super) const INTERRUPTED: &[Errno] = &[Errno::EAGAIN, Errno::EINTR];
+/// What a command says that was interrupted, or found something busy that will not be for long.
+pub(super) const INTERRUPTED_OR_BUSY: &[Errno] = &[Errno::EAGAIN, Errno::EINTR, Errno::EBUSY];
+
+/// Gives a command again as long as it fails with one of `transient` and there is time left.
+pub(super) fn retry(
+    transient: &[Errno],
+    deadline: Instant,
+    mut give: impl FnMut() -> Result<(), LaunchError>,
+) -> Result<(), LaunchError> {
+    loop {
+        let result = give();
+        let errno = result.as_ref().err().and_then(LaunchError::errno);
+        if !errno.is_some_and(|e| transient.contains(&e)) || Instant::now() >= deadline {
+            return result;
+        }
+        std::thread::yield_now();
+    }
+}

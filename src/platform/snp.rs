@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The launch sequence of SEV-SNP guests.
+//!
+//! The order of the calls is the kernel's: INIT2 before the vCPU, all register state before the finish, LAUNCH_START before
+//! the pages, the pages private before they are launched. The vCPU's registers and the pages are encrypted and measured;
+//! whatever else the guest needs is shared memory.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use kvm_bindings::kvm_cpuid_entry2;
+
+use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
+use super::guest::Created;
+use super::kind::Platform;
+use super::launch_error::{LaunchError, call};
+use super::page_tables::Aliases;
+use super::plain;
+use crate::errno::Errno;
+use crate::machine::{Machine, Vm};
+use crate::payload::SNP;
+use crate::payload::abi::IMAGE;
+use crate::uapi::PAGE_SIZE;
+use crate::uapi::sev::*;
+
+const INIT2: &str = "make the VM an SNP guest with KVM_SEV_INIT2";
+const START: &str = "start the launch with KVM_SEV_SNP_LAUNCH_START";
+const UPDATE: &str = "launch the payload's pages with KVM_SEV_SNP_LAUNCH_UPDATE";
+const FINISH: &str = "finish the launch with KVM_SEV_SNP_LAUNCH_FINISH";
+
+/// The guest's policy: may run where cores have two threads, which costs nothing where they do not.
+const POLICY: u64 = POLICY_RESERVED | POLICY_SMT;
+
+/// An SNP VM up to the start of its launch.
+pub(super) struct Started {
+    pub(super) vm: Box<dyn Vm>,
+    sev: OwnedFd,
+}
+
+/// Launches a VM with its payload in slot `slot`. The vCPU has not run yet.
+pub(super) fn create(
+    machine: &dyn Machine,
+    slot: u32,
+    deadline: Instant,
+) -> Result<Created, LaunchError> {
+    let Started { vm, sev } = init(machine)?;
+    let mut cpuid =
+        call("ask for CPU features with KVM_GET_SUPPORTED_CPUID", machine.get_supported_cpuid())?;
+    plain::hide_paravirtual_features(&mut cpuid);
+    let aliases = Aliases { private: c_bit(&cpuid)?, shared: 0 };
+    encrypted::let_hypercalls_exit(&*vm)?;
+    call("create the interrupt controller with KVM_CREATE_IRQCHIP", vm.create_irqchip())?;
+    let (memory, ranges) = encrypted::create_memory(&*vm, slot, SNP, aliases)?;
+    // The memory was made by the VM, and must outlive it.
+    let vm = vm;
+    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
+    call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
+    plain::set_registers(&*vcpu, IMAGE)?;
+
+    start(&*vm, &sev)?;
+    for gpas in ranges {
+        let pages = encrypted::make_private(&memory, gpas)?;
+        update(&*vm, &sev, &pages, deadline)?;
+    }
+    retry(INTERRUPTED_OR_BUSY, deadline, || {
+        command(
+            &*vm,
+            &sev,
+            KVM_SEV_SNP_LAUNCH_FINISH,
+            FINISH,
+            &mut kvm_sev_snp_launch_finish::default(),
+        )
+    })?;
+    Ok(Created { vcpu, vm, memory, page_tables: None })
+}
+
+/// Opens the firmware, creates the VM and makes it an SNP guest.
+pub(super) fn init(machine: &dyn Machine) -> Result<Started, LaunchError> {
+    let sev = call("open /dev/sev", machine.open_sev())?;
+    let vm = machine.create_vm(Platform::Snp.vm_type());
+    let vm = call("create the VM with KVM_CREATE_VM", vm)?;
+    command(&*vm, &sev, KVM_SEV_INIT2, INIT2, &mut kvm_sev_init::default())?;
+    Ok(Started { vm, sev })
+}
+
+impl Started {
+    /// Has the firmware create the guest's context, for the probe.
+    pub(super) fn start(&self) -> Result<(), LaunchError> {
+        start(&*self.vm, &self.sev)
+    }
+}
+
+fn start(vm: &dyn Vm, sev: &OwnedFd) -> Result<(), LaunchError> {
+    let mut start = kvm_sev_snp_launch_start { policy: POLICY, ..Default::default() };
+    command(vm, sev, KVM_SEV_SNP_LAUNCH_START, START, &mut start)
+}
+
+/// The C-bit, which makes a page table entry's alias the private one.
+fn c_bit(cpuid: &[kvm_cpuid_entry2]) -> Result<u64, LaunchError> {
+    let leaf = cpuid.iter().find(|leaf| leaf.function == CPUID_ENCRYPTION);
+    let leaf = leaf.ok_or(LaunchError::Lacks("the C-bit's position in CPUID 0x8000001f"))?;
+    Ok(1 << (leaf.ebx & 0x3f))
+}
+
+/// Launches pages. KVM does as many as it can and says how far it got; the next call says why it stopped there.
+fn update(
+    vm: &dyn Vm,
+    sev: &OwnedFd,
+    pages: &LaunchPages,
+    deadline: Instant,
+) -> Result<(), LaunchError> {
+    let mut left = pages.length();
+    while left > 0 {
+        let gpa = pages.gpas.end - left;
+        let mut update = kvm_sev_snp_launch_update {
+            gfn_start: gpa / PAGE_SIZE,
+            uaddr: pages.source_of(gpa),
+            len: left,
+            type_: PAGE_TYPE_NORMAL,
+            ..Default::default()
+        };
+        retry(INTERRUPTED, deadline, || {
+            command(vm, sev, KVM_SEV_SNP_LAUNCH_UPDATE, UPDATE, &mut update)
+        })?;
+        if update.len >= left {
+            return Err(LaunchError::NoProgress { what: UPDATE });
+        }
+        left = update.len;
+    }
+    Ok(())
+}
+
+/// Gives one command to KVM or the firmware.
+fn command<T>(
+    vm: &dyn Vm,
+    sev: &OwnedFd,
+    id: u32,
+    what: &'static str,
+    data: &mut T,
+) -> Result<(), LaunchError> {
+    let mut command = kvm_sev_cmd {
+        id,
+        data: (&raw mut *data) as u64,
+        sev_fd: sev.as_raw_fd() as u32,
+        ..Default::default()
+    };
+    // SAFETY: `command` and `data` are ours, and `data` is the structure that `id` takes: this module calls it with no other.
+    // The pages that a launch takes its contents from are only read, and what it writes is guest memory, accessed through
+    // raw pointers only.
+    let result = unsafe { vm.memory_encrypt_op((&raw mut command).cast()) };
+    let status = FirmwareStatus(command.error);
+    result.map_err(|errno: Errno| LaunchError::Firmware { what, errno, status })
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every reason why an encrypted platform cannot run, each with a slug of its own.
+
+use super::support::*;
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::machine::Machine;
+use crate::platform::{Platform, Surroundings, missing};
+use crate::uapi::sev::{KVM_SEV_INIT2, KVM_SEV_SNP_LAUNCH_START};
+use crate::uapi::tdx::{KVM_TDX_CAPABILITIES, KVM_TDX_INIT_VM};
+
+fn strings(all: &[&str]) -> Vec<String> {
+    all.iter().map(|s| s.to_string()).collect()
+}
+
+fn amd() -> Surroundings {
+    Surroundings {
+        cpu_vendor: "AuthenticAMD".into(),
+        cpu_flags: strings(&["fpu", "sev_snp"]),
+        modules: strings(&["kvm_amd"]),
+        parameters: [("kvm_amd.sev_snp".into(), "Y".into())].into(),
+    }
+}
+
+fn intel() -> Surroundings {
+    Surroundings {
+        cpu_vendor: "GenuineIntel".into(),
+        cpu_flags: strings(&["fpu", "tdx_host_platform"]),
+        modules: strings(&["kvm_intel"]),
+        parameters: [("kvm_intel.tdx".into(), "Y".into())].into(),
+    }
+}
+
+fn slug(machine: &dyn Machine, platform: Platform, around: Option<&Surroundings>) -> String {
+    missing(machine, platform, around).map_or(String::new(), |need| {
+        assert!(need.prose.len() > 10, "{}", need.slug);
+        need.slug
+    })
+}
+
+/// From the CPU up to KVM, the first reason counts; with none left the platform can run.
+#[test]
+fn around_the_machine() {
+    let machine = model(Dialect::Upstream);
+    let rows = [
+        (
+            Platform::Snp,
+            amd as fn() -> Surroundings,
+            ["cpu-lacks-snp", "snp-not-set-up", "no-kvm-amd", "snp-off"],
+        ),
+        (Platform::Tdx, intel, ["cpu-lacks-tdx", "tdx-not-set-up", "no-kvm-intel", "tdx-off"]),
+    ];
+    for (platform, good, slugs) in rows {
+        let mut around = good();
+        around.parameters.values_mut().for_each(|value| *value = "N".into());
+        let mut seen = vec![slug(&machine, platform, Some(&around))];
+        around.modules.clear();
+        seen.push(slug(&machine, platform, Some(&around)));
+        around.cpu_flags.clear();
+        seen.push(slug(&machine, platform, Some(&around)));
+        around.cpu_vendor.clear();
+        seen.push(slug(&machine, platform, Some(&around)));
+        seen.reverse();
+        assert_eq!(seen, slugs);
+        assert_eq!(slug(&machine, platform, Some(&good())), "");
+        assert_eq!(slug(&machine, platform, None), "");
+    }
+    assert_eq!(slug(&machine, Platform::Default, None), "");
+}
+
+/// What only a trial shows.
+#[test]
+fn trials() {
+    let fails = |platform, command: Option<u32>, name: &'static str, errno| {
+        let machine = Scripted::new(Dialect::Upstream, move |call| {
+            let this = call.command == command && call.name.ends_with(name);
+            this.then_some(errno)
+        });
+        slug(&machine, platform, None)
+    };
+    let (snp, tdx) = (Platform::Snp, Platform::Tdx);
+    assert_eq!(fails(snp, None, "check_extension", Errno::EIO), "no-vm-type-snp");
+    assert_eq!(fails(tdx, None, "check_extension", Errno::EIO), "no-vm-type-tdx");
+    assert_eq!(fails(snp, None, "open_sev", Errno::ENOENT), "no-dev-sev");
+    assert_eq!(fails(snp, None, "open_sev", Errno::EIO), "no-dev-sev");
+    assert_eq!(fails(snp, None, "open_sev", Errno::EACCES), "no-sev-permission");
+    assert_eq!(fails(snp, None, "create_vm", Errno::EINVAL), "snp-init-failed");
+    assert_eq!(fails(snp, Some(KVM_SEV_INIT2), "_op", Errno::EBUSY), "no-snp-asid");
+    assert_eq!(fails(snp, Some(KVM_SEV_INIT2), "_op", Errno::ENOTTY), "snp-init-failed");
+    assert_eq!(
+        fails(snp, Some(KVM_SEV_SNP_LAUNCH_START), "_op", Errno::EIO),
+        "snp-firmware-failed"
+    );
+    assert_eq!(fails(tdx, Some(KVM_TDX_INIT_VM), "_op", Errno::ENOSPC), "no-tdx-keyid");
+    assert_eq!(fails(tdx, Some(KVM_TDX_INIT_VM), "_op", Errno::EIO), "tdx-init-failed");
+    assert_eq!(fails(tdx, Some(KVM_TDX_CAPABILITIES), "_op", Errno::EIO), "tdx-init-failed");
+    assert_eq!(fails(tdx, None, "create_vm", Errno::ENOMEM), "tdx-init-failed");
+}
