@@ -235,7 +235,7 @@ fn from(series: &Series) -> Attribute {
 /// The flags that keep the contents, for the conversions of a series that are not timed, where there are such.
 pub(super) fn keep(series: &Series, dialect: Dialect) -> u64 {
     let keeps = |to| mode_offered(series.platform, dialect, to, Mode::Preserve);
-    match dialect.has_content_modes() && keeps(series.to) && keeps(from(series)) {
+    match keeps(series.to) && keeps(from(series)) {
         true => Mode::Preserve.bits(),
         false => Mode::Unspecified.bits(),
     }

@@ -120,10 +120,13 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
     };
     let pages = sizes(1, extent.pages);
     let fragments = sizes(STEP, extent.fragments);
+    let offered = |to, mode| mode_offered(platform, dialect, to, mode);
+    let both = [Attribute::Private, Attribute::Shared];
     // The mode that leaves the contents alone, so that what is measured is the rest.
-    let keep = if dialect.has_content_modes() { Mode::Preserve } else { Mode::Unspecified };
+    let keeps = both.into_iter().all(|to| offered(to, Mode::Preserve));
+    let keep = if keeps { Mode::Preserve } else { Mode::Unspecified };
     let mut all = Vec::new();
-    for to in [Attribute::Private, Attribute::Shared] {
+    for to in both {
         let base = Series {
             platform,
             what: What::Conversion,
@@ -134,14 +137,8 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
             guest_mapped: false,
             vcpus: 0,
         };
-        for mode in Mode::ALL {
-            let offered = match dialect.has_content_modes() {
-                true => mode_offered(platform, dialect, to, mode),
-                false => mode == Mode::Unspecified,
-            };
-            if offered {
-                all.push((Series { mode, ..base }, pages.clone()));
-            }
+        for mode in Mode::ALL.into_iter().filter(|mode| offered(to, *mode)) {
+            all.push((Series { mode, ..base }, pages.clone()));
         }
         let hole = Series { backing: Backing::Hole, ..base };
         all.push((hole, pages.clone()));
@@ -151,12 +148,9 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
             all.push((Series { host_mapped: true, ..base }, pages.clone()));
             all.push((Series { host_mapped: true, guest_mapped: true, ..base }, pages.clone()));
         }
-        for vcpus in sizes(1, u64::from(extent.vcpus)).into_iter().chain([2]) {
-            if vcpus <= u64::from(extent.vcpus) {
-                all.push((
-                    Series { vcpus: vcpus as u32, ..base },
-                    sizes(1, extent.pages.min(1024)),
-                ));
+        for vcpus in [1, 2, 4, 16, 64, 256] {
+            if vcpus <= extent.vcpus {
+                all.push((Series { vcpus, ..base }, sizes(1, extent.pages.min(1024))));
             }
         }
         all.push((Series { what: What::Fragments, ..hole }, fragments.clone()));

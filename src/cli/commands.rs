@@ -26,7 +26,7 @@ use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
 
 use super::args::{
-    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs, TimingsFormat,
+    Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
 use super::{generate, measure, new_case};
@@ -266,13 +266,7 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
         Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
     let status = report(&cli.run, plan, &config, &options, environment)?;
     if let Some(format) = cli.run.timings {
-        let (spent, wall) = (timings::take(), since.elapsed());
-        let text = match format {
-            TimingsFormat::Table => timings::table(&spent, wall, options.jobs),
-            TimingsFormat::Json => timings::json(&spent, wall, options.jobs),
-        };
-        // Nobody is left to tell when the standard error is closed.
-        let _ = io::stderr().write_all(text.as_bytes());
+        measure::tell_timings(format, since.elapsed(), options.jobs);
     }
     Ok(status)
 }
@@ -316,7 +310,7 @@ fn waivers(
 
 /// Runs random histories.
 fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
-    let name = about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
+    let name = measure::about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
     if let Some(name) = name {
         return Err(format!("{name} is about cases; explore writes text and case files"));
     }
@@ -332,20 +326,6 @@ fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &Explor
         machine_options: machine_options(&cli.machine),
     };
     explore::explore(&exploration, &config, &environment, options)
-}
-
-/// The name of an option that was given and means something for cases only.
-pub(super) fn about_cases(args: &RunArgs) -> Option<&'static str> {
-    let RunArgs { format, files, waivers, .. } = args;
-    [
-        ("--format", format.is_some()),
-        ("--junit", files.junit.is_some()),
-        ("--kcidb", files.kcidb.is_some()),
-        ("--html", files.html.is_some()),
-        ("--waivers", waivers.is_some()),
-    ]
-    .into_iter()
-    .find_map(|(name, given)| given.then_some(name))
 }
 
 /// A seed that is short enough to be typed again.

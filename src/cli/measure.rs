@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The commands that measure and judge nothing.
+//! The commands that measure and judge nothing, and the time that a run takes.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -13,9 +13,10 @@ use crate::report::{self, Json};
 use crate::results_file::ResultsFile;
 use crate::run::protocol::MachineConfig;
 use crate::run::{self, Options};
+use crate::timings;
 
-use super::args::{BenchArgs, Cli, RunArgs};
-use super::commands::{Outcome, about_cases, ask, print};
+use super::args::{BenchArgs, Cli, RunArgs, TimingsFormat};
+use super::commands::{Outcome, ask, print};
 
 /// What conversions do to contents.
 pub(super) fn observe(
@@ -100,6 +101,31 @@ fn benching(cli: &Cli, args: &BenchArgs) -> Benching {
         platforms: cli.machine.platform.clone(),
         bare_loop: args.bare_loop.clone(),
     }
+}
+
+/// The name of an option that was given and means something for cases only.
+pub(super) fn about_cases(args: &RunArgs) -> Option<&'static str> {
+    let RunArgs { format, files, waivers, .. } = args;
+    [
+        ("--format", format.is_some()),
+        ("--junit", files.junit.is_some()),
+        ("--kcidb", files.kcidb.is_some()),
+        ("--html", files.html.is_some()),
+        ("--waivers", waivers.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(name, given)| given.then_some(name))
+}
+
+/// Says where the time of a run went.
+pub(super) fn tell_timings(format: TimingsFormat, wall: Duration, jobs: usize) {
+    let spent = timings::take();
+    let text = match format {
+        TimingsFormat::Table => timings::table(&spent, wall, jobs),
+        TimingsFormat::Json => timings::json(&spent, wall, jobs),
+    };
+    // Nobody is left to tell when the standard error is closed.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The file given with `--json`, and the text beside it.
