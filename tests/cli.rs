@@ -4,8 +4,9 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+use tempfile::NamedTempFile;
 
 /// A case that passes wherever guest_memfd exists, and on the model.
 const CASE: &str = "case check.write-and-read\nclause memory.same\npages 1\nstart shared\n\n\
@@ -26,24 +27,17 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A case file, removed at the end.
-struct CaseFile(PathBuf);
+struct CaseFile(NamedTempFile);
 
 impl CaseFile {
-    fn new(name: &str) -> CaseFile {
-        let name = format!("gmem-cli-{name}-{}.case", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, CASE).unwrap();
-        CaseFile(path)
+    fn new() -> CaseFile {
+        let file = tempfile::Builder::new().suffix(".case").tempfile().unwrap();
+        fs::write(&file, CASE).unwrap();
+        CaseFile(file)
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for CaseFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        self.0.path().to_str().unwrap()
     }
 }
 
@@ -97,7 +91,7 @@ fn bad_usage_is_status_1() {
 /// A case file that passes is status 0; with JSON on the standard output, the text goes to the standard error.
 #[test]
 fn check_runs_a_file() {
-    let file = CaseFile::new("check");
+    let file = CaseFile::new();
     let arguments = ["check", "--machine", "model", "--platform", "sw-protected"];
     let output = program().args(arguments).arg(file.path()).output().unwrap();
     let tap = text(&output.stdout);
@@ -116,7 +110,7 @@ fn check_runs_a_file() {
 /// A results file that cannot be written is named on the standard error; the text report is complete; status 1.
 #[test]
 fn a_full_disk_is_status_1() {
-    let file = CaseFile::new("full");
+    let file = CaseFile::new();
     let arguments = ["check", "--machine", "model", "--json", "/dev/full"];
     let output = program().args(arguments).arg(file.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -129,7 +123,7 @@ fn a_full_disk_is_status_1() {
 /// A directory in place of the results file is refused before anything runs.
 #[test]
 fn a_directory_is_no_results_file() {
-    let file = CaseFile::new("directory");
+    let file = CaseFile::new();
     let arguments = ["check", "--machine", "model", "--json", "/tmp"];
     let output = program().args(arguments).arg(file.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -147,7 +141,7 @@ fn closed_pipe() -> OwnedFd {
 /// With the standard output closed, no command panics or complains, and the status is 1.
 #[test]
 fn a_closed_stdout_is_quiet() {
-    let file = CaseFile::new("closed");
+    let file = CaseFile::new();
     let commands: [&[&str]; 4] = [
         &["--help"],
         &["--version"],
@@ -178,18 +172,17 @@ fn closed_streams_do_not_panic() {
 /// The JSON file is complete although nobody reads the text report.
 #[test]
 fn a_closed_stdout_leaves_the_results() {
-    let file = CaseFile::new("results");
-    let results = std::env::temp_dir().join(format!("gmem-cli-{}.jsonl", std::process::id()));
+    let file = CaseFile::new();
+    let results = NamedTempFile::new().unwrap();
     let status = program()
         .args(["check", "--machine", "model", "--json"])
-        .arg(&results)
+        .arg(results.path())
         .arg(file.path())
         .stdout(closed_pipe())
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(1));
     let json = fs::read_to_string(&results).unwrap();
-    fs::remove_file(&results).unwrap();
     let last = json.lines().last().unwrap();
     assert!(last.contains("\"summary\""), "{json}");
     assert!(json.ends_with('\n'));

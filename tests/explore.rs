@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tempfile::TempDir;
+
 use gmem_conform::case;
 
 /// Bugs of different kinds: attributes, neighbours, arguments, modes, pages in use, punching, other mappings, memslots.
@@ -26,26 +28,23 @@ const BUGS: [&str; 12] = [
 /// Steps that a shrunk history may have.
 const MOST_STEPS: usize = 8;
 
-/// A directory of its own, removed at the end.
-struct Directory(PathBuf);
+/// A directory that the program makes, removed at the end.
+struct Directory(TempDir);
 
 impl Directory {
-    fn new(name: &str) -> Directory {
-        let name = format!("gmem-explore-{name}-{}", std::process::id());
-        Directory(std::env::temp_dir().join(name))
+    fn new() -> Directory {
+        Directory(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("made")
     }
 
     fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
-            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+            fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -59,7 +58,8 @@ fn program(arguments: &[&str]) -> Output {
 
 /// Explores the model until something fails, or, if nothing else is said, for a minute.
 fn explore(directory: &Directory, more: &[&str]) -> Output {
-    let output = directory.0.to_str().unwrap();
+    let output = directory.path();
+    let output = output.to_str().unwrap();
     let all = ["explore", "--machine", "model", "--seed", "1", "--jobs", "1", "--output", output];
     program(&[&all, more].concat())
 }
@@ -72,7 +72,7 @@ fn stdout(output: &Output) -> String {
 #[test]
 fn planted_bugs_are_found_and_shrunk() {
     for bug in BUGS {
-        let directory = Directory::new(bug);
+        let directory = Directory::new();
         let output = explore(&directory, &["--plant", bug, "--duration", "600"]);
         let said = stdout(&output);
         assert_eq!(output.status.code(), Some(1), "{bug}: {said}");
@@ -101,20 +101,20 @@ fn check(file: &Path, more: &[&str]) -> Option<i32> {
 /// The same seed finds the same failure and writes the same file.
 #[test]
 fn the_same_seed_writes_the_same_file() {
-    let read = |name| {
-        let directory = Directory::new(name);
+    let read = || {
+        let directory = Directory::new();
         explore(&directory, &["--plant", "in-use-offset-is-start", "--duration", "600"]);
         let [file] = directory.files().try_into().unwrap();
         (file.file_name().unwrap().to_owned(), fs::read_to_string(&file).unwrap())
     };
-    assert_eq!(read("same-1"), read("same-2"));
+    assert_eq!(read(), read());
 }
 
 /// Without a bug nothing fails, in any dialect; what ran is counted, and no file is written.
 #[test]
 fn a_correct_machine_passes() {
     for dialect in ["rfc-v4", "rfc-v5", "upstream"] {
-        let directory = Directory::new(dialect);
+        let directory = Directory::new();
         let output = explore(&directory, &["--duration", "2", "--dialect", dialect]);
         let said = stdout(&output);
         assert_eq!(output.status.code(), Some(0), "{said}");
@@ -127,7 +127,7 @@ fn a_correct_machine_passes() {
 /// After a failure others are looked for, but each way to fail is shown once.
 #[test]
 fn keep_going_shows_each_way_to_fail_once() {
-    let directory = Directory::new("keep-going");
+    let directory = Directory::new();
     let bug = ["--plant", "one-page-too-many", "--pages", "4"];
     let output = explore(&directory, &[&bug[..], &["--keep-going", "--duration", "3"]].concat());
     let said = stdout(&output);
@@ -142,8 +142,9 @@ fn keep_going_shows_each_way_to_fail_once() {
 /// A platform that cannot run is a skip, with the reason.
 #[test]
 fn a_platform_that_cannot_run_is_status_4() {
-    let root = Directory::new("no-kvm");
-    let output = program(&["explore", "--output", root.0.to_str().unwrap(), "--duration", "1"]);
+    let root = Directory::new();
+    let output =
+        program(&["explore", "--output", root.path().to_str().unwrap(), "--duration", "1"]);
     if Path::new("/dev/kvm").exists() {
         eprintln!("skipped: there is a /dev/kvm here");
         return;

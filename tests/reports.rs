@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use gmem_conform::dialect::Dialect;
 use gmem_conform::report::{Html, Human, Json, Junit, Kcidb, Report, Reports, Submission, Tap};
@@ -277,27 +278,11 @@ fn the_model_is_named() {
     }
 }
 
-/// A file in the temporary folder, removed at the end.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new(name: &str) -> Temporary {
-        let name = format!("gmem-reports-{name}-{}", std::process::id());
-        Temporary(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// Each line of the JSON file is a record as soon as its event has been reported, and reads back as it was.
 #[test]
 fn json_lines_read_back() {
-    let file = Temporary::new("lines");
-    let mut report = Json::create(&file.0).unwrap();
+    let file = NamedTempFile::new().unwrap();
+    let mut report = Json::create(file.path()).unwrap();
     let mut expected = Vec::new();
     for event in events("host") {
         report.event(&event).unwrap();
@@ -308,7 +293,7 @@ fn json_lines_read_back() {
             Event::Ended(summary) => expected.push(Record::Summary(summary)),
             _ => {}
         }
-        let text = fs::read_to_string(&file.0).unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
         assert!(text.ends_with('\n'));
         let records: Vec<Record> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -362,16 +347,16 @@ fn a_line_that_does_not_fit_is_taken_back() {
         assert!(stopped && reports.failed());
         return;
     }
-    let file = Temporary::new("limit");
+    let file = NamedTempFile::new().unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_line_that_does_not_fit_is_taken_back", "--nocapture"])
-        .env(CHILD, &file.0)
+        .env(CHILD, file.path())
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(messages.contains("gmem-conform: cannot write results: "), "{messages}");
-    let text = fs::read_to_string(&file.0).unwrap();
+    let text = fs::read_to_string(file.path()).unwrap();
     assert!(text.len() > 500 && text.ends_with('\n'), "{text:?}");
     for line in text.lines() {
         serde_json::from_str::<Record>(line).unwrap();
@@ -395,19 +380,19 @@ fn a_closed_pipe_ends_the_run() {
 }
 
 /// The text of a report that is written when the run has ended.
-fn at_end(name: &str, create: impl FnOnce(&std::path::Path) -> Box<dyn Report>) -> String {
-    let file = Temporary::new(name);
-    let mut report = create(&file.0);
+fn at_end(create: impl FnOnce(&std::path::Path) -> Box<dyn Report>) -> String {
+    let file = NamedTempFile::new().unwrap();
+    let mut report = create(file.path());
     for event in events("host") {
         report.event(&event).unwrap();
     }
-    fs::read_to_string(&file.0).unwrap()
+    fs::read_to_string(file.path()).unwrap()
 }
 
 /// The JUnit report of every verdict: its counts are those of its elements, and a case that did not run is an error.
 #[test]
 fn junit() {
-    let text = at_end("junit", |path| Box::new(Junit::create(path).unwrap()));
+    let text = at_end(|path| Box::new(Junit::create(path).unwrap()));
     insta::assert_snapshot!(text);
     for (element, count) in [("<testcase ", 8), ("<failure ", 2), ("<error ", 2), ("<skipped ", 3)]
     {
@@ -419,7 +404,7 @@ fn junit() {
 #[test]
 fn kcidb() {
     let submission = Submission { origin: "a_lab".into(), build: None };
-    let text = at_end("kcidb", |path| Box::new(Kcidb::create(path, submission).unwrap()));
+    let text = at_end(|path| Box::new(Kcidb::create(path, submission).unwrap()));
     insta::assert_snapshot!(text);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let statuses: Vec<&str> =
@@ -433,7 +418,7 @@ fn kcidb() {
 #[test]
 fn kcidb_of_a_known_build() {
     let submission = Submission { origin: "a_lab".into(), build: Some("a_lab:b1".into()) };
-    let text = at_end("kcidb-build", |path| Box::new(Kcidb::create(path, submission).unwrap()));
+    let text = at_end(|path| Box::new(Kcidb::create(path, submission).unwrap()));
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["tests"][0]["build_id"], "a_lab:b1");
     assert!(report["builds"].is_null() && report["checkouts"].is_null());
@@ -442,7 +427,7 @@ fn kcidb_of_a_known_build() {
 /// The page says everything that a failure has to say, escapes what it shows, and refers to nothing outside of itself.
 #[test]
 fn html() {
-    let text = at_end("html", |path| Box::new(Html::create(path).unwrap()));
+    let text = at_end(|path| Box::new(Html::create(path).unwrap()));
     for part in [
         "<title>gmem-conform: failed</title>",
         "guest page 2 lost its contents",

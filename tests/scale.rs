@@ -8,19 +8,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use tempfile::TempDir;
+
 use gmem_conform::case::clauses;
 use gmem_conform::results::*;
 
 const RESULTS: usize = 100_000;
-
-/// A directory, removed at the end.
-struct Dir(PathBuf);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn record(number: usize, verdict: Verdict) -> CaseRecord {
     let clauses = clauses();
@@ -88,10 +81,8 @@ fn write(path: &PathBuf, failing: usize) {
 #[ignore = "a measurement, for a release build"]
 #[expect(clippy::zombie_processes, reason = "wait() below waits, and learns what the child used")]
 fn a_hundred_thousand_results() {
-    let path = std::env::temp_dir().join(format!("gmem-scale-{}", std::process::id()));
-    fs::create_dir(&path).unwrap();
-    let dir = Dir(path);
-    let file = |name: &str| dir.0.join(name);
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str| dir.path().join(name);
     write(&file("few.jsonl"), 1000);
     write(&file("more.jsonl"), 20);
     write(&file("all.jsonl"), 1);
@@ -107,7 +98,7 @@ fn a_hundred_thousand_results() {
         let since = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_gmem-conform"))
             .args(arguments)
-            .current_dir(&dir.0)
+            .current_dir(&dir)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -6,32 +6,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tempfile::TempDir;
+
 /// A directory, removed at the end.
-struct Dir(PathBuf);
+struct Dir(TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("gmem-scripts-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Dir(path)
+    fn new() -> Dir {
+        Dir(TempDir::new().unwrap())
     }
 
     fn write(&self, name: &str, text: &str) {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 }
 
@@ -46,14 +39,14 @@ fn run(command: &mut Command) -> Output {
 fn install(dir: &Dir) -> Output {
     run(Command::new(script("install-kselftest"))
         .args(["--binary", env!("CARGO_BIN_EXE_gmem-conform")])
-        .arg(&dir.0))
+        .arg(dir.0.path()))
 }
 
 /// An entry a platform is added to the list, once, and the entries of others stay; each entry runs its platform, from
 /// any directory, and hands on arguments and status.
 #[test]
 fn kselftest_layout() {
-    let dir = Dir::new("kselftest");
+    let dir = Dir::new();
     dir.write("kselftest-list.txt", "kvm:set_memory_region_test\ngmem-conform:of-old\n");
     for _ in 0..2 {
         let output = install(&dir);
@@ -66,7 +59,7 @@ fn kselftest_layout() {
     );
     assert!(dir.read("gmem-conform/settings").contains("\ntimeout=1800\n"));
     let entry = |arguments: &[&str]| {
-        run(Command::new(dir.0.join("gmem-conform/sw-protected"))
+        run(Command::new(dir.0.path().join("gmem-conform/sw-protected"))
             .args(["--machine", "model"])
             .args(arguments))
     };
@@ -85,20 +78,20 @@ fn kselftest_layout() {
 }
 
 /// A kernel tree whose build is `build`, and a machine in which `boot` runs with results in `$json`.
-fn bisect(name: &str, build: &str, boot: &str, arguments: &[&str]) -> Output {
-    let dir = Dir::new(name);
+fn bisect(build: &str, boot: &str, arguments: &[&str]) -> Output {
+    let dir = Dir::new();
     dir.write("scripts/bisect-run", &fs::read_to_string(script("bisect-run")).unwrap());
     let vm =
         "#!/usr/bin/env bash\nset -eu\n[[ $1 == arch/x86/boot/bzImage && -f $1 ]]\njson=${!#}\n";
     dir.write("scripts/run-in-vm", &format!("{vm}{boot}\n"));
     let makefile = "olddefconfig:\n\t@grep -q FROM_FILE .config\nbzImage:\n\t";
     dir.write("linux/Makefile", &format!("{makefile}{build}\n"));
-    fs::create_dir(dir.0.join("linux/.git")).unwrap();
+    fs::create_dir(dir.0.path().join("linux/.git")).unwrap();
     dir.write("config", "CONFIG_FROM_FILE=y\n");
-    run(Command::new(dir.0.join("scripts/bisect-run"))
+    run(Command::new(dir.0.path().join("scripts/bisect-run"))
         .args(["--config", "../config", "--make", "-j1"])
         .args(arguments)
-        .current_dir(dir.0.join("linux")))
+        .current_dir(dir.0.path().join("linux")))
 }
 
 /// What git bisect is told: 0 good, 1 bad, 125 for a commit that says nothing, 128 and above to stop.
@@ -131,10 +124,10 @@ fn bisect_statuses() {
         ("no-build", "@false", "exit 0", 125),
         ("interrupted", BUILD, "exit 130", 130),
     ] {
-        let output = bisect(name, build, boot, &["--append", "x=1", "--", "zero."]);
+        let output = bisect(build, boot, &["--append", "x=1", "--", "zero."]);
         assert_eq!(output.status.code(), Some(status), "{name}: {output:?}");
     }
-    let output = bisect("usage", BUILD, &pass, &["--", "--json", "x"]);
+    let output = bisect(BUILD, &pass, &["--", "--json", "x"]);
     assert_eq!(output.status.code(), Some(128), "{output:?}");
 }
 
@@ -145,23 +138,24 @@ fn bisect_passes_arguments_on() {
         [[ $8 == 'two words' ]]; echo '{"type":"run"}' >"$json"; echo '{"type":"summary"}' >>"$json""#;
     let build = "@mkdir -p arch/x86/boot && touch arch/x86/boot/bzImage";
     let arguments = ["--append", "a b", "--idle=9", "--", "zero.", "two words"];
-    let output = bisect("arguments", build, check, &arguments);
+    let output = bisect(build, check, &arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 /// LAVA gets a result for each case, and whether the run came to its end: a program that dies early is not complete.
 #[test]
 fn lava_results() {
-    let dir = Dir::new("lava");
+    let dir = Dir::new();
     dir.write("bin/lava-test-case", "#!/bin/sh\necho \"$*\" >>\"$RESULTS\"\ncat >/dev/null\n");
     dir.write(
         "bin/dies",
         "#!/bin/sh\necho TAP version 13; echo 1..2; echo ok 1 a.b.c; kill -KILL $$\n",
     );
     let run_lava = |arguments: &[&str]| {
-        let results = dir.0.join("results");
+        let results = dir.0.path().join("results");
         let _ = fs::remove_file(&results);
-        let path = format!("{}:{}", dir.0.join("bin").display(), std::env::var("PATH").unwrap());
+        let path =
+            format!("{}:{}", dir.0.path().join("bin").display(), std::env::var("PATH").unwrap());
         let output = run(Command::new(script("lava/run-and-report"))
             .args(arguments)
             .env("PATH", path)

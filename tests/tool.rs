@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tempfile::TempDir;
+
 use gmem_conform::results::{Record, RunRecord, Shard, Verdict, WaiverState};
 use gmem_conform::results_file::for_each_record;
 
@@ -15,14 +17,11 @@ const BUG: &str = "mode-skipped-on-noop";
 const FILTER: &str = "model.sw-protected.zero.";
 
 /// A directory, removed at the end.
-struct Dir(PathBuf);
+struct Dir(TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("gmem-tool-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Dir(path)
+    fn new() -> Dir {
+        Dir(TempDir::new().unwrap())
     }
 
     /// Runs the program in it.
@@ -41,13 +40,7 @@ impl Dir {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join(name)
     }
 }
 
@@ -87,7 +80,7 @@ fn ids(records: &[Record]) -> BTreeSet<String> {
 /// Every case is in exactly one of the shards, and together they give the results of the whole.
 #[test]
 fn shards_make_up_the_whole() {
-    let dir = Dir::new("shards");
+    let dir = Dir::new();
     assert_eq!(status(&dir.model(&["--json", "whole.jsonl"])), 0);
     let mut seen = BTreeSet::new();
     for index in 1..=3 {
@@ -116,7 +109,7 @@ fn shards_make_up_the_whole() {
 /// A shard into which no case falls is no mistake and no pass: a plan of no tests and status 4.
 #[test]
 fn an_empty_shard_is_status_4() {
-    let dir = Dir::new("empty-shard");
+    let dir = Dir::new();
     let list = ["--machine", "model", "--list", "--exact", "model.sw-protected.zero.holes"];
     let part = |n: u32| dir.run(&[&list[..], &["--shard", &format!("{n}/50")]].concat());
     let empty = (1..=50).find(|n| part(*n).stdout.is_empty()).unwrap();
@@ -130,7 +123,7 @@ fn an_empty_shard_is_status_4() {
 /// What a bug breaks is found, and so is its being fixed.
 #[test]
 fn diff_finds_a_bug() {
-    let dir = Dir::new("diff");
+    let dir = Dir::new();
     assert_eq!(status(&dir.model(&["--json", "base.jsonl"])), 0);
     assert_eq!(status(&dir.model(&["--plant", BUG, "--json", "patched.jsonl"])), 1);
     let output = dir.run(&["diff", "base.jsonl", "patched.jsonl"]);
@@ -156,7 +149,7 @@ fn waiver(id: &str, expires: &str) -> String {
 /// strict run only.
 #[test]
 fn waivers() {
-    let dir = Dir::new("waivers");
+    let dir = Dir::new();
     fs::write(dir.path("known.toml"), waiver("model.sw-protected.*", "9999-12-31")).unwrap();
     let known = ["--waivers", "known.toml", "--strict-waivers"];
     let bug = ["--plant", BUG, "--json", "bug.jsonl", "--format"];
@@ -204,7 +197,7 @@ fn waivers() {
 /// is not right is refused before anything runs.
 #[test]
 fn waivers_that_are_wrong() {
-    let dir = Dir::new("bad-waivers");
+    let dir = Dir::new();
     let file = waiver("model.sw-protected.*", "2020-01-31") + &waiver("no.such", "9999-12-31");
     fs::write(dir.path("w.toml"), file).unwrap();
     let output = dir.model(&["--waivers", "w.toml", "--plant", BUG]);
@@ -230,7 +223,7 @@ fn waivers_that_are_wrong() {
 /// A results file gives the same reports as the run that wrote it, notes aside; without one of them it is told as text.
 #[test]
 fn reports_can_be_made_later() {
-    let dir = Dir::new("report");
+    let dir = Dir::new();
     let files = |prefix: &str| {
         ["html", "junit", "kcidb"].map(|f| (format!("--{f}"), format!("{prefix}.{f}")))
     };
@@ -261,7 +254,7 @@ fn reports_can_be_made_later() {
 /// A new case runs at once, is not written over, and is refused where it cannot be one.
 #[test]
 fn a_new_case_runs() {
-    let dir = Dir::new("new");
+    let dir = Dir::new();
     let output = dir.run(&["new", "mine.first"]);
     assert_eq!(text(&output.stdout), "first.case\nrun it with: gmem-conform check first.case\n");
     assert_eq!(status(&dir.run(&["check", "--machine", "model", "first.case"])), 0);
@@ -284,7 +277,7 @@ fn a_new_case_runs() {
 /// Completions and man pages come from the definition of the command line: they know every command and option.
 #[test]
 fn completions_and_man_pages() {
-    let dir = Dir::new("generate");
+    let dir = Dir::new();
     for shell in ["bash", "zsh", "fish"] {
         let output = dir.run(&["completions", shell]);
         assert_eq!(status(&output), 0);
@@ -310,7 +303,7 @@ fn completions_and_man_pages() {
 fn an_interrupted_run_has_its_summary() {
     use std::io::Read;
 
-    let dir = Dir::new("interrupt");
+    let dir = Dir::new();
     let fixture = |name| format!("{}/tests/fixtures/{name}.case", env!("CARGO_MANIFEST_DIR"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_gmem-conform"))
         .args([
@@ -348,7 +341,7 @@ fn an_interrupted_run_has_its_summary() {
 /// Passed and skipped cases are listed when that is asked for.
 #[test]
 fn passed_and_skipped_cases_can_be_listed() {
-    let dir = Dir::new("print");
+    let dir = Dir::new();
     let human = |arguments: &[&str]| {
         let run = ["--machine", "model", "--format", "human", "zero.holes", "upstream."];
         text(&dir.run(&[&run[..], arguments].concat()).stdout)
@@ -364,7 +357,7 @@ fn passed_and_skipped_cases_can_be_listed() {
 /// A failure shows the mails and commits that its clause and its case name.
 #[test]
 fn a_failure_names_known_fixes() {
-    let dir = Dir::new("fixes");
+    let dir = Dir::new();
     let case = "case a.b\nclause arguments.reserved\nfixes <a-mail@example.org> (made up)\npages 1\nstart shared\n\n\
                 raw offset=0 size=0x1000 reserved3=1 attributes=0 -> EINVAL\n";
     fs::write(dir.path("a.case"), case).unwrap();

@@ -1,25 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-use std::path::PathBuf;
+use std::io::Write;
+
+use tempfile::NamedTempFile;
 
 use super::*;
 use crate::results::*;
 
-/// A file, removed at the end.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new(name: &str, bytes: &[u8]) -> Temporary {
-        let path = std::env::temp_dir().join(format!("gmem-bundle-{name}-{}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Temporary(path)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn temporary(bytes: &[u8]) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
 }
 
 fn record(id: &str, verdict: Verdict) -> Record {
@@ -73,16 +64,16 @@ fn records() -> Vec<Record> {
     ]
 }
 
-fn results(name: &str) -> Temporary {
+fn results() -> NamedTempFile {
     let lines =
         records().iter().map(|r| serde_json::to_string(r).unwrap() + "\n").collect::<String>();
-    Temporary::new(name, lines.as_bytes())
+    temporary(lines.as_bytes())
 }
 
-fn made(name: &str) -> Vec<u8> {
-    let log = Temporary::new(&format!("{name}-log"), b"[ 1.0] the whole log\n");
+fn made() -> Vec<u8> {
+    let log = temporary(b"[ 1.0] the whole log\n");
     let mut out = Vec::new();
-    bundle(&results(&format!("{name}-results")).0, Some(&log.0), &mut out).unwrap();
+    bundle(results().path(), Some(log.path()), &mut out).unwrap();
     out
 }
 
@@ -108,10 +99,10 @@ fn statements() {
 /// What was bundled is verified, and the same files make the same bundle.
 #[test]
 fn a_bundle_is_whole() {
-    let bytes = made("whole");
-    let file = Temporary::new("whole", &bytes);
-    assert_eq!(verify(&file.0).unwrap(), statement(&records()).unwrap());
-    assert!(bytes == made("whole"), "the same bundle");
+    let bytes = made();
+    let file = temporary(&bytes);
+    assert_eq!(verify(file.path()).unwrap(), statement(&records()).unwrap());
+    assert!(bytes == made(), "the same bundle");
     let mut archive = tar::Archive::new(bytes.as_slice());
     let names: Vec<String> = archive
         .entries()
@@ -125,7 +116,7 @@ fn a_bundle_is_whole() {
 /// No byte of a bundle can change unnoticed but in the tar's own padding; a bundle that ends early is no bundle.
 #[test]
 fn damage_is_found() {
-    let bytes = made("damage");
+    let bytes = made();
     let text_at = |needle: &[u8]| bytes.windows(needle.len()).position(|w| w == needle).unwrap();
     for (name, needle) in [
         ("results", &b"sw-protected.a.b"[..]),
@@ -138,12 +129,12 @@ fn damage_is_found() {
     ] {
         let mut damaged = bytes.clone();
         damaged[text_at(needle) + needle.len() - 2] ^= 1;
-        let file = Temporary::new("damaged", &damaged);
-        assert!(verify(&file.0).is_err(), "{name}");
+        let file = temporary(&damaged);
+        assert!(verify(file.path()).is_err(), "{name}");
     }
     for length in [0, 511, 512, 2000, bytes.len() / 2] {
-        let file = Temporary::new("cut", &bytes[..length]);
-        assert!(verify(&file.0).is_err(), "{length} bytes");
+        let file = temporary(&bytes[..length]);
+        assert!(verify(file.path()).is_err(), "{length} bytes");
     }
     let mut more = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -152,6 +143,6 @@ fn damage_is_found() {
     let mut appended = more.into_inner().unwrap();
     appended.truncate(1024);
     appended.extend_from_slice(&bytes);
-    let error = verify(&Temporary::new("more", &appended).0).unwrap_err();
+    let error = verify(temporary(&appended).path()).unwrap_err();
     assert!(error.contains("extra is not listed"), "{error}");
 }

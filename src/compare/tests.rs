@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-use std::path::PathBuf;
+use std::io::Write;
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use super::*;
 use crate::results::{Record, SCHEMA_VERSION, Verdict};
 use crate::results_file::for_each_record;
 
-/// A results file, removed at the end.
-struct File(PathBuf);
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn file(name: &str, text: &str) -> File {
-    let name = format!("gmem-compare-{name}-{}.jsonl", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::write(&path, text).unwrap();
-    File(path)
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
 }
 
 /// The first line as version 1 of the format had it.
@@ -63,11 +54,11 @@ fn summary(not_run: usize, status: u8) -> Value {
     })
 }
 
-fn results(name: &str, kernel: &str, cases: &[(&str, &str)]) -> File {
+fn results(kernel: &str, cases: &[(&str, &str)]) -> NamedTempFile {
     let mut lines = vec![run(cases.len(), kernel)];
     lines.extend(cases.iter().map(|(id, verdict)| case(id, verdict)));
     lines.push(summary(0, 0));
-    file(name, &text(&lines))
+    file(&text(&lines))
 }
 
 fn text(lines: &[Value]) -> String {
@@ -78,7 +69,6 @@ fn text(lines: &[Value]) -> String {
 #[test]
 fn every_change_has_its_place() {
     let base = results(
-        "base",
         "7.3.4",
         &[
             ("a.breaks", "pass"),
@@ -94,7 +84,6 @@ fn every_change_has_its_place() {
         ],
     );
     let patched = results(
-        "patched",
         "7.3.5",
         &[
             ("a.breaks", "fail"),
@@ -109,12 +98,12 @@ fn every_change_has_its_place() {
             ("a.fixed-waived", "pass"),
         ],
     );
-    let diff = diff(&base.0, &patched.0, false).unwrap();
+    let diff = diff(base.path(), patched.path(), false).unwrap();
     assert!(diff.broke);
     let names = [(&base, "BASE"), (&patched, "PATCHED")];
-    let text = names
-        .iter()
-        .fold(diff.text, |text, (file, name)| text.replace(&file.0.display().to_string(), name));
+    let text = names.iter().fold(diff.text, |text, (file, name)| {
+        text.replace(&file.path().display().to_string(), name)
+    });
     insta::assert_snapshot!(text);
 }
 
@@ -122,8 +111,8 @@ fn every_change_has_its_place() {
 #[test]
 fn no_difference() {
     let cases = [("a.b", "pass"), ("a.c", "fail"), ("a.d", "skip"), ("a.e", "waived")];
-    let (base, patched) = (results("same-1", "7.3.4", &cases), results("same-2", "7.3.4", &cases));
-    let diff = diff(&base.0, &patched.0, false).unwrap();
+    let (base, patched) = (results("7.3.4", &cases), results("7.3.4", &cases));
+    let diff = diff(base.path(), patched.path(), false).unwrap();
     assert!(!diff.broke, "{}", diff.text);
     assert!(diff.text.contains("environment: no difference"), "{}", diff.text);
     assert!(
@@ -135,17 +124,17 @@ fn no_difference() {
 /// Where results are written is no difference; what was run is.
 #[test]
 fn only_telling_arguments_differ() {
-    let with = |name: &str, arguments: &[&str]| {
+    let with = |arguments: &[&str]| {
         let mut head = run(1, "7.3.4");
         head["arguments"] = json!(arguments);
-        file(name, &text(&[head, case("a.b", "pass"), summary(0, 0)]))
+        file(&text(&[head, case("a.b", "pass"), summary(0, 0)]))
     };
-    let base = with("arguments-1", &["--json", "base.jsonl", "--html=a.html"]);
-    let patched = with("arguments-2", &["--json=patched.jsonl"]);
-    let zero = with("arguments-3", &["--json", "patched.jsonl", "zero"]);
-    let found = diff(&base.0, &patched.0, false).unwrap();
+    let base = with(&["--json", "base.jsonl", "--html=a.html"]);
+    let patched = with(&["--json=patched.jsonl"]);
+    let zero = with(&["--json", "patched.jsonl", "zero"]);
+    let found = diff(base.path(), patched.path(), false).unwrap();
     assert!(found.text.contains("environment: no difference"), "{}", found.text);
-    let found = diff(&base.0, &zero.0, false).unwrap();
+    let found = diff(base.path(), zero.path(), false).unwrap();
     assert!(found.text.contains("\n  arguments: (none) -> zero\n"), "{}", found.text);
 }
 
@@ -153,21 +142,21 @@ fn only_telling_arguments_differ() {
 /// machines pass for equal.
 #[test]
 fn a_run_that_ended_early_is_an_alarm() {
-    let base = results("early-1", "7.3.4", &[("a.b", "pass"), ("a.c", "pass")]);
+    let base = results("7.3.4", &[("a.b", "pass"), ("a.c", "pass")]);
     let mut cut = text(&[run(2, "7.3.4"), case("a.b", "pass")]);
     cut += "{\"type\":\"case\",\"id\":\"a.c";
-    let cut = file("early-2", &cut);
-    let found = diff(&base.0, &cut.0, false).unwrap();
+    let cut = file(&cut);
+    let found = diff(base.path(), cut.path(), false).unwrap();
     assert!(found.broke);
     assert!(found.text.contains("did not come to its end: 1 cases did not run"), "{}", found.text);
     assert!(found.text.contains("NONE    a.c  (was pass)"), "{}", found.text);
-    let other = results("early-3", "7.3.4", &[("model.a.b", "pass")]);
-    let found = diff(&base.0, &other.0, false).unwrap();
+    let other = results("7.3.4", &[("model.a.b", "pass")]);
+    let found = diff(base.path(), other.path(), false).unwrap();
     assert!(found.broke && found.text.contains("no case in common"), "{}", found.text);
 }
 
 /// A file of a newer version: fields, record types and a verdict that nobody knows yet.
-fn newer() -> File {
+fn newer() -> NamedTempFile {
     let mut head = run(3, "7.3.4");
     head["schema"] = 99.into();
     head["environment"]["hypervisor"] = json!({"name": "a new field"});
@@ -181,16 +170,15 @@ fn newer() -> File {
         case("a.fails", "fail"),
         summary(0, 1),
     ];
-    file("newer", &text(&lines))
+    file(&text(&lines))
 }
 
 /// Results of an older and of a newer version of the format can be compared, in both directions.
 #[test]
 fn diff_reads_other_versions() {
     let newer = newer();
-    let older =
-        results("older", "7.3.4", &[("a.pass", "pass"), ("a.flaky", "pass"), ("a.fails", "pass")]);
-    let forth = diff(&older.0, &newer.0, false).unwrap();
+    let older = results("7.3.4", &[("a.pass", "pass"), ("a.flaky", "pass"), ("a.fails", "pass")]);
+    let forth = diff(older.path(), newer.path(), false).unwrap();
     assert!(forth.text.contains("schema: 1 -> 99"), "{}", forth.text);
     assert!(
         forth.text.contains("hypervisor.name: (not recorded) -> a new field"),
@@ -200,7 +188,7 @@ fn diff_reads_other_versions() {
     assert!(forth.text.contains("FLAKY   a.flaky  (was pass)"), "{}", forth.text);
     assert!(forth.text.contains("FAIL    a.fails  (was pass)"), "{}", forth.text);
     assert!(forth.text.contains("1 broke, 1 fail otherwise, 0 fixed"), "{}", forth.text);
-    let back = diff(&newer.0, &older.0, false).unwrap();
+    let back = diff(newer.path(), older.path(), false).unwrap();
     assert!(!back.broke && back.text.contains("PASS    a.fails  (was fail)"), "{}", back.text);
 }
 
@@ -208,9 +196,10 @@ fn diff_reads_other_versions() {
 #[test]
 fn merge_keeps_other_versions() {
     let newer = newer();
-    let older = results("older-merge", "7.3.5", &[("a.old", "skip")]);
+    let older = results("7.3.5", &[("a.old", "skip")]);
     let mut out = Vec::new();
-    let merged = merge(&[older.0.clone(), newer.0.clone()], &mut out).unwrap();
+    let merged =
+        merge(&[older.path().to_path_buf(), newer.path().to_path_buf()], &mut out).unwrap();
     assert_eq!(merged.exit_status, 1, "{}", merged.text);
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -221,9 +210,9 @@ fn merge_keeps_other_versions() {
     assert!(remark.starts_with("kernel_release is `7.3.5` in "), "{remark}");
     assert!(lines.contains(&json!({"type": "weather", "rain": true})));
     assert!(lines.iter().any(|line| line["weather"] == "fine"));
-    let again = file("again", &text);
+    let again = file(&text);
     let mut out = Vec::new();
-    merge(std::slice::from_ref(&again.0), &mut out).unwrap();
+    merge(&[again.path().to_path_buf()], &mut out).unwrap();
     let head: Value = serde_json::from_slice(out.split(|b| *b == b'\n').next().unwrap()).unwrap();
     assert_eq!(head["merged"].as_array().unwrap().len(), 2, "the first two, not the merged one");
 }
@@ -231,11 +220,11 @@ fn merge_keeps_other_versions() {
 /// A failure hides behind no pass of another machine, and a result behind no skip.
 #[test]
 fn the_stronger_result_wins() {
-    let one = results("one", "7.3.4", &[("a.x", "pass"), ("a.y", "skip"), ("a.z", "fail")]);
-    let two = results("two", "7.3.4", &[("a.x", "fail"), ("a.y", "pass"), ("a.z", "pass")]);
+    let one = results("7.3.4", &[("a.x", "pass"), ("a.y", "skip"), ("a.z", "fail")]);
+    let two = results("7.3.4", &[("a.x", "fail"), ("a.y", "pass"), ("a.z", "pass")]);
     for files in [[&one, &two], [&two, &one]] {
         let mut out = Vec::new();
-        let merged = merge(&files.map(|f| f.0.clone()), &mut out).unwrap();
+        let merged = merge(&files.map(|f| f.path().to_path_buf()), &mut out).unwrap();
         assert_eq!(merged.exit_status, 1);
         assert!(
             merged.text.contains("3 results of cases that another file has as well"),
@@ -243,9 +232,9 @@ fn the_stronger_result_wins() {
             merged.text
         );
         assert!(merged.text.contains("3 planned: 1 passed, 2 failed"), "{}", merged.text);
-        let merged = file("won", &String::from_utf8(out).unwrap());
+        let merged = file(&String::from_utf8(out).unwrap());
         let mut verdicts = Vec::new();
-        for_each_record(&merged.0, |record| {
+        for_each_record(merged.path(), |record| {
             if let Record::Case(case) = record {
                 verdicts.push((case.id, case.verdict));
             }
@@ -264,10 +253,10 @@ fn a_missing_shard_is_found() {
     let shard = |index: u32, id: &str| {
         let mut head = run(1, "7.3.4");
         head["shard"] = json!({"index": index, "count": 3});
-        file(&format!("shard-{index}"), &text(&[head, case(id, "pass"), summary(0, 0)]))
+        file(&text(&[head, case(id, "pass"), summary(0, 0)]))
     };
     let (one, two, three) = (shard(1, "a.x"), shard(2, "a.y"), shard(3, "a.z"));
-    let all = [one.0.clone(), two.0.clone(), three.0.clone()];
+    let all = [one.path().to_path_buf(), two.path().to_path_buf(), three.path().to_path_buf()];
     let merged = merge(&all, &mut Vec::new()).unwrap();
     assert_eq!(merged.exit_status, 0, "{}", merged.text);
     assert!(merged.text.starts_with("3 planned: 3 passed"), "{}", merged.text);
@@ -279,26 +268,22 @@ fn a_missing_shard_is_found() {
 /// What is no results file is named with its line; a newer file that cannot be understood says that it is newer.
 #[test]
 fn bad_files_are_named() {
-    let bad = |name: &str, content: &str, message: &str| {
-        let bad = file(name, content);
-        let error = diff(&bad.0, &bad.0, false).unwrap_err();
+    let bad = |content: &str, message: &str| {
+        let bad = file(content);
+        let error = diff(bad.path(), bad.path(), false).unwrap_err();
         assert!(
-            error.starts_with(&bad.0.display().to_string()) && error.contains(message),
+            error.starts_with(&bad.path().display().to_string()) && error.contains(message),
             "{error}"
         );
     };
-    bad("empty", "", "the file is empty");
-    bad("junk", "TAP version 13\n", ":1: no result");
-    bad("headless", &text(&[case("a.b", "pass")]), ":1: a results file begins with");
-    bad("middle", &format!("{}\njunk\n{}\n", run(1, "x"), summary(0, 0)), ":2: no result");
-    bad(
-        "twice",
-        &text(&[run(1, "x"), case("a.b", "pass"), case("a.b", "pass")]),
-        ":3: a second result",
-    );
-    bad("two-runs", &text(&[run(1, "x"), run(1, "x")]), ":2: a second run");
+    bad("", "the file is empty");
+    bad("TAP version 13\n", ":1: no result");
+    bad(&text(&[case("a.b", "pass")]), ":1: a results file begins with");
+    bad(&format!("{}\njunk\n{}\n", run(1, "x"), summary(0, 0)), ":2: no result");
+    bad(&text(&[run(1, "x"), case("a.b", "pass"), case("a.b", "pass")]), ":3: a second result");
+    bad(&text(&[run(1, "x"), run(1, "x")]), ":2: a second run");
     let newer = newer();
-    let error = for_each_record(&newer.0, |_| Ok(())).unwrap_err();
+    let error = for_each_record(newer.path(), |_| Ok(())).unwrap_err();
     let version =
         format!("the file has version 99 of the format, this program knows {SCHEMA_VERSION}");
     assert!(error.contains(":4: ") && error.contains(&version), "{error}");

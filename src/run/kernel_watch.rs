@@ -165,18 +165,19 @@ impl KernelWatch {
 mod tests {
     use std::fs;
     use std::io::Write;
-    use std::path::PathBuf;
+
+    use tempfile::TempDir;
 
     use super::*;
 
     /// A likeness of the files that are watched.
-    struct Root(PathBuf);
+    struct Root(TempDir);
 
     impl Root {
-        fn new(name: &str) -> Root {
-            let root = std::env::temp_dir().join(format!("gmem-{name}-{}", std::process::id()));
+        fn new() -> Root {
+            let root = TempDir::new().unwrap();
             for dir in ["proc/sys/kernel", "sys/kernel", "dev"] {
-                fs::create_dir_all(root.join(dir)).unwrap();
+                fs::create_dir_all(root.path().join(dir)).unwrap();
             }
             let root = Root(root);
             root.set("proc/sys/kernel/tainted", "4096\n");
@@ -186,30 +187,24 @@ mod tests {
         }
 
         fn set(&self, path: &str, text: &str) {
-            fs::write(self.0.join(path), text).unwrap();
+            fs::write(self.0.path().join(path), text).unwrap();
         }
 
         fn log(&self, text: &str) {
             fs::OpenOptions::new()
                 .append(true)
-                .open(self.0.join("dev/kmsg"))
+                .open(self.0.path().join("dev/kmsg"))
                 .unwrap()
                 .write_all(text.as_bytes())
                 .unwrap();
         }
     }
 
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     /// What was there before does not count, and each change counts once.
     #[test]
     fn changes_count_once() {
-        let root = Root::new("watch");
-        let mut watch = KernelWatch::start(&root.0);
+        let root = Root::new();
+        let mut watch = KernelWatch::start(root.0.path());
         assert_eq!(watch.remarks(), Vec::<String>::new());
         assert!(watch.look().is_empty());
         // An out-of-tree module (bit 12 was set) or a proprietary one (bit 0) is no damage.
@@ -234,10 +229,10 @@ mod tests {
     /// What cannot be watched is said, and a kernel that was broken before is said too.
     #[test]
     fn blind_spots_are_named() {
-        let root = Root::new("blind");
-        fs::remove_file(root.0.join("dev/kmsg")).unwrap();
+        let root = Root::new();
+        fs::remove_file(root.0.path().join("dev/kmsg")).unwrap();
         root.set("proc/sys/kernel/tainted", "512\n");
-        let mut watch = KernelWatch::start(&root.0);
+        let mut watch = KernelWatch::start(root.0.path());
         let remarks = watch.remarks();
         assert!(remarks[0].contains("/dev/kmsg: no such file"), "{remarks:?}");
         assert!(remarks[1].contains("(bit 9)"), "{remarks:?}");

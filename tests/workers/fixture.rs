@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use gmem_conform::plan::PlannedCase;
 use gmem_conform::results::{CaseRecord, Environment, Summary};
 use gmem_conform::run::protocol::{MachineConfig, MachineKind};
@@ -109,23 +111,25 @@ impl Log {
 }
 
 /// A folder of one test, removed at its end.
-pub struct Folder(pub PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
-    pub fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("gmem-{name}-{}", std::process::id()));
+    pub fn new() -> Folder {
+        let folder = Folder(TempDir::new().unwrap());
         for dir in ["proc/sys/kernel", "dev"] {
-            fs::create_dir_all(path.join(dir)).unwrap();
+            fs::create_dir_all(folder.join(dir)).unwrap();
         }
-        fs::write(path.join("proc/sys/kernel/tainted"), "0\n").unwrap();
-        fs::write(path.join("dev/kmsg"), "").unwrap();
-        Folder(path)
+        fs::write(folder.join("proc/sys/kernel/tainted"), "0\n").unwrap();
+        fs::write(folder.join("dev/kmsg"), "").unwrap();
+        folder
     }
-}
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
     }
 }
 

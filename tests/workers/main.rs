@@ -18,8 +18,8 @@ use fixture::*;
 
 /// Runs the case between two that pass, and returns its record. The two show that the run goes on.
 fn misbehave(id: &str) -> CaseRecord {
-    let folder = Folder::new(id);
-    let (log, summary) = run_cases(&["before", id, "after"], &options(&folder.0));
+    let folder = Folder::new();
+    let (log, summary) = run_cases(&["before", id, "after"], &options(folder.path()));
     let records = log.records();
     let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["test.before", &format!("test.{id}"), "test.after"]);
@@ -64,8 +64,8 @@ fn assert_error(id: &str, summary: &str) -> CaseRecord {
 /// A worker that hangs is killed with its children, and the case is a timeout that names the statement.
 #[test]
 fn a_hang_is_a_timeout() {
-    let folder = Folder::new("hanging");
-    let mut options = options(&folder.0);
+    let folder = Folder::new();
+    let mut options = options(folder.path());
     options.timeout = Duration::from_secs(3);
     let (log, summary) = run_cases(&["hang", "after"], &options);
     let record = log.records()[0].clone();
@@ -77,7 +77,7 @@ fn a_hang_is_a_timeout() {
     assert_eq!(failure.blame, None);
     assert_eq!(log.records()[1].verdict, Verdict::Pass);
     assert_eq!((summary.timeouts, summary.exit_status), (1, 1));
-    await_end(&fs::read_to_string(folder.0.join("grandchild")).unwrap());
+    await_end(&fs::read_to_string(folder.join("grandchild")).unwrap());
 }
 
 /// A worker that dies of a signal is an error with the signal's name and the statement.
@@ -113,12 +113,12 @@ fn garbage_is_an_error() {
 /// A grandchild that holds every pipe open neither delays the verdict nor survives.
 #[test]
 fn an_orphan_is_killed() {
-    let folder = Folder::new("orphans");
-    let (log, _) = run_cases(&["orphan", "after"], &options(&folder.0));
+    let folder = Folder::new();
+    let (log, _) = run_cases(&["orphan", "after"], &options(folder.path()));
     let failure = log.records()[0].failure.clone().unwrap();
     assert_eq!(failure.summary, "worker exited with status 5");
     assert_eq!(log.records()[1].verdict, Verdict::Pass);
-    await_end(&fs::read_to_string(folder.0.join("grandchild")).unwrap());
+    await_end(&fs::read_to_string(folder.join("grandchild")).unwrap());
 }
 
 /// What a worker prints is kept, made printable and bounded, and is never taken for a result.
@@ -137,8 +137,8 @@ fn noise_is_kept_apart() {
 /// A case that takes long, but not too long, is no timeout; and one worker does for all cases.
 #[test]
 fn slowness_within_the_deadline_passes() {
-    let folder = Folder::new("slowness");
-    let (log, summary) = run_cases(&["slow", "other", "last"], &options(&folder.0));
+    let folder = Folder::new();
+    let (log, summary) = run_cases(&["slow", "other", "last"], &options(folder.path()));
     assert_eq!((summary.passed, summary.exit_status), (3, run::EXIT_PASSED));
     let mut pids: Vec<u32> = log
         .events
@@ -155,11 +155,11 @@ fn slowness_within_the_deadline_passes() {
 /// A worker that dies between two cases costs neither of them its verdict, and is not kept silent.
 #[test]
 fn a_death_between_cases_costs_nothing() {
-    let folder = Folder::new("between");
-    let (log, summary) = run_cases(&["reply-and-die", "after"], &options(&folder.0));
+    let folder = Folder::new();
+    let (log, summary) = run_cases(&["reply-and-die", "after"], &options(folder.path()));
     assert_eq!((summary.passed, summary.not_run), (2, 0));
     assert!(log.notes()[0].starts_with("worker died of SIGABRT after test.reply-and-die"));
-    let (log, summary) = run_cases(&["before", "deaf-once"], &options(&folder.0));
+    let (log, summary) = run_cases(&["before", "deaf-once"], &options(folder.path()));
     assert_eq!((summary.passed, summary.not_run), (2, 0));
     assert_eq!(
         log.notes(),
@@ -171,8 +171,8 @@ fn a_death_between_cases_costs_nothing() {
 /// Workers that never take a job end the run with a reason, and what was not run is counted.
 #[test]
 fn three_strikes_end_the_run() {
-    let folder = Folder::new("strikes");
-    let (log, summary) = run_cases(&["before", "deaf", "after"], &options(&folder.0));
+    let folder = Folder::new();
+    let (log, summary) = run_cases(&["before", "deaf", "after"], &options(folder.path()));
     assert_eq!(
         log.aborted(),
         Some(
@@ -180,8 +180,8 @@ fn three_strikes_end_the_run() {
         )
     );
     assert_eq!((summary.passed, summary.not_run, summary.exit_status), (1, 2, 1));
-    let mut options = options(&folder.0);
-    options.worker = shell("echo no such thing >&2; exit 127", &folder.0);
+    let mut options = options(folder.path());
+    options.worker = shell("echo no such thing >&2; exit 127", folder.path());
     let (log, summary) = run_cases(&["one"], &options);
     assert!(log.aborted().unwrap().ends_with("it wrote: no such thing"));
     assert_eq!((summary.not_run, summary.exit_status), (1, 1));
@@ -197,14 +197,14 @@ fn three_strikes_end_the_run() {
 /// A job that does not fit a pipe reaches the worker all the same.
 #[test]
 fn large_jobs_arrive() {
-    let folder = Folder::new("large");
+    let folder = Folder::new();
     let mut large = case("large");
     large.text = "host write 0..1 A\n".repeat(40_000);
     let mut log = Log::default();
     let summary = run::run(
         vec![large, case("after")],
         &config(MachineKind::Model),
-        &options(&folder.0),
+        &options(folder.path()),
         Environment::default(),
         &mut log,
     );
@@ -214,9 +214,9 @@ fn large_jobs_arrive() {
 /// With two workers two cases run at the same time, and each number is given once.
 #[test]
 fn two_workers_run_two_cases() {
-    let folder = Folder::new("pair");
-    assert!(Command::new("mkfifo").arg(folder.0.join("fifo")).status().unwrap().success());
-    let mut options = options(&folder.0);
+    let folder = Folder::new();
+    assert!(Command::new("mkfifo").arg(folder.join("fifo")).status().unwrap().success());
+    let mut options = options(folder.path());
     options.jobs = 2;
     let ids = ["meet-a", "meet-b", "one", "two", "segfault", "three"];
     let (log, summary) = run_cases(&ids, &options);
@@ -235,8 +235,8 @@ fn two_workers_run_two_cases() {
 /// Skipped cases start no worker, keep all their reasons, and alone are status 4.
 #[test]
 fn skips_do_not_run() {
-    let folder = Folder::new("skips");
-    let mut options = options(&folder.0);
+    let folder = Folder::new();
+    let mut options = options(folder.path());
     options.worker = vec!["/nonexistent/worker".into()];
     let mut skipped = case("snp");
     skipped.unmet = vec![Need::new("no-snp", "No."), Need::new("no-mode-zero", "No.")];
@@ -252,9 +252,9 @@ fn skips_do_not_run() {
 /// A kernel warning fails the case in which it comes, and no other; a harmless log does not.
 #[test]
 fn a_kernel_warning_fails_its_case() {
-    let folder = Folder::new("warnings");
+    let folder = Folder::new();
     let ids = ["fine", "warn", "fine", "taint", "fine", "warn-and-die", "fine"];
-    let options = options(&folder.0);
+    let options = options(folder.path());
     let (log, summary) = run_log(&ids, MachineKind::Host, &options, Log::default());
     let records = log.records();
     let verdicts: Vec<Verdict> = records.iter().map(|record| record.verdict).collect();
@@ -277,9 +277,9 @@ fn a_kernel_warning_fails_its_case() {
 /// A signal ends the run in order: workers are killed, what was not run is counted.
 #[test]
 fn an_interrupt_ends_the_run() {
-    let folder = Folder::new("interrupt");
+    let folder = Folder::new();
     let (read, mut write) = pipe().unwrap();
-    let mut options = options(&folder.0);
+    let mut options = options(folder.path());
     options.interrupt = Some(read.into());
     let log = Log {
         spy: Some(Box::new(move |event| {
@@ -298,10 +298,10 @@ fn an_interrupt_ends_the_run() {
 /// When nobody reads on, the run ends, and without a word about it.
 #[test]
 fn nobody_reads_on() {
-    let folder = Folder::new("unread");
+    let folder = Folder::new();
     let log = Log { break_after: Some(3), ..Log::default() };
     let (log, summary) =
-        run_log(&["one", "two", "three"], MachineKind::Model, &options(&folder.0), log);
+        run_log(&["one", "two", "three"], MachineKind::Model, &options(folder.path()), log);
     assert_eq!((summary.passed, summary.not_run, summary.exit_status), (1, 2, 1));
     assert_eq!(log.aborted(), None);
 }
@@ -309,11 +309,11 @@ fn nobody_reads_on() {
 /// A probe that answers, one that hangs, one that dies: the last two are sentences.
 #[test]
 fn a_probe_has_a_deadline() {
-    let folder = Folder::new("probes");
-    let mut options = options(&folder.0);
+    let folder = Folder::new();
+    let mut options = options(folder.path());
     let mut probe = |script: &str, seconds: u64| {
         options.timeout = Duration::from_secs(seconds);
-        options.worker = shell(script, &folder.0);
+        options.worker = shell(script, folder.path());
         run::probe(&config(MachineKind::Host), &options)
     };
     assert_eq!(
@@ -375,9 +375,11 @@ fn no_worker_survives_the_runner() {
         run_log(&["hang"], MachineKind::Model, &options(Path::new(&dir)), log);
         unreachable!("the case hangs");
     }
-    let folder = Folder::new("survivor");
-    let mut runner =
-        child("no_worker_survives_the_runner", &folder.0).stdout(Stdio::piped()).spawn().unwrap();
+    let folder = Folder::new();
+    let mut runner = child("no_worker_survives_the_runner", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(runner.stdout.take().unwrap()).lines();
     let worker = lines
         .map_while(Result::ok)
@@ -389,7 +391,7 @@ fn no_worker_survives_the_runner() {
     assert_eq!(status.signal(), Some(libc::SIGKILL));
     await_end(&worker);
     // The shell's own child is nobody's business but this test's; a program that forks passes the promise on itself.
-    if let Ok(pid) = fs::read_to_string(folder.0.join("grandchild"))
+    if let Ok(pid) = fs::read_to_string(folder.join("grandchild"))
         && let Ok(pid) = pid.trim().parse()
     {
         let _ = nix::sys::signal::kill(

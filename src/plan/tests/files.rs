@@ -4,33 +4,25 @@
 use std::fs;
 use std::path::PathBuf;
 
+use tempfile::TempDir;
+
 use super::*;
 use crate::plan::{PlannedCase, from_files};
 
 const CASE: &str = "case t.n\nclause fresh.zero\npages 4\nstart shared\nhost expect 0..4 zero\n";
 
 /// A directory of a test's own, which goes away with the test.
-struct Files(PathBuf);
+struct Files(TempDir);
 
 impl Files {
-    fn new(test: &str) -> Files {
-        let name = format!("gmem-conform-plan-{test}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a directory can be made");
-        Files(directory)
+    fn new() -> Files {
+        Files(TempDir::new().expect("a directory can be made"))
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         fs::write(&path, bytes).expect("a file can be written");
         path
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        // Nothing depends on it: the directory is named after this process.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -41,7 +33,7 @@ fn plan_of(files: &[PathBuf]) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
 /// Each planned case goes with its file, in the order given.
 #[test]
 fn cases_go_with_their_files() {
-    let files = Files::new("good");
+    let files = Files::new();
     let one = files.write("one.case", CASE.replace("t.n", "t.one"));
     let two = files.write("two.case", format!("each x 1 2\n{}", CASE.replace("t.n", "t.two")));
     let plan = plan_of(&[two.clone(), one.clone()]).expect("good files");
@@ -58,7 +50,7 @@ fn cases_go_with_their_files() {
 /// nothing that a name can hold.
 #[test]
 fn duplicate_ids() {
-    let files = Files::new("duplicate");
+    let files = Files::new();
     let (one, two) = (files.write("one.case", CASE), files.write("two.case", CASE));
     let error = plan_of(&[one, two]).expect_err("the same id twice");
     assert_eq!(error, "two cases have the id model.sw-protected.t.n");
@@ -70,13 +62,13 @@ fn duplicate_ids() {
 /// What cannot be read is named, with the reason; so is the line that is no text.
 #[test]
 fn unreadable_files() {
-    let files = Files::new("unreadable");
-    let missing = files.0.join("missing.case");
+    let files = Files::new();
+    let missing = files.0.path().join("missing.case");
     let error = plan_of(std::slice::from_ref(&missing)).expect_err("no file");
     let want = format!("{}: No such file or directory (os error 2)", missing.display());
     assert_eq!(error, want);
-    let error = plan_of(std::slice::from_ref(&files.0)).expect_err("a directory");
-    assert_eq!(error, format!("{}: Is a directory (os error 21)", files.0.display()));
+    let error = plan_of(&[files.0.path().into()]).expect_err("a directory");
+    assert_eq!(error, format!("{}: Is a directory (os error 21)", files.0.path().display()));
     let binary = files.write("binary.case", b"case t.n\npages 4\n# caf\xe9\n");
     let error = plan_of(std::slice::from_ref(&binary)).expect_err("Latin-1");
     let want = format!("{}:3: not a case file: the line is not UTF-8 text", binary.display());
@@ -86,7 +78,7 @@ fn unreadable_files() {
 /// A mistake in a file is shown as the parser shows it, with the file's name.
 #[test]
 fn broken_file() {
-    let files = Files::new("broken");
+    let files = Files::new();
     let good = files.write("good.case", CASE);
     let broken = files.write("broken.case", CASE.replace("0..4", "0..5"));
     let error = plan_of(&[good, broken.clone()]).expect_err("a range beyond the pages");
@@ -101,7 +93,7 @@ fn broken_file() {
 /// A file whose cases are all for other platforms than those asked for would run nothing, silently.
 #[test]
 fn no_case_for_the_platform() {
-    let files = Files::new("platform");
+    let files = Files::new();
     let file = files.write("one.case", CASE);
     let environment = offers_all(Dialect::RfcV5);
     let only = Some(["default".to_string()]);
