@@ -12,11 +12,13 @@
 //! * [`bundle`]: results with all that belongs to them, to hand over.
 //! * [`compare`]: results files put next to each other and together.
 //! * [`explore`]: cases that nobody wrote.
+//! * [`observe`], [`bench`]: what conversions do to contents, and what they cost, without judging it.
 //! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
 //! * [`scenario`], in the same place: what the case language cannot say.
 //! * [`platform`]: the launch sequence of each VM type.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
 
+pub mod bench;
 pub mod bundle;
 pub mod case;
 pub mod cli;
@@ -28,6 +30,8 @@ pub mod exec;
 pub mod explore;
 pub mod init;
 pub mod machine;
+pub mod measured;
+pub mod observe;
 pub mod oracle;
 pub mod payload;
 pub mod plan;
@@ -35,7 +39,11 @@ pub mod platform;
 pub mod report;
 pub mod results;
 pub mod results_file;
+mod rig;
 pub mod run;
 pub mod scenario;
+#[cfg(test)]
+mod schema;
+pub mod timings;
 pub mod uapi;
 pub mod waivers;

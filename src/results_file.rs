@@ -107,13 +107,17 @@ impl ResultsFile {
         Ok(ResultsFile { name, reader, line: Vec::new(), number: 0 })
     }
 
-    /// The first line, which says what was to run and where.
-    pub fn head(&mut self) -> Result<Value, String> {
+    /// The first line of any file of JSON Lines that this program writes; its `type` says which kind of file it is.
+    pub fn first(&mut self) -> Result<Value, String> {
         if !self.advance()? {
             return Err(format!("{}: the file is empty", self.name));
         }
-        let head: Value =
-            serde_json::from_slice(&self.line).map_err(|error| self.at(no_result(&error)))?;
+        serde_json::from_slice(&self.line).map_err(|error| self.at(no_result(&error)))
+    }
+
+    /// The first line, which says what was to run and where.
+    pub fn head(&mut self) -> Result<Value, String> {
+        let head = self.first()?;
         match head["type"] == "run" {
             true => Ok(head),
             false => Err(self.at("a results file begins with a record of type `run`")),

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -50,7 +52,11 @@ impl Case {
 }
 
 /// Shared or private: the kernel's record for a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Attribute {
     /// Host and guest may access the page.
     #[default]
@@ -78,7 +84,9 @@ impl Attribute {
 }
 
 /// The content mode of a conversion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nothing is promised.
     Unspecified,

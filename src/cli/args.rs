@@ -68,6 +68,9 @@ pub enum Command {
         files: Vec<PathBuf>,
     },
     /// Compare two results files: what broke, what was fixed, what is new, what no longer ran
+    ///
+    /// Files that observe or bench wrote are compared as well, one of a kind with one of the same kind. The exit status is
+    /// 1 when something broke, when two observations differ, or when something is slower.
     Diff {
         /// The results before
         base: PathBuf,
@@ -127,6 +130,59 @@ pub enum Command {
     },
     /// Run random histories, and shrink one that fails to a case file
     Explore(ExploreArgs),
+    /// Say what conversions really do to contents here, where nothing is promised, too; asserts nothing
+    ///
+    /// The exit status is 0 when something could be observed, and 4 when no platform can run. `diff` compares two files
+    /// that --json wrote.
+    Observe {
+        /// Trials of each situation
+        #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        repeat: u32,
+    },
+    /// Measure what conversions cost here
+    ///
+    /// The exit status is 0 when something was measured, 1 when --compare finds a series to be slower, and 4 when no
+    /// platform with private memory can run.
+    Bench(BenchArgs),
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Only series whose name contains this; any of several may match
+    #[arg(value_name = "SERIES", conflicts_with = "from")]
+    pub series: Vec<String>,
+    /// Small sizes and few rounds: seconds instead of minutes
+    #[arg(long, conflicts_with = "from")]
+    pub quick: bool,
+    /// Rounds; all sizes of all series take turns in each [default: 15, quick 5]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: Option<u32>,
+    /// Pages of the largest range, which is also limited by the machine's memory [default: 262144, quick 1024]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(1..=MOST_PAGES))]
+    pub pages: Option<u64>,
+    /// Fragments of the most fragmented file [default: 1048576, quick 4096]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u64).range(4..=MOST_PAGES))]
+    pub fragments: Option<u64>,
+    /// Leave out what is larger than a size of which one round takes longer than this, in milliseconds [default: 2000, quick
+    /// 200]
+    #[arg(long, value_name = "MS", conflicts_with = "from", value_parser = clap::value_parser!(u32).range(1..=25_000))]
+    pub longest: Option<u32>,
+    /// Measure nothing, and show what --json has written here
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Compare with what --json has written here
+    #[arg(long, value_name = "BASE")]
+    pub compare: Option<PathBuf>,
+    /// A difference in percent that counts as one
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub least: u16,
+    /// Have this program, made of benches/bare-loop.c, make the same conversions in turn, and compare
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "from", hide = true)]
+    pub bare_loop: Option<PathBuf>,
+    /// Draw the measurements, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
 }
 
 /// What to explore.
@@ -248,6 +304,9 @@ pub struct RunArgs {
     /// Fail when a waiver has expired or has nothing left to waive
     #[arg(long, global = true, requires = "waivers")]
     pub strict_waivers: bool,
+    /// Say on the standard error where the time went
+    #[arg(long, global = true, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
+    pub timings: Option<TimingsFormat>,
     /// Do not show on a terminal how far the run is
     #[arg(long, global = true)]
     pub no_progress: bool,
@@ -287,6 +346,15 @@ pub enum Format {
     Human,
     /// TAP version 13
     Tap,
+}
+
+/// `--timings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TimingsFormat {
+    /// For people.
+    Table,
+    /// An object of seconds.
+    Json,
 }
 
 /// `--dialect`.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 
@@ -22,27 +22,33 @@ use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, 
 use crate::results::Environment;
 use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
+use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
 
 use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
-use super::{generate, new_case};
+use super::{generate, measure, new_case};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
+/// The second, of one that is to say where its time goes.
+const WORKER_TIMINGS: &str = "--timings";
 
 /// The shortest time between two progress lines: a model's case takes less than a millisecond.
 const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The exit status, or the sentence that explains a failure.
-type Outcome = Result<u8, String>;
+pub(super) type Outcome = Result<u8, String>;
 
 /// Runs the program with these arguments, the program's name first. Never panics because the standard output or error is
 /// closed.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let outcome = if arguments.get(1).is_some_and(|first| first == WORKER) {
+        if arguments.get(2).is_some_and(|option| option == WORKER_TIMINGS) {
+            timings::switch_on();
+        }
         run::worker::serve().map(|()| run::EXIT_PASSED)
     } else {
         match Cli::try_parse_from(&arguments) {
@@ -76,7 +82,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
         }
         Some(Command::Explain { id }) => print(&plan::explain(id)?),
         Some(Command::Diff { base, patched, all }) => {
-            let diff = compare::diff(base, patched, *all)?;
+            let diff = compare::diff_any(base, patched, *all)?;
             let printed = print(&diff.text)?;
             Ok(if diff.broke { run::EXIT_FAILED } else { printed })
         }
@@ -101,6 +107,14 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
             let options = options(&cli, arguments)?;
             explore(&cli, config, options, args)
         }
+        Some(Command::Observe { repeat }) => {
+            let options = options(&cli, arguments)?;
+            measure::observe(&cli, config, options, *repeat)
+        }
+        Some(Command::Bench(args)) => {
+            let options = options(&cli, arguments)?;
+            measure::bench(&cli, config, options, args)
+        }
         None => {
             let options = options(&cli, arguments)?;
             conform(&cli, config, options)
@@ -109,7 +123,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
 }
 
 /// Writes to the standard output; a reader that has gone away ends the program without a word.
-fn print(text: &str) -> Outcome {
+pub(super) fn print(text: &str) -> Outcome {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(run::EXIT_PASSED),
@@ -211,7 +225,7 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Out
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
-    Ok(Options {
+    let mut options = Options {
         jobs: match (cli.run.jobs, cli.machine.machine) {
             (Some(jobs), _) => usize::from(jobs),
             (None, MachineKind::Host) => 1,
@@ -223,13 +237,23 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
         ..Options::new(Duration::from_secs(cli.run.timeout.into()))
-    })
+    };
+    if cli.run.timings.is_some() {
+        timings::switch_on();
+        options.worker.push(WORKER_TIMINGS.into());
+    }
+    Ok(options)
 }
 
 /// Runs a selection of the built-in cases.
 fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcome {
-    let environment = ask(&mut config, &options)?;
-    let plan = plan::build(&config, &environment, &selection(&cli.selection, &cli.machine))?;
+    let since = Instant::now();
+    let (environment, plan) = spend(Part::Planning, || {
+        let environment = ask(&mut config, &options)?;
+        let selection = selection(&cli.selection, &cli.machine);
+        let plan = plan::build(&config, &environment, &selection)?;
+        Ok::<_, String>((environment, plan))
+    })?;
     if cli.selection.list {
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
@@ -240,7 +264,11 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
     let machine = machine_options(&cli.machine);
     options.rerun =
         Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
-    report(&cli.run, plan, &config, &options, environment)
+    let status = report(&cli.run, plan, &config, &options, environment)?;
+    if let Some(format) = cli.run.timings {
+        measure::tell_timings(format, since.elapsed(), options.jobs);
+    }
+    Ok(status)
 }
 
 /// Runs case files.
@@ -282,16 +310,8 @@ fn waivers(
 
 /// Runs random histories.
 fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
-    let RunArgs { json, format, files, waivers, .. } = &cli.run;
-    let about_cases = [
-        ("--json", json.is_some()),
-        ("--format", format.is_some()),
-        ("--junit", files.junit.is_some()),
-        ("--kcidb", files.kcidb.is_some()),
-        ("--html", files.html.is_some()),
-        ("--waivers", waivers.is_some()),
-    ];
-    if let Some((name, _)) = about_cases.into_iter().find(|(_, given)| *given) {
+    let name = measure::about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
+    if let Some(name) = name {
         return Err(format!("{name} is about cases; explore writes text and case files"));
     }
     let environment = ask(&mut config, &options)?;
@@ -315,7 +335,7 @@ fn seed_from_clock() -> u64 {
 }
 
 /// Asks the machine what it offers. From then on cases are judged by the dialect that was found, unless one is forced.
-fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
+pub(super) fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
     let environment = run::probe(config, options)?;
     config.dialect = config.dialect.or(environment.dialect);
     Ok(environment)

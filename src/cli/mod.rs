@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod generate;
+mod measure;
 mod new_case;
 mod probe_text;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::environment::differences;
+use super::any::environment_text;
 use crate::report::ascii;
 use crate::results::Verdict;
 use crate::results_file::{AnyVerdict, Outline, ResultsFile};
@@ -137,13 +137,7 @@ pub fn diff(base: &Path, patched: &Path, all: bool) -> Result<Diff, String> {
     let _ = writeln!(text, "base     {}: {}", base.display(), before.headline());
     let _ = writeln!(text, "patched  {}: {}", patched.display(), after.headline());
 
-    let environment = differences(&before.head, &after.head);
-    text +=
-        if environment.is_empty() { "\nenvironment: no difference\n" } else { "\nenvironment\n" };
-    for (name, before, after) in environment {
-        let side = |value: Option<String>| value.map_or("(not recorded)".into(), |v| ascii(&v));
-        let _ = writeln!(text, "  {}: {} -> {}", ascii(&name), side(before), side(after));
-    }
+    text += &environment_text(&before.head, &after.head);
 
     let changes = changes(&before.cases, &after.cases);
     let mut section = |title: &str, lines: &[String], limit: usize| {

@@ -13,7 +13,7 @@ const OUTPUTS: [&str; 4] = ["--json", "--junit", "--kcidb", "--html"];
 pub(super) fn fields(run: &Value) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     flatten("", &run["environment"], &mut fields);
-    for name in ["suite", "schema", "timeout_s", "shard"] {
+    for name in ["suite", "schema", "timeout_s", "shard", "firmware", "repeat"] {
         if !run[name].is_null() {
             flatten(name, &run[name], &mut fields);
         }

@@ -22,7 +22,7 @@ pub(crate) const BYSTANDER_PAGES: u64 = 64;
 const LETTER: u8 = b'Y';
 
 /// `GUEST_MEMFD_FLAG_*` for a file that starts so.
-pub(super) fn creation_flags(start: Attribute, mmap: bool) -> u64 {
+pub(crate) fn creation_flags(start: Attribute, mmap: bool) -> u64 {
     let init = match start {
         Attribute::Shared => GUEST_MEMFD_FLAG_INIT_SHARED,
         Attribute::Private => 0,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::errno::Errno;
+use crate::timings::{Part, spend};
 
 // gmem_conform_copy(to: rdi, from: rsi, words: rdx) -> words not copied: rax
 std::arch::global_asm!(
@@ -91,7 +92,7 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, context: *mu
 /// that this thread owns or in a mapping of a guest_memfd that is touched through raw pointers only.
 pub unsafe fn copy(to: *mut u64, from: *const u64, words: usize) -> Result<(), BusError> {
     // SAFETY: the caller keeps the promise above; a fault inside is survived by the handler.
-    let left = unsafe { gmem_conform_copy(to, from, words as u64) } as usize;
+    let left = spend(Part::Host, || unsafe { gmem_conform_copy(to, from, words as u64) }) as usize;
     if left == 0 {
         return Ok(());
     }

@@ -21,8 +21,11 @@ mod survey;
 mod used;
 
 pub(crate) use bystander::BYSTANDER_PAGES;
+pub(crate) use bystander::creation_flags;
 pub(crate) use look::guest_stop;
 pub use probe::probe;
 pub use run_case::Executor;
+pub(crate) use run_case::open_machine;
 pub(crate) use session::{Setup, failed, launch_failed};
+pub(crate) use steps::pattern_bytes;
 pub(crate) use stop::Stop;

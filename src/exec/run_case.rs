@@ -9,14 +9,15 @@ use super::stop::Stop;
 use super::used::UsedVm;
 use crate::case::{self, Action, Case, Pages, Step};
 use crate::dialect::Dialect;
-use crate::machine::Machine;
 use crate::machine::host::Host;
 use crate::machine::model::{self, Config, Fault, Model};
+use crate::machine::{Machine, Timed};
 use crate::oracle::Oracle;
 use crate::platform::{Guest, Platform};
 use crate::results::{Blame, Observation, TrailStep, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
 use crate::scenario;
+use crate::timings;
 use crate::uapi::CapabilityNumbers;
 
 /// The dialect that the model speaks when none is asked for.
@@ -29,7 +30,12 @@ const MAP_PAGES: u64 = 64;
 const TRAIL_STEPS: usize = 64;
 
 /// Opens the machine that a worker drives.
-pub(super) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+pub(crate) fn open_machine(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+    let machine = open_untimed(config)?;
+    Ok(if timings::is_on() { Box::new(Timed::new(machine)) } else { machine })
+}
+
+fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
     match config.kind {
         MachineKind::Host => match Host::open(std::path::Path::new("/dev/kvm")) {
             Ok(host) => Ok(Box::new(host)),

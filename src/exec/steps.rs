@@ -418,7 +418,7 @@ fn no_child() -> Stop {
 }
 
 /// The bytes of a pattern in a page.
-pub(super) fn pattern_bytes(tag: u64, page: u64) -> PageBytes {
+pub(crate) fn pattern_bytes(tag: u64, page: u64) -> PageBytes {
     // A pattern always has known bytes.
     Content::Pattern(tag).bytes(page).unwrap_or([0; PAGE_SIZE as usize])
 }

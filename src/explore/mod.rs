@@ -22,3 +22,4 @@ mod tests;
 
 pub use command::{Exploration, explore};
 pub use history::{Shape, history};
+pub(crate) use rng::Rng;

@@ -7,6 +7,8 @@
 
 pub mod host;
 pub mod model;
+mod timed;
 mod traits;
 
+pub use timed::Timed;
 pub use traits::*;

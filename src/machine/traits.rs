@@ -27,8 +27,8 @@ pub trait Machine {
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>>;
 }
 
-/// A VM file descriptor. Closed when dropped.
-pub trait Vm {
+/// A VM file descriptor. Closed when dropped. Any thread may use it, several at once.
+pub trait Vm: Sync {
     /// `KVM_CHECK_EXTENSION` on the VM: what this VM's type offers.
     fn check_extension(&self, capability: u32) -> Result<i32>;
     /// `KVM_ENABLE_CAP`.

@@ -12,7 +12,7 @@ use super::mailbox::{self, Answer, Command, Mismatch};
 use super::memory::PayloadMemory;
 use super::page_tables::{self, PageTables};
 use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
-use super::{plain, snp, tdx};
+use super::{plain, snp, spin, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, PAYLOAD_SIZE, doorbell};
 
@@ -221,6 +221,19 @@ impl Guest {
         Ok(None)
     }
 
+    /// Does `work` while `count` more vCPUs are in the guest, where they do nothing that leaves it. The vCPUs stay created, so
+    /// this can be done once, and only for a guest that nothing encrypts.
+    pub fn while_others_run<R>(
+        &mut self,
+        machine: &dyn Machine,
+        count: u32,
+        deadline: Instant,
+        work: impl FnOnce() -> R,
+    ) -> Result<R, LaunchError> {
+        let cpuid = plain::cpuid(machine)?;
+        spin::while_running(&*self.vm, &mut self.memory, &cpuid, count, deadline, work)
+    }
+
     /// The page that the last [`Command::CopyOut`] copied.
     pub fn copy_buffer(&self, out: &mut [u8; 4096]) {
         for (word, gpa) in out.chunks_exact_mut(8).zip((COPY_BUFFER..).step_by(8)) {
@@ -254,7 +267,7 @@ impl Guest {
     /// Loads the payload, enters it, and runs until it is ready.
     fn start(&mut self, deadline: Instant) -> Result<(), LaunchError> {
         self.memory.load(IMAGE, plain::PAYLOAD);
-        plain::set_registers(&*self.vcpu)?;
+        plain::set_registers(&*self.vcpu, IMAGE)?;
         self.wait_until_ready(deadline)
     }
 

@@ -19,6 +19,7 @@ mod missing;
 mod page_tables;
 mod plain;
 mod snp;
+mod spin;
 mod stop;
 mod tdx;
 

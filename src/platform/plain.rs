@@ -11,7 +11,7 @@ use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
 use super::page_tables::PageTables;
-use crate::machine::{Machine, Vcpu};
+use crate::machine::{Machine, Vcpu, Vm};
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
 
 /// The payload, to be loaded and entered at [`IMAGE`].
@@ -42,12 +42,27 @@ pub(super) fn create(
     let added = unsafe { vm.set_user_memory_region2(&region) };
     call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
 
-    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
+    let vcpu = create_vcpu(&*vm, 0, &cpuid(machine)?)?;
+    Ok(Created { vcpu, vm, memory, launch: Launch::None(PageTables::new()) })
+}
+
+/// The features that guests are shown.
+pub(super) fn cpuid(machine: &dyn Machine) -> Result<Vec<kvm_cpuid_entry2>, LaunchError> {
     let mut cpuid =
         call("ask for CPU features with KVM_GET_SUPPORTED_CPUID", machine.get_supported_cpuid())?;
     hide_paravirtual_features(&mut cpuid);
-    call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
-    Ok(Created { vcpu, vm, memory, launch: Launch::None(PageTables::new()) })
+    Ok(cpuid)
+}
+
+/// A vCPU with these features.
+pub(super) fn create_vcpu(
+    vm: &dyn Vm,
+    id: u64,
+    cpuid: &[kvm_cpuid_entry2],
+) -> Result<Box<dyn Vcpu>, LaunchError> {
+    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(id))?;
+    call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(cpuid))?;
+    Ok(vcpu)
 }
 
 /// The paravirtual features make KVM itself write to guest memory; payloads do without.
@@ -60,8 +75,8 @@ pub(super) fn hide_paravirtual_features(cpuid: &mut [kvm_cpuid_entry2]) {
     }
 }
 
-/// Puts the vCPU at the payload's entry point.
-pub(super) fn set_registers(vcpu: &dyn Vcpu) -> Result<(), LaunchError> {
+/// Puts the vCPU at `entry`: for the payload, [`IMAGE`].
+pub(super) fn set_registers(vcpu: &dyn Vcpu, entry: u64) -> Result<(), LaunchError> {
     // The segments that the payload's GDT describes.
     let data = kvm_segment {
         limit: 0xffff_ffff,
@@ -89,7 +104,7 @@ pub(super) fn set_registers(vcpu: &dyn Vcpu) -> Result<(), LaunchError> {
     sregs.interrupt_bitmap = Default::default();
     call("set registers with KVM_SET_SREGS", vcpu.set_sregs(&sregs))?;
     let regs = kvm_regs {
-        rip: IMAGE,
+        rip: entry,
         // Bit 1 is always set; interrupts are off.
         rflags: 1 << 1,
         ..Default::default()

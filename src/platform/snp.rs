@@ -19,6 +19,7 @@ use super::plain;
 use crate::errno::Errno;
 use crate::machine::{Machine, Vm};
 use crate::payload::SNP;
+use crate::payload::abi::IMAGE;
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::sev::*;
 
@@ -54,7 +55,7 @@ pub(super) fn create(
     let vm = vm;
     let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
     call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
-    plain::set_registers(&*vcpu)?;
+    plain::set_registers(&*vcpu, IMAGE)?;
 
     start(&*vm, &sev)?;
     for gpas in ranges {

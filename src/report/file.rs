@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 /// Creates, or empties, the file that `option` names. The error is a sentence that names both.
-pub(super) fn create(option: &str, path: &Path) -> Result<File, String> {
+pub(crate) fn create(option: &str, path: &Path) -> Result<File, String> {
     let say = |what: String| format!("{option} {}: {what}", path.display());
     File::create(path).map_err(|error| match error.kind() {
         ErrorKind::IsADirectory => say("is a directory; name a file in it".to_string()),

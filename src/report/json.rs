@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::results::Record;
 use crate::run::Event;
 
@@ -33,7 +35,8 @@ impl Json {
         Json { out: Out::Stdout }
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
+    /// Writes one line.
+    pub(crate) fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         match &mut self.out {

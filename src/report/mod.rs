@@ -16,6 +16,7 @@ mod summary;
 mod tap;
 
 pub use failure::{ascii, failure_lines};
+pub(crate) use file::create;
 pub use html::Html;
 pub use human::Human;
 pub use json::Json;

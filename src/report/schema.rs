@@ -1,42 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `results-schema.json` is what the types say, and what is written is valid by it.
 
-use std::path::{Path, PathBuf};
-
-use boon::{Compiler, Schemas};
 use serde_json::{Value, json};
 
 use crate::dialect::Dialect;
 use crate::results::*;
+use crate::schema;
 
-fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results-schema.json")
-}
+const FILE: &str = "results-schema.json";
 
 /// The committed schema is the one that the types give.
 #[test]
 fn schema_is_current() {
-    let mut schema = serde_json::to_value(schemars::schema_for!(Record)).unwrap();
-    schema["title"] = json!("One line of a gmem-conform results file");
-    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
-    if std::env::var_os("GMEM_CONFORM_UPDATE").is_some() {
-        std::fs::write(path(), &text).unwrap();
-    }
-    let committed = std::fs::read_to_string(path()).unwrap_or_default();
-    assert!(
-        committed == text,
-        "results-schema.json is out of date; raise SCHEMA_VERSION and run \
-         `GMEM_CONFORM_UPDATE=1 cargo test schema`"
+    schema::is_current(
+        FILE,
+        "One line of a gmem-conform results file",
+        schemars::schema_for!(Record),
     );
 }
 
 fn is_valid(value: &Value) -> Result<(), String> {
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
-    let mut compiler = Compiler::new();
-    compiler.add_resource("results-schema.json", schema).unwrap();
-    let mut schemas = Schemas::new();
-    let index = compiler.compile("results-schema.json", &mut schemas).unwrap();
-    schemas.validate(value, index).map_err(|error| error.to_string())
+    schema::is_valid(FILE, value)
 }
 
 fn note() -> WaiverNote {

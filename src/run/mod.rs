@@ -4,6 +4,7 @@
 mod child;
 mod event;
 mod headers;
+mod interview;
 mod kernel_log;
 mod kernel_watch;
 mod pool;
@@ -16,6 +17,8 @@ pub mod worker;
 
 pub use event::{Event, Sink};
 pub use headers::capability_numbers;
+pub use interview::{Interview, NoAnswer};
+pub(crate) use pool::now_ms;
 pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, Options, run, suite};
 pub use probe::probe;
 pub use signals::interrupts;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::plan::PlannedCase;
 use crate::results::{CaseRecord, Environment, RunRecord, SCHEMA_VERSION, Shard, Summary};
+use crate::timings::{self, Part, spend};
 use crate::waivers::{Waivers, Waiving};
 
 use super::child::{self, Death, End, Worker};
@@ -159,7 +160,7 @@ pub fn run(
 }
 
 /// Milliseconds since 1970; 0 when the clock stands before.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(0)
 }
@@ -175,7 +176,8 @@ pub fn suite() -> String {
 
 impl Runner<'_> {
     fn emit(&mut self, event: Event) {
-        if self.sink.event(&event).is_break() && self.stop.is_none() {
+        let sent = spend(Part::Reporting, || self.sink.event(&event));
+        if sent.is_break() && self.stop.is_none() {
             self.stop = Some(Stop::Quietly);
         }
     }
@@ -299,12 +301,19 @@ impl Runner<'_> {
     fn look_at(&mut self, mut seat: Seat) -> Option<Seat> {
         while let Some(reply) = seat.worker.said.pop_front() {
             let unexpected = match (reply, &seat.running) {
+                (Reply::Timings { spent }, Some(_)) => {
+                    timings::add(&spent);
+                    continue;
+                }
                 (Reply::Done(outcome), Some(running)) if outcome.id == running.case.id => {
                     self.replied(&mut seat, *outcome);
                     continue;
                 }
                 (Reply::Done(outcome), _) => format!("a result of {} out of turn", outcome.id),
+                (Reply::Timings { .. }, _) => "timings out of turn".to_string(),
                 (Reply::Probed(_), _) => "\"probed\" to a case".to_string(),
+                (Reply::Observed(_), _) => "\"observed\" to a case".to_string(),
+                (Reply::Measured(_), _) => "\"measured\" to a case".to_string(),
             };
             seat.worker.end = Some(End::Garbage(unexpected));
             break;

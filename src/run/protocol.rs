@@ -8,8 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::{Point, Times};
 use crate::dialect::Dialect;
+use crate::observe::{Spot, Trial};
 use crate::results::{Environment, Failure, Observation, Verdict};
+use crate::timings::Timings;
 use crate::uapi::CapabilityNumbers;
 
 /// Descriptor on which a worker replies.
@@ -61,6 +64,18 @@ pub enum Job {
         /// Seconds that the runner will wait before it kills the worker.
         timeout_s: u64,
     },
+    /// Convert pages in this situation, and look at them. Answered by [`Reply::Observed`].
+    Observe {
+        /// The situation.
+        spot: Spot,
+        /// How often it was tried before.
+        trial: u32,
+    },
+    /// Measure what a call or an access costs. Answered by [`Reply::Measured`].
+    Measure {
+        /// What, and in which situation.
+        point: Point,
+    },
 }
 
 /// What a worker answers.
@@ -69,8 +84,17 @@ pub enum Job {
 pub enum Reply {
     /// What the machine offers.
     Probed(Box<Environment>),
+    /// Where the time of a case went, right before [`Reply::Done`]; from workers that were told to say so.
+    Timings {
+        /// By part.
+        spent: Timings,
+    },
     /// A case has ended.
     Done(Box<Outcome>),
+    /// What was seen; or why the situation could not be brought about, to be read after "failed to".
+    Observed(Result<Trial, String>),
+    /// The times; or why nothing could be measured, to be read after "failed to".
+    Measured(Result<Times, String>),
 }
 
 /// How a case ended, as its worker saw it.

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
+use crate::bench::Meter;
 use crate::exec::{self, Executor};
+use crate::observe::Observer;
+use crate::timings::{self, Part, spend};
 
 use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
 
@@ -19,31 +22,56 @@ use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
 pub fn serve() -> Result<(), String> {
     let (mut replies, progress) = descriptors()?;
     let progress = Progress::map(&progress)?;
-    let mut machine: Option<(MachineConfig, Executor)> = None;
+    let mut crew: Option<Crew> = None;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("reading jobs: {error}"))?;
         let job: Job = serde_json::from_str(&line).map_err(|error| format!("bad job: {error}"))?;
-        match (job, &mut machine) {
-            (Job::Configure(config), _) => {
-                machine = Some((config.clone(), Executor::new(config)));
+        let said = match (job, &mut crew) {
+            (Job::Configure(config), crew) => {
+                *crew = Some(Crew::new(config));
+                continue;
             }
-            (Job::Probe, Some((config, _))) => {
-                let environment = exec::probe(config);
-                reply(&mut replies, &Reply::Probed(Box::new(environment)))?;
-            }
-            (Job::Case { id, platform, text, timeout_s }, Some((_, executor))) => {
+            (_, None) => return Err("a job came before the machine was named".to_string()),
+            (Job::Probe, Some(crew)) => Reply::Probed(Box::new(exec::probe(&crew.config))),
+            (Job::Case { id, platform, text, timeout_s }, Some(crew)) => {
                 progress.set(0);
                 let mut tell = |line: usize| progress.set(line);
                 let timeout = Duration::from_secs(timeout_s);
-                let outcome = executor.run(&id, &platform, &text, timeout, &mut tell);
-                reply(&mut replies, &Reply::Done(Box::new(outcome)))?;
+                let executor = &mut crew.executor;
+                let outcome =
+                    spend(Part::Cases, || executor.run(&id, &platform, &text, timeout, &mut tell));
+                if timings::is_on() {
+                    reply(&mut replies, &Reply::Timings { spent: timings::take() })?;
+                }
+                Reply::Done(Box::new(outcome))
             }
-            (Job::Probe | Job::Case { .. }, None) => {
-                return Err("a job came before the machine was named".to_string());
+            (Job::Observe { spot, trial }, Some(crew)) => {
+                Reply::Observed(crew.observer.observe(&spot, trial))
             }
-        }
+            (Job::Measure { point }, Some(crew)) => Reply::Measured(crew.meter.measure(&point)),
+        };
+        reply(&mut replies, &said)?;
     }
     Ok(())
+}
+
+/// Who does the jobs. Each opens the machine when its first job comes.
+struct Crew {
+    config: MachineConfig,
+    executor: Executor,
+    observer: Observer,
+    meter: Meter,
+}
+
+impl Crew {
+    fn new(config: MachineConfig) -> Crew {
+        Crew {
+            executor: Executor::new(config.clone()),
+            observer: Observer::new(config.clone()),
+            meter: Meter::new(config.clone()),
+            config,
+        }
+    }
 }
 
 /// The descriptors that the runner has put at fixed numbers: for replies and for progress.

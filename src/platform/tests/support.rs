@@ -141,6 +141,9 @@ struct ScriptedVm {
     script: Rc<Script>,
 }
 
+// SAFETY: these tests have one thread, and nothing else that they use starts one.
+unsafe impl Sync for ScriptedVm {}
+
 impl Vm for ScriptedVm {
     fn check_extension(&self, capability: u32) -> Result<i32, Errno> {
         self.script.call("vm.check_extension", None, || self.inner.check_extension(capability))

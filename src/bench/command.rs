@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `gmem-conform bench`: all points of all series, again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::bare;
+use super::compare::compare;
+use super::meter::Times;
+use super::point::{Extent, Point, Series, series};
+use super::record::{
+    BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
+};
+use crate::explore::Rng;
+use crate::measured::{Head, runnable};
+use crate::platform::Platform;
+use crate::results::Environment;
+use crate::run::protocol::{Job, MachineConfig, MachineKind, Reply};
+use crate::run::{self, Interview, NoAnswer, Options};
+use crate::uapi::PAGE_SIZE;
+
+/// The most fragments of a file of the model, which copies its list of fragments with each conversion.
+const MODEL_FRAGMENTS: u64 = 4096;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Benching {
+    /// Rounds, at least 1; one more comes before that does not count.
+    pub repeat: u32,
+    /// Pages of the largest range.
+    pub pages: u64,
+    /// Fragments of the most fragmented file.
+    pub fragments: u64,
+    /// A size is the last of its series in which one round takes longer.
+    pub longest: Duration,
+    /// Only series whose name contains one of these; all if there is none.
+    pub filters: Vec<String>,
+    /// The platforms' names; `None` for every one.
+    pub platforms: Option<Vec<String>>,
+    /// The program of benches/bare-loop.c, to be compared with.
+    pub bare_loop: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Benched {
+    /// What was measured.
+    pub measurement: Measurement,
+    /// What else is to be said.
+    pub text: String,
+    /// The program's exit status.
+    pub exit_status: u8,
+}
+
+/// A difference to the bare loop that is worth a word.
+const LEAST: f64 = 0.05;
+
+/// Measures, and hands the records to `sink`. `progress` is told what comes next. The error is a sentence
+/// for people.
+pub fn bench(
+    benching: &Benching,
+    config: &MachineConfig,
+    environment: Environment,
+    options: &Options,
+    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Benched, String> {
+    let since = Instant::now();
+    let dialect = environment.dialect;
+    let (platforms, mut text) = runnable(&environment, benching.platforms.as_deref());
+    let head =
+        Head::new(BENCH_SCHEMA_VERSION, options.arguments.clone(), environment, benching.repeat);
+    sink(&Record::Bench(Box::new(head.clone())))?;
+    let mut measurement = Measurement::new(head);
+    let extent = extent(benching, config.kind);
+    let platforms = platforms.into_iter().filter(|platform| platform.has_private_memory());
+    let mut all: Vec<(Series, Vec<u64>)> = match dialect {
+        Some(dialect) => platforms.flat_map(|p: Platform| series(p, dialect, extent)).collect(),
+        None => Vec::new(),
+    };
+    if !benching.filters.is_empty() {
+        let wanted = |series: &Series| {
+            let name = series.name();
+            benching.filters.iter().any(|filter| name.contains(filter.as_str()))
+        };
+        let names: BTreeSet<String> = all.iter().map(|(series, _)| series.name()).collect();
+        let some = !all.is_empty();
+        all.retain(|(series, _)| wanted(series));
+        if some && all.is_empty() {
+            let near = crate::plan::nearest(names.iter().map(String::as_str), &benching.filters[0]);
+            return Err(format!(
+                "no series matches `{}`; the nearest are\n  {}",
+                benching.filters.join(" "),
+                near.join("\n  ")
+            ));
+        }
+    }
+    let mut interview = Interview::new(config, options);
+    let mut rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
+    let mut bare = Measurement::new(measurement.head.clone());
+    let mut bare_rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
+    let begin = |round, sink: &mut dyn FnMut(&Record) -> Result<(), String>| {
+        sink(&Record::Round(RoundRecord { round, at_ms: milliseconds(since) }))
+    };
+    begin(0, sink)?;
+    for (series, sizes) in &all {
+        progress(&format!("warming up: {}", series.name()));
+        for size in sizes {
+            let point = Point { series: *series, size: *size };
+            let why = match warm_up(&mut interview, point, benching.longest) {
+                Ok(time) => {
+                    rounds.insert(point, Rounds::default());
+                    match time > benching.longest {
+                        true => format!("a round of {size} takes {:.1} s", time.as_secs_f64()),
+                        false => continue,
+                    }
+                }
+                Err(NoAnswer::Interrupted(why)) => return Err(why),
+                Err(NoAnswer::Failed(why)) => {
+                    leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
+                    break;
+                }
+            };
+            if let Some(next) = sizes.iter().find(|other| *other > size) {
+                let next = Point { series: *series, size: *next };
+                leave_out(&mut measurement, sink, next, why)?;
+            }
+            break;
+        }
+    }
+    for round in 0..benching.repeat {
+        progress(&format!("round {} of {}", round + 1, benching.repeat));
+        begin(round + 1, sink)?;
+        for point in shuffled(rounds.keys().copied().collect(), u64::from(round)) {
+            match ask(&mut interview, point) {
+                Ok(times) => {
+                    let rounds = rounds.entry(point).or_default();
+                    rounds.ns.push(times.ns);
+                    rounds.refused += times.refused;
+                }
+                Err(NoAnswer::Interrupted(why)) => return Err(why),
+                Err(NoAnswer::Failed(why)) => {
+                    leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
+                    rounds.remove(&point);
+                }
+            }
+            if let (Some(program), Some(dialect)) = (&benching.bare_loop, dialect)
+                && bare::can(&point)
+            {
+                let times = bare::measure(program, &point, dialect);
+                let times = times.map_err(|why| format!("failed to {why}"))?;
+                bare_rounds.entry(point).or_default().ns.push(times.ns);
+            }
+        }
+    }
+    progress("");
+    for (point, Rounds { ns, refused }) in bare_rounds {
+        bare.add(PointRecord::new(point, ns, refused));
+    }
+    for (point, Rounds { ns, refused }) in rounds {
+        let record = PointRecord::new(point, ns, refused);
+        sink(&Record::Point(record.clone()))?;
+        measurement.add(record);
+    }
+    if benching.bare_loop.is_some() {
+        let mut ours = measurement.clone();
+        ours.series.retain(|series, _| bare.series.contains_key(series));
+        text += &format!("\ncompared with a bare loop\n{}", compare(&bare, &ours, LEAST).text);
+    }
+    let points = measurement.series.values().map(Vec::len).sum();
+    let exit_status = match points {
+        0 if measurement.left_out.is_empty() => run::EXIT_SKIPPED,
+        0 => run::EXIT_FAILED,
+        _ => run::EXIT_PASSED,
+    };
+    let elapsed_ms = milliseconds(since);
+    sink(&Record::Summary(Summary { points, elapsed_ms, exit_status }))?;
+    if points == 0 && text.is_empty() {
+        text = "no platform with private memory can run\n".to_string();
+    }
+    Ok(Benched { measurement, text, exit_status })
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What has been measured of a point.
+#[derive(Default)]
+struct Rounds {
+    ns: Vec<Vec<u64>>,
+    refused: u32,
+}
+
+fn ask(interview: &mut Interview<'_>, point: Point) -> Result<Times, NoAnswer> {
+    match interview.ask(&Job::Measure { point })? {
+        Reply::Measured(measured) => measured.map_err(NoAnswer::Failed),
+        _ => Err(interview.out_of_turn()),
+    }
+}
+
+/// A round that does not count, or two if the first takes too long, which may have been the machine's other work; how long
+/// the shorter takes.
+fn warm_up(
+    interview: &mut Interview<'_>,
+    point: Point,
+    longest: Duration,
+) -> Result<Duration, NoAnswer> {
+    let mut round = || {
+        let start = Instant::now();
+        ask(interview, point).map(|_| start.elapsed())
+    };
+    let first = round()?;
+    Ok(if first > longest { first.min(round()?) } else { first })
+}
+
+fn leave_out(
+    measurement: &mut Measurement,
+    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+    point: Point,
+    why: String,
+) -> Result<(), String> {
+    let left_out = LeftOut { point, why };
+    measurement.left_out.push(left_out.clone());
+    sink(&Record::LeftOut(left_out))
+}
+
+/// The points in an order that is another in each round, and the same in each run.
+fn shuffled(mut points: Vec<Point>, round: u64) -> Vec<Point> {
+    let mut rng = Rng::new(0, round);
+    for last in (1..points.len()).rev() {
+        points.swap(last, rng.below(last as u64 + 1) as usize);
+    }
+    points
+}
+
+/// What the machine has room for.
+fn extent(benching: &Benching, kind: MachineKind) -> Extent {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let pages = match available_memory() {
+        // Half of it: the machine is to have some left.
+        Some(bytes) => benching.pages.min(bytes / 2 / PAGE_SIZE).max(1),
+        None => benching.pages,
+    };
+    match kind {
+        MachineKind::Host => Extent { pages, fragments: benching.fragments, vcpus: cpus },
+        MachineKind::Model => {
+            Extent { pages, fragments: benching.fragments.min(MODEL_FRAGMENTS), vcpus: 0 }
+        }
+    }
+}
+
+/// `MemAvailable`, in bytes.
+fn available_memory() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
+}

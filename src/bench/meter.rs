@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Taking times: in a worker.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::point::{Point, Series, What};
+use crate::case::{Attribute, Mode};
+use crate::dialect::Dialect;
+use crate::errno::Errno;
+use crate::exec::open_machine;
+use crate::machine::Machine;
+use crate::observe::Backing;
+use crate::oracle::mode_offered;
+use crate::rig::{File, Rig};
+use crate::run::protocol::MachineConfig;
+
+/// The most times that are taken of one point in one round.
+const MOST_SAMPLES: usize = 32;
+
+/// No further time is taken of a point once a round of it has lasted so long. Several times average out what one
+/// interrupt does; the rounds average out what the machine does meanwhile.
+const ROUND: Duration = Duration::from_millis(20);
+
+/// How long the guest may take for one command.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The times of one round.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Each in nanoseconds.
+    pub ns: Vec<u64>,
+    /// How often a conversion that was to be timed was refused with EAGAIN. It was made again, and only then counted.
+    pub refused: u32,
+}
+
+/// Measures points one after the other, each in a VM of its own: in one that was used before, KVM still has page tables
+/// from then, and a conversion that looks through them costs several times as much.
+pub struct Meter {
+    config: MachineConfig,
+    machine: Option<Box<dyn Machine>>,
+}
+
+impl Meter {
+    /// Measures on this machine.
+    pub fn new(config: MachineConfig) -> Meter {
+        Meter { config, machine: None }
+    }
+
+    /// Takes one round of times. The error is to be read after "failed to".
+    pub fn measure(&mut self, point: &Point) -> Result<Times, String> {
+        let machine = match self.machine.take() {
+            Some(machine) => machine,
+            None => open_machine(&self.config)?,
+        };
+        let machine = &**self.machine.insert(machine);
+        let Series { platform, vcpus, .. } = point.series;
+        let mut rig = Rig::new(machine, platform, point.size, Attribute::Shared, PATIENCE)?;
+        let round = Round::new(point, &self.config);
+        round.prepare(&rig.file)?;
+        match vcpus {
+            0 => round.run(&mut rig),
+            _ => rig.while_running(machine, vcpus, |file| round.run(&mut Host(file)))?,
+        }
+    }
+}
+
+/// Who takes the times: with a guest that can be told to touch pages, or without.
+trait Stage {
+    fn file(&self) -> &File;
+    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String>;
+}
+
+impl Stage for Rig {
+    fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String> {
+        Rig::guest_touch(self, pages).map_err(|stop| format!("touch pages from the guest: {stop}"))
+    }
+}
+
+/// While vCPUs are running, none of them is told anything.
+struct Host<'a>(&'a File);
+
+impl Stage for Host<'_> {
+    fn file(&self) -> &File {
+        self.0
+    }
+
+    fn guest_touch(&mut self, _: &Range<u64>) -> Result<(), String> {
+        Err("touch pages from a guest whose vCPUs are running".to_string())
+    }
+}
+
+/// A round of one point.
+struct Round<'a> {
+    point: &'a Point,
+    from: Attribute,
+    /// The flags that keep the contents, for conversions that are not timed.
+    keep: u64,
+}
+
+impl Round<'_> {
+    fn new<'a>(point: &'a Point, config: &MachineConfig) -> Round<'a> {
+        let keep = config.dialect.map_or(0, |dialect| keep(&point.series, dialect));
+        Round { point, from: from(&point.series), keep }
+    }
+
+    /// All pages of the range, which the file consists of.
+    fn pages(&self) -> Range<u64> {
+        0..self.point.size
+    }
+
+    /// Gives pages, which are shared holes, their backing; nobody has them mapped.
+    fn prepare(&self, file: &File) -> Result<(), String> {
+        let pages = self.pages();
+        match self.point.series.backing {
+            Backing::Hole => {}
+            Backing::Reserved => {
+                file.allocate(&pages).map_err(|e| format!("fallocate: {e}"))?;
+            }
+            Backing::Allocated => {
+                touch(file, &pages)?;
+                // Takes the host's mapping away.
+                convert(file, &pages, Attribute::Private, self.keep)?;
+            }
+        }
+        convert(file, &pages, self.from, self.keep)
+    }
+
+    /// Takes times, after one that does not count.
+    fn run(&self, stage: &mut impl Stage) -> Result<Times, String> {
+        let Series { what, backing, .. } = self.point.series;
+        let mut times = Times::default();
+        if what == What::OneOfFragments {
+            self.fragment(stage.file())?;
+        }
+        let start = Instant::now();
+        let mut warm = false;
+        while times.ns.is_empty() || times.ns.len() < MOST_SAMPLES && start.elapsed() < ROUND {
+            let mut refused = 0;
+            let time = self.sample(stage, &mut refused)?;
+            // Large ranges are warm enough: the pages before warm up for those behind, and the rounds begin with one that does not count.
+            if warm || start.elapsed() > ROUND {
+                // A clock may be too coarse to see a call.
+                times.ns.push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1));
+                times.refused += refused;
+            }
+            warm = true;
+            // A hole that was touched is none any more.
+            if backing == Backing::Hole && matches!(what, What::HostTouch | What::GuestTouch) {
+                stage.file().punch(&self.pages()).map_err(|e| format!("punch a hole: {e}"))?;
+            }
+        }
+        Ok(times)
+    }
+
+    /// Converts and times, and puts the pages back.
+    fn sample(&self, stage: &mut impl Stage, refused: &mut u32) -> Result<Duration, String> {
+        let Series { what, to, mode, host_mapped, guest_mapped, .. } = self.point.series;
+        let pages = match what {
+            What::OneOfFragments => self.one(),
+            _ => self.pages(),
+        };
+        if what == What::Fragments {
+            self.fragment(stage.file())?;
+        }
+        if host_mapped {
+            touch(stage.file(), &pages)?;
+        }
+        if guest_mapped {
+            stage.guest_touch(&pages)?;
+        }
+        let converted = self.time(stage.file(), &pages, to, mode.bits(), refused)?;
+        let start = Instant::now();
+        let time = match what {
+            What::Conversion | What::Fragments | What::OneOfFragments => converted,
+            What::HostTouch => {
+                touch(stage.file(), &pages)?;
+                start.elapsed()
+            }
+            What::GuestTouch => {
+                stage.guest_touch(&pages)?;
+                start.elapsed()
+            }
+        };
+        convert(stage.file(), &pages, self.from, self.keep)?;
+        Ok(time)
+    }
+
+    /// The page that is converted in a fragmented file, in the middle of it. It has the attribute `from`.
+    fn one(&self) -> Range<u64> {
+        let middle = (self.point.size / 2) & !1;
+        middle..middle + 1
+    }
+
+    /// Gives every second page the wanted attribute. All have the other.
+    fn fragment(&self, file: &File) -> Result<(), String> {
+        let pages = (1..self.point.size).step_by(2);
+        pages
+            .map(|page| page..page + 1)
+            .try_for_each(|page| convert(file, &page, self.point.series.to, self.keep))
+    }
+
+    fn time(
+        &self,
+        file: &File,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+        refused: &mut u32,
+    ) -> Result<Duration, String> {
+        loop {
+            match file.time_conversion(pages, to, flags) {
+                (Ok(()), time) => return Ok(time),
+                (Err(Errno::EAGAIN), _) if *refused < crate::rig::TRANSIENT_TRIES => *refused += 1,
+                (Err(errno), _) => return Err(failed(to, errno)),
+            }
+        }
+    }
+}
+
+/// The attribute that pages of a series have before the conversion.
+fn from(series: &Series) -> Attribute {
+    match series.to {
+        Attribute::Shared => Attribute::Private,
+        Attribute::Private => Attribute::Shared,
+    }
+}
+
+/// The flags that keep the contents, for the conversions of a series that are not timed, where there are such.
+pub(super) fn keep(series: &Series, dialect: Dialect) -> u64 {
+    let keeps = |to| mode_offered(series.platform, dialect, to, Mode::Preserve, true);
+    match keeps(series.to) && keeps(from(series)) {
+        true => Mode::Preserve.bits(),
+        false => Mode::Unspecified.bits(),
+    }
+}
+
+fn convert(file: &File, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
+    file.convert(pages, to, flags).map(drop).map_err(|errno| failed(to, errno))
+}
+
+fn failed(to: Attribute, errno: Errno) -> String {
+    format!("convert to {to}: {errno}")
+}
+
+fn touch(file: &File, pages: &Range<u64>) -> Result<(), String> {
+    file.host_touch(pages).map_err(|_| "touch pages from the host: SIGBUS".to_string())
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What conversions cost on a machine.
+//!
+//! A series is a situation: direction, mode, backing, who has the pages mapped. It is measured for sizes from one page up.
+//! The points of all series take turns, in an order that is shuffled for each round, so that a machine that becomes slower
+//! or faster meanwhile does not fake a trend.
+
+mod bare;
+mod command;
+mod compare;
+mod meter;
+mod plot;
+mod point;
+mod record;
+mod statistics;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Benched, Benching, bench};
+pub use compare::{Comparison, compare};
+pub use meter::{Meter, Times};
+pub use plot::svg;
+pub use point::{Extent, Point, Series, What, series};
+pub use record::{
+    BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
+};
+pub use table::table;

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `gmem-conform observe`: every situation, so and so often.
+
+use std::time::Instant;
+
+use super::record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary};
+use super::spot::{Spot, spots};
+use super::table::table;
+use super::trial::Trial;
+use crate::measured::{Head, runnable};
+use crate::results::Environment;
+use crate::run::protocol::{Job, MachineConfig, Reply};
+use crate::run::{self, Interview, NoAnswer, Options};
+
+/// What to observe.
+#[derive(Clone, Debug)]
+pub struct Observing {
+    /// Trials of each situation, at least 1.
+    pub repeat: u32,
+    /// The platforms' names; `None` for every one.
+    pub platforms: Option<Vec<String>>,
+}
+
+/// Observes, hands each record to `sink` as it comes, and returns the table and the exit status. The error is a sentence
+/// for people.
+pub fn observe(
+    observing: &Observing,
+    config: &MachineConfig,
+    environment: Environment,
+    options: &Options,
+    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+) -> Result<(String, u8), String> {
+    let since = Instant::now();
+    let (platforms, missing) = runnable(&environment, observing.platforms.as_deref());
+    let head =
+        Head::new(OBSERVE_SCHEMA_VERSION, options.arguments.clone(), environment, observing.repeat);
+    let mut text = format!("{}, {} trials each\n{missing}", head.line(), observing.repeat);
+    sink(&Record::Observe(Box::new(head)))?;
+    let mut interview = Interview::new(config, options);
+    let mut observations = Vec::new();
+    let mut interrupted = None;
+    'all: for spot in platforms.into_iter().flat_map(spots) {
+        let mut trials = Vec::new();
+        for trial in 0..observing.repeat {
+            match ask(&mut interview, spot, trial) {
+                Ok(trial) => trials.push(trial),
+                Err(NoAnswer::Failed(why)) => trials.push(Err(format!("end well: {why}"))),
+                Err(NoAnswer::Interrupted(why)) => {
+                    interrupted = Some(why);
+                    break 'all;
+                }
+            }
+        }
+        let observation = Observation::new(spot, &trials);
+        sink(&Record::Observation(observation.clone()))?;
+        observations.push(observation);
+    }
+    text += &table(&observations);
+    if let Some(why) = interrupted {
+        text += &format!("\n{why}\n");
+        return Ok((text, run::EXIT_FAILED));
+    }
+    let errors = observations.iter().filter(|o| !o.errors.is_empty()).count();
+    let exit_status = match observations.iter().all(|o| o.conversion.is_empty()) {
+        true if errors == 0 => run::EXIT_SKIPPED,
+        true => run::EXIT_FAILED,
+        false => run::EXIT_PASSED,
+    };
+    let summary = Summary {
+        spots: observations.len() as u32,
+        errors: errors as u32,
+        elapsed_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        exit_status,
+    };
+    sink(&Record::Summary(summary))?;
+    Ok((text, exit_status))
+}
+
+fn ask(
+    interview: &mut Interview<'_>,
+    spot: Spot,
+    trial: u32,
+) -> Result<Result<Trial, String>, NoAnswer> {
+    match interview.ask(&Job::Observe { spot, trial })? {
+        Reply::Observed(observed) => Ok(observed),
+        _ => Err(interview.out_of_turn()),
+    }
+}

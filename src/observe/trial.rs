@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Bringing a situation about, converting, and looking: in a worker.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::sight::{PageSight, Seen};
+use super::spot::{Backing, History, Spot};
+use crate::case::Attribute;
+use crate::exec::{open_machine, pattern_bytes};
+use crate::machine::Machine;
+use crate::oracle::PageBytes;
+use crate::payload::pattern;
+use crate::platform::{GuestStop, Platform};
+use crate::rig::Rig;
+use crate::run::protocol::MachineConfig;
+use crate::uapi::PAGE_SIZE;
+
+/// Pages that are converted at once. More than one, since a kernel may treat the first differently.
+pub(super) const PAGES: Range<u64> = 0..4;
+
+/// How long the guest may take for one command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pattern that is converted, and the one that is there before a conversion that is history. The salt is arbitrary,
+/// and the same each time, so that ciphertext of the same plaintext can be told from random bytes.
+const PATTERN: u64 = pattern::tag(b'O', 0x0b5);
+const OLD_PATTERN: u64 = pattern::tag(b'H', 0x0b5);
+
+/// What one conversion did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// `success`, the name of the error, or `success after EAGAIN`.
+    pub conversion: String,
+    /// What the host found in each page.
+    pub host: Vec<PageSight>,
+    /// What the guest found in each page.
+    pub guest: Vec<PageSight>,
+}
+
+/// Tries situations one after the other, in one VM as long as it works.
+pub struct Observer {
+    config: MachineConfig,
+    machine: Option<Box<dyn Machine>>,
+    rig: Option<(Platform, Rig)>,
+}
+
+impl Observer {
+    /// Observes this machine.
+    pub fn new(config: MachineConfig) -> Observer {
+        Observer { config, machine: None, rig: None }
+    }
+
+    /// Brings `spot` about in a fresh guest_memfd and looks at what the conversion does. Every other trial the guest looks
+    /// first. The error is to be read after "failed to".
+    pub fn observe(&mut self, spot: &Spot, trial: u32) -> Result<Trial, String> {
+        let mut rig = self.rig(spot)?;
+        let before = prepare(&mut rig, spot)?;
+        let conversion = match rig.convert(spot.to, spot.mode.bits()) {
+            Ok(0) => "success".to_string(),
+            Ok(_) => "success after EAGAIN".to_string(),
+            Err(errno) => errno.to_string(),
+        };
+        let (host, guest);
+        if trial.is_multiple_of(2) {
+            host = look_host(&rig, &before);
+            guest = look_guest(&mut rig, &before);
+        } else {
+            guest = look_guest(&mut rig, &before);
+            host = look_host(&rig, &before);
+        }
+        // A guest that was stopped is somewhere inside a command.
+        if !guest.iter().any(|sight| matches!(sight.seen, Seen::NoAccess(_))) {
+            self.rig = Some((spot.platform, rig));
+        }
+        Ok(Trial { conversion, host, guest })
+    }
+
+    /// The VM of the last trial with a fresh file, or a new one.
+    fn rig(&mut self, spot: &Spot) -> Result<Rig, String> {
+        if let Some((platform, mut rig)) = self.rig.take()
+            && platform == spot.platform
+        {
+            rig.renew(PAGES.end, spot.from)?;
+            return Ok(rig);
+        }
+        let machine = match self.machine.take() {
+            Some(machine) => machine,
+            None => open_machine(&self.config)?,
+        };
+        let machine = self.machine.insert(machine);
+        Rig::new(&**machine, spot.platform, PAGES.end, spot.from, PATIENCE)
+    }
+}
+
+/// Gives the pages their backing and history; what then is in each.
+fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
+    let reserve = |rig: &Rig| rig.file.allocate(&PAGES).map_err(|e| format!("fallocate: {e}"));
+    let written = match (spot.history, spot.backing) {
+        (History::Untouched, Backing::Reserved) => {
+            reserve(rig)?;
+            false
+        }
+        (History::Untouched, _) => false,
+        (History::HostWritten, _) => {
+            for page in PAGES {
+                let written = rig.file.host_write(page, PATTERN);
+                written.map_err(|_| format!("write page {page} from the host: SIGBUS"))?;
+            }
+            true
+        }
+        (History::GuestWritten, _) => {
+            guest_write(rig, PATTERN)?;
+            true
+        }
+        (History::Converted, backing) => {
+            match backing {
+                Backing::Allocated => guest_write(rig, OLD_PATTERN)?,
+                Backing::Reserved => reserve(rig)?,
+                Backing::Hole => {}
+            }
+            let away = match spot.from {
+                Attribute::Shared => Attribute::Private,
+                Attribute::Private => Attribute::Shared,
+            };
+            for to in [away, spot.from] {
+                rig.convert(to, 0)
+                    .map_err(|e| format!("convert the pages to {to} beforehand: {e}"))?;
+            }
+            if backing == Backing::Allocated {
+                guest_write(rig, PATTERN)?;
+            }
+            backing == Backing::Allocated
+        }
+    };
+    let contents = |page| match written {
+        true => pattern_bytes(PATTERN, page),
+        false => [0; PAGE_SIZE as usize],
+    };
+    Ok(PAGES.map(contents).collect())
+}
+
+fn guest_write(rig: &mut Rig, tag: u64) -> Result<(), String> {
+    rig.guest_write(&PAGES, tag).map_err(|stop| format!("write the pages from the guest: {stop}"))
+}
+
+fn look_host(rig: &Rig, before: &[PageBytes]) -> Vec<PageSight> {
+    let look = |(page, before)| match rig.file.host_read(page) {
+        Ok(found) => PageSight::of(&found, before),
+        Err(_) => PageSight::none(Seen::Sigbus),
+    };
+    PAGES.zip(before).map(look).collect()
+}
+
+fn look_guest(rig: &mut Rig, before: &[PageBytes]) -> Vec<PageSight> {
+    let look = |(page, before)| match rig.guest_read(page) {
+        Ok(found) => PageSight::of(&found, before),
+        Err(stop) => PageSight::none(Seen::NoAccess(stopped(&stop))),
+    };
+    PAGES.zip(before).map(look).collect()
+}
+
+/// What stopped the guest, without addresses, which differ from page to page.
+fn stopped(stop: &GuestStop) -> String {
+    match stop {
+        GuestStop::Mmio { .. } => "KVM_EXIT_MMIO".to_string(),
+        GuestStop::MemoryFault { flags, .. } => format!("KVM_EXIT_MEMORY_FAULT, flags {flags:#x}"),
+        GuestStop::Exception { vector, .. } => format!("exception {vector}"),
+        GuestStop::Hang { .. } => "hang".to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A guest with a guest_memfd, and calls and accesses that nobody judges: what measuring and observing are made of.
+
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use crate::case::Attribute;
+use crate::errno::Errno;
+use crate::exec::guard::BusError;
+use crate::exec::{access, creation_flags, guard, pattern_bytes};
+use crate::machine::{GuestMemfd, HostView, Machine};
+use crate::oracle::PageBytes;
+use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
+use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
+use crate::uapi::{
+    KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
+};
+
+/// How often a conversion may be refused because a page is in flight elsewhere, such as in a per-CPU list. Far beyond what
+/// a correct kernel needs when nothing else runs.
+pub(crate) const TRANSIENT_TRIES: u32 = 100;
+
+/// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
+pub(crate) struct Rig {
+    guest: Guest,
+    pub file: File,
+    platform: Platform,
+    /// The attribute of the pages, all of which are converted together where an encrypted guest accesses them.
+    attribute: Attribute,
+    /// Whether an encrypted guest has accepted the private pages.
+    accepted: bool,
+    /// How long the guest may take for one command.
+    patience: Duration,
+}
+
+/// The guest_memfd, and the host's view of all of it.
+pub(crate) struct File {
+    view: Box<dyn HostView>,
+    gmem: Box<dyn GuestMemfd>,
+}
+
+impl Rig {
+    /// Launches a guest with a guest_memfd of `pages` pages, which all have the attribute `start`. The error is to be read
+    /// after "failed to".
+    pub fn new(
+        machine: &dyn Machine,
+        platform: Platform,
+        pages: u64,
+        start: Attribute,
+        patience: Duration,
+    ) -> Result<Rig, String> {
+        guard::install().map_err(|e| format!("catch SIGBUS with sigaction: {e}"))?;
+        let guest = Guest::launch(machine, platform, patience).map_err(|e| e.to_string())?;
+        let file = File::new(&guest, pages, start)?;
+        let mut rig = Rig { guest, file, platform, attribute: start, accepted: false, patience };
+        rig.set_slot()?;
+        Ok(rig)
+    }
+
+    /// Puts a fresh guest_memfd in place of the one that there is.
+    pub fn renew(&mut self, pages: u64, start: Attribute) -> Result<(), String> {
+        let file = File::new(&self.guest, pages, start)?;
+        let region = kvm_userspace_memory_region2::default();
+        // SAFETY: a region of size 0 gives the guest no memory.
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }
+            .map_err(|e| format!("delete the memslot with KVM_SET_USER_MEMORY_REGION2: {e}"))?;
+        (self.file, self.attribute, self.accepted) = (file, start, false);
+        self.set_slot()
+    }
+
+    fn set_slot(&mut self) -> Result<(), String> {
+        let region = kvm_userspace_memory_region2 {
+            slot: 0,
+            flags: KVM_MEM_GUEST_MEMFD,
+            guest_phys_addr: TEST_MEMORY,
+            memory_size: self.file.view.length(),
+            userspace_addr: self.file.view.address() as u64,
+            guest_memfd: self.file.gmem.fd().as_raw_fd() as u32,
+            ..Default::default()
+        };
+        // SAFETY: the view is mapped until the slot is deleted (`renew`) or the VM is gone (the order of our fields), and
+        // is accessed through raw pointers only.
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }
+            .map_err(|e| format!("make the memslot with KVM_SET_USER_MEMORY_REGION2: {e}"))?;
+        let mapped = self.guest.map(TEST_MEMORY, self.file.view.length());
+        mapped.map_err(|e: LaunchError| e.to_string())
+    }
+
+    /// Does `work` while `count` more vCPUs of the VM are in the guest. To be used once, and with guests that nothing
+    /// encrypts.
+    pub fn while_running<R>(
+        &mut self,
+        machine: &dyn Machine,
+        count: u32,
+        work: impl FnOnce(&File) -> R,
+    ) -> Result<R, String> {
+        let deadline = Instant::now() + self.patience;
+        let file = &self.file;
+        self.guest
+            .while_others_run(machine, count, deadline, || work(file))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Converts all pages, as [`File::convert`]; an SNP guest gives them up before they become shared.
+    pub fn convert(&mut self, to: Attribute, flags: u64) -> Result<u32, Errno> {
+        let pages = 0..self.file.pages();
+        if self.platform == Platform::Snp && to == Attribute::Shared && self.accepted {
+            let (address, length) = self.place(&pages);
+            // Should it fail, the guest's next look says so.
+            let _ = self.command(Command::Rescind { address, length });
+            self.accepted = false;
+        }
+        let refused = self.file.convert(&pages, to, flags)?;
+        if self.attribute != to {
+            (self.attribute, self.accepted) = (to, false);
+        }
+        Ok(refused)
+    }
+
+    /// Where the guest sees pages, and their length.
+    fn place(&self, pages: &Range<u64>) -> (u64, u64) {
+        let (offset, length) = bytes(pages);
+        let private = self.platform.is_encrypted() && self.attribute == Attribute::Private;
+        let window = if private { PRIVATE_WINDOW } else { 0 };
+        (TEST_MEMORY + window + offset, length)
+    }
+
+    /// Has an encrypted guest accept its private pages before it first uses them.
+    fn accept(&mut self) -> Result<(), GuestStop> {
+        let needed = self.platform.is_encrypted() && self.attribute == Attribute::Private;
+        if !needed || self.accepted {
+            return Ok(());
+        }
+        for page in 0..self.file.pages() {
+            let (address, length) = self.place(&(page..page + 1));
+            // A page that was accepted before is refused, which is as well; any other reason shows in the access.
+            self.command(Command::Accept { address, length })?;
+        }
+        self.accepted = true;
+        Ok(())
+    }
+
+    /// The guest writes the pattern `tag` into pages.
+    pub fn guest_write(&mut self, pages: &Range<u64>, tag: u64) -> Result<(), GuestStop> {
+        self.accept()?;
+        let (address, length) = self.place(pages);
+        let first_page = pages.start;
+        self.command(Command::Fill { address, length, tag, first_page })
+    }
+
+    /// What the guest reads in a page.
+    pub fn guest_read(&mut self, page: u64) -> Result<PageBytes, GuestStop> {
+        self.accept()?;
+        let (address, _) = self.place(&(page..page + 1));
+        self.command(Command::CopyOut { address })?;
+        let mut bytes = [0; PAGE_SIZE as usize];
+        self.guest.copy_buffer(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// The guest reads the first word of each page.
+    pub fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), GuestStop> {
+        let (address, length) = self.place(pages);
+        self.command(Command::Touch { address, length })
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), GuestStop> {
+        self.guest.command(command, Instant::now() + self.patience).map(drop)
+    }
+}
+
+impl File {
+    fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<File, String> {
+        let (size, flags) = (pages * PAGE_SIZE, creation_flags(start, true));
+        let gmem = guest.vm().create_guest_memfd(size, flags);
+        let gmem =
+            gmem.map_err(|e| format!("create a guest_memfd with KVM_CREATE_GUEST_MEMFD: {e}"))?;
+        let view = gmem.mmap(0, size).map_err(|e| format!("map the guest_memfd: {e}"))?;
+        Ok(File { view, gmem })
+    }
+
+    fn pages(&self) -> u64 {
+        self.view.length() / PAGE_SIZE
+    }
+
+    /// Converts, and says how often the call was refused with EAGAIN before.
+    pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<u32, Errno> {
+        let mut argument = argument(pages, to, flags);
+        for refused in 0.. {
+            // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
+            match unsafe { self.gmem.set_memory_attributes2(&mut argument) } {
+                Ok(()) => return Ok(refused),
+                Err(Errno::EAGAIN) if refused < TRANSIENT_TRIES => argument.error_offset = 0,
+                Err(errno) => return Err(errno),
+            }
+            std::thread::yield_now();
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Allocates pages with `fallocate`.
+    pub fn allocate(&self, pages: &Range<u64>) -> Result<(), Errno> {
+        let (offset, length) = bytes(pages);
+        self.gmem.fallocate(libc::FALLOC_FL_KEEP_SIZE, offset, length)
+    }
+
+    /// Takes the memory of pages away with `fallocate`.
+    pub fn punch(&self, pages: &Range<u64>) -> Result<(), Errno> {
+        let (offset, length) = bytes(pages);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        self.gmem.fallocate(mode, offset, length)
+    }
+
+    /// The host writes the pattern `tag` into a page.
+    pub fn host_write(&self, page: u64, tag: u64) -> Result<(), BusError> {
+        access::write_page(&*self.view, page, &pattern_bytes(tag, page))
+    }
+
+    /// What the host reads in a page.
+    pub fn host_read(&self, page: u64) -> Result<PageBytes, BusError> {
+        access::read_page(&*self.view, page)
+    }
+
+    /// The host writes the first word of each page.
+    pub fn host_touch(&self, pages: &Range<u64>) -> Result<(), BusError> {
+        pages.clone().try_for_each(|page| access::write_word(&*self.view, page, 0, page))
+    }
+
+    /// Makes the call once, and says how long it took.
+    pub fn time_conversion(
+        &self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> (Result<(), Errno>, Duration) {
+        let mut argument = argument(pages, to, flags);
+        let start = Instant::now();
+        // SAFETY: as in `convert`.
+        let result = unsafe { self.gmem.set_memory_attributes2(&mut argument) };
+        (result, start.elapsed())
+    }
+}
+
+/// The argument of a conversion.
+fn argument(pages: &Range<u64>, to: Attribute, flags: u64) -> MemoryAttributes2 {
+    let (offset, size) = bytes(pages);
+    MemoryAttributes2 { offset, size, attributes: to.bits(), flags, ..Default::default() }
+}
+
+/// Offset and length of `pages`.
+fn bytes(pages: &Range<u64>) -> (u64, u64) {
+    (pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
+}
