@@ -50,12 +50,47 @@ impl Rig {
         start: Attribute,
         patience: Duration,
     ) -> Result<Rig, String> {
+        let mut rig = Rig::begin(machine, platform, pages, start, patience)?;
+        rig.finish()?;
+        Ok(rig)
+    }
+
+    /// The same without the end of the launch, which is [`Rig::finish`].
+    pub fn begin(
+        machine: &dyn Machine,
+        platform: Platform,
+        pages: u64,
+        start: Attribute,
+        patience: Duration,
+    ) -> Result<Rig, String> {
         guard::install().map_err(|e| format!("catch SIGBUS with sigaction: {e}"))?;
-        let guest = Guest::launch(machine, platform, patience).map_err(|e| e.to_string())?;
+        let deadline = Instant::now() + patience;
+        let guest = Guest::begin(machine, platform, deadline).map_err(|e| e.to_string())?;
         let file = File::new(&guest, pages, start)?;
         let mut rig = Rig { guest, file, platform, attribute: start, accepted: false, patience };
         rig.set_slot()?;
         Ok(rig)
+    }
+
+    /// Finishes the launch: the guest waits for its first command.
+    pub fn finish(&mut self) -> Result<(), String> {
+        self.guest.finish(Instant::now() + self.patience).map_err(|e| e.to_string())
+    }
+
+    /// Makes private pages part of the launch with what they hold, so that the guest has not to accept them, and finishes
+    /// it. Where the pages are refused, says why; the guest must not look at them then.
+    pub fn finish_launch(&mut self) -> Result<Option<String>, String> {
+        let mut refused = None;
+        if self.attribute == Attribute::Private {
+            let gpas = TEST_MEMORY..TEST_MEMORY + self.file.view.length();
+            let deadline = Instant::now() + self.patience;
+            match self.guest.launch_pages(gpas, None, deadline) {
+                Ok(()) => self.accepted = true,
+                Err(error) => refused = Some(format!("failed to {error}")),
+            }
+        }
+        self.finish()?;
+        Ok(refused)
     }
 
     /// Puts a fresh guest_memfd in place of the one that there is.

@@ -13,13 +13,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread;
 
 use gmem_conform::init;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 const KERNEL_VARIABLE: &str = "GMEM_CONFORM_TEST_KERNEL";
@@ -351,11 +352,15 @@ fn silent_guest_is_given_up(script: &Script) {
 
 /// Requires that an interrupted script leaves neither QEMU nor files behind, and keeps the results so far.
 fn interrupt_ends_the_machine(script: &Script) {
-    let mut child = script
-        .fixture(&[], &["hang", "--json", "results.jsonl"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("bash runs scripts/run-in-vm");
+    let mut command = script.fixture(&[], &["hang", "--json", "results.jsonl"]);
+    command.stdout(Stdio::piped());
+    // SAFETY: signal() is async-signal-safe.
+    unsafe {
+        // A shell that runs the tests in the background has them ignore SIGINT, and bash cannot trap what it was started to
+        // ignore.
+        command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?));
+    }
+    let mut child = command.spawn().expect("bash runs scripts/run-in-vm");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("it is a pipe"))
         .read_line(&mut line)

@@ -38,8 +38,11 @@ pub fn diff(base: &mut ResultsFile, patched: &mut ResultsFile) -> Result<(String
     for line in group(&changed) {
         let _ = writeln!(
             text,
-            "  {} {} -> {}, mode {}, pages {}",
-            line.platform, line.from, line.to, line.modes, line.pages
+            "  {} {}, mode {}, pages {}",
+            line.spot.platform,
+            line.spot.conversion(),
+            line.modes,
+            line.pages
         );
         for (aspect, before, after) in line.what {
             let _ = writeln!(text, "    {aspect}: {} -> {}", ascii(&before), ascii(&after));

@@ -31,7 +31,10 @@ pub struct Spot {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The guest runs. The only phase of a VM that has no launch to be finalized.
+    /// The launch of an encrypted guest takes pages; it is finished before the guest looks. Private pages become part of it
+    /// with what they hold after the conversion.
+    Launching,
+    /// The guest runs. The only phase of a VM that has no launch to be finished.
     Running,
 }
 
@@ -61,6 +64,17 @@ pub enum History {
     GuestWritten,
     /// It was converted to the other attribute and back, without a mode; an allocated one was then written by the guest.
     Converted,
+}
+
+impl Spot {
+    /// The conversion in a table.
+    pub(super) fn conversion(&self) -> String {
+        let when = match self.phase {
+            Phase::Launching => "in the launch: ",
+            Phase::Running => "",
+        };
+        format!("{when}{} -> {}", self.from, self.to)
+    }
 }
 
 impl Backing {
@@ -95,13 +109,18 @@ pub fn spots(platform: Platform) -> Vec<Spot> {
         true => &[Attribute::Shared, Attribute::Private][..],
         false => &[Attribute::Shared],
     };
+    let phases = match platform.is_encrypted() {
+        true => &[Phase::Launching, Phase::Running][..],
+        false => &[Phase::Running],
+    };
     let mut spots = Vec::new();
-    for from in attributes {
-        for to in [Attribute::Private, Attribute::Shared] {
-            for mode in Mode::ALL {
-                for (backing, history) in states(platform, *from) {
-                    let phase = Phase::Running;
-                    spots.push(Spot { platform, phase, from: *from, to, mode, backing, history });
+    for phase in phases.iter().copied() {
+        for from in attributes.iter().copied() {
+            for to in [Attribute::Private, Attribute::Shared] {
+                for mode in Mode::ALL {
+                    for (backing, history) in states(platform, phase, from) {
+                        spots.push(Spot { platform, phase, from, to, mode, backing, history });
+                    }
                 }
             }
         }
@@ -109,16 +128,21 @@ pub fn spots(platform: Platform) -> Vec<Spot> {
     spots
 }
 
-/// What can be behind and before pages that have the attribute `from`.
+/// What can be behind and before pages that have the attribute `from`. A guest that is being launched has written nothing.
 pub(super) fn states(
     platform: Platform,
+    phase: Phase,
     from: Attribute,
 ) -> impl Iterator<Item = (Backing, History)> {
     let possible = move |(backing, history): &(Backing, History)| match history {
         History::Untouched => *backing != Backing::Allocated,
         History::HostWritten => *backing == Backing::Allocated && from == Attribute::Shared,
-        History::GuestWritten => *backing == Backing::Allocated,
-        History::Converted => platform.has_private_memory(),
+        History::GuestWritten => *backing == Backing::Allocated && phase == Phase::Running,
+        History::Converted => {
+            // An allocated one was written by the guest.
+            platform.has_private_memory()
+                && (*backing != Backing::Allocated || phase == Phase::Running)
+        }
     };
     let histories =
         [History::Untouched, History::HostWritten, History::GuestWritten, History::Converted];

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Observations for people: situations that behave alike are one line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::record::{Observation, words};
 use super::spot::{Backing, History, Spot, states};
-use crate::case::{Attribute, Mode};
+use crate::case::Mode;
 use crate::platform::Platform;
 use crate::report::ascii;
 
 /// A line: which situations, and what they have in common.
 pub(super) struct Line<T> {
-    pub platform: Platform,
-    pub from: Attribute,
-    pub to: Attribute,
+    /// One of the situations: platform, phase and attributes are those of all.
+    pub spot: Spot,
     pub modes: String,
     pub pages: String,
     pub what: T,
@@ -27,14 +26,14 @@ type ByPages<T> = Vec<(String, T)>;
 /// which every page does the same.
 pub(super) fn group<T: Clone + PartialEq>(all: &[(Spot, T)]) -> Vec<Line<T>> {
     let mut lines = Vec::new();
-    let conversions: BTreeSet<_> =
-        all.iter().map(|(spot, _)| (spot.platform, spot.phase, spot.from, spot.to)).collect();
-    for conversion in conversions {
+    let conversion = |spot: &Spot| (spot.platform, spot.phase, spot.from, spot.to);
+    let firsts: BTreeMap<_, Spot> = all.iter().rev().map(|(s, _)| (conversion(s), *s)).collect();
+    for first in firsts.into_values() {
         let mut tables: Vec<(Vec<Mode>, ByPages<T>)> = Vec::new();
         for mode in Mode::ALL {
-            let of_mode = all.iter().filter(|(spot, _)| {
-                spot.mode == mode && (spot.platform, spot.phase, spot.from, spot.to) == conversion
-            });
+            let of_mode = all
+                .iter()
+                .filter(|(spot, _)| spot.mode == mode && conversion(spot) == conversion(&first));
             let table = by_pages(of_mode);
             match tables.iter_mut().find(|(_, known)| *known == table) {
                 _ if table.is_empty() => {}
@@ -42,13 +41,12 @@ pub(super) fn group<T: Clone + PartialEq>(all: &[(Spot, T)]) -> Vec<Line<T>> {
                 None => tables.push((vec![mode], table)),
             }
         }
-        let (platform, _, from, to) = conversion;
         for (modes, table) in tables {
             let modes: Vec<&str> = modes.into_iter().map(Mode::name).collect();
             let modes =
                 if modes.len() == Mode::ALL.len() { "any".into() } else { modes.join(", ") };
             for (pages, what) in table {
-                lines.push(Line { platform, from, to, modes: modes.clone(), pages, what });
+                lines.push(Line { spot: first, modes: modes.clone(), pages, what });
             }
         }
     }
@@ -72,7 +70,7 @@ fn by_pages<'a, T: Clone + PartialEq + 'a>(
 /// A name for pages of one conversion: backings, with histories where not every history of the backing is meant.
 fn name(spots: &[Spot]) -> String {
     let Some(first) = spots.first() else { return String::new() };
-    let all: Vec<(Backing, History)> = states(first.platform, first.from).collect();
+    let all: Vec<(Backing, History)> = states(first.platform, first.phase, first.from).collect();
     if spots.len() == all.len() {
         return "any".to_string();
     }
@@ -111,8 +109,7 @@ pub(super) fn table(observations: &[Observation]) -> String {
         ];
         for line in group(&of_platform) {
             let [result, host, guest] = line.what;
-            let conversion = format!("{} -> {}", line.from, line.to);
-            rows.push([conversion, line.modes, line.pages, result, host, guest]);
+            rows.push([line.spot.conversion(), line.modes, line.pages, result, host, guest]);
         }
         let _ = write!(text, "\n{platform}\n{}", columns(&rows));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::sight::{PageSight, Seen};
-use super::spot::{Backing, History, Spot};
+use super::spot::{Backing, History, Phase, Spot};
 use crate::case::Attribute;
 use crate::exec::{open_machine, pattern_bytes};
 use crate::machine::Machine;
@@ -63,7 +63,17 @@ impl Observer {
             Ok(_) => "success after EAGAIN".to_string(),
             Err(errno) => errno.to_string(),
         };
-        let (host, guest);
+        let mut unlaunched = None;
+        if spot.phase == Phase::Launching {
+            unlaunched = rig.finish_launch()?;
+        }
+        let look_guest = |rig: &mut Rig, before: &[PageBytes]| match &unlaunched {
+            None => look_guest(rig, before),
+            Some(why) => {
+                before.iter().map(|_| PageSight::none(Seen::NoAccess(why.clone()))).collect()
+            }
+        };
+        let (host, guest): (_, Vec<PageSight>);
         if trial.is_multiple_of(2) {
             host = look_host(&rig, &before);
             guest = look_guest(&mut rig, &before);
@@ -71,8 +81,10 @@ impl Observer {
             guest = look_guest(&mut rig, &before);
             host = look_host(&rig, &before);
         }
-        // A guest that was stopped is somewhere inside a command.
-        if !guest.iter().any(|sight| matches!(sight.seen, Seen::NoAccess(_))) {
+        // A guest that was stopped is somewhere inside a command, and no launch begins again.
+        if spot.phase == Phase::Running
+            && !guest.iter().any(|sight| matches!(sight.seen, Seen::NoAccess(_)))
+        {
             self.rig = Some((spot.platform, rig));
         }
         Ok(Trial { conversion, host, guest })
@@ -82,6 +94,7 @@ impl Observer {
     fn rig(&mut self, spot: &Spot) -> Result<Rig, String> {
         if let Some((platform, mut rig)) = self.rig.take()
             && platform == spot.platform
+            && spot.phase == Phase::Running
         {
             rig.renew(PAGES.end, spot.from)?;
             return Ok(rig);
@@ -91,7 +104,11 @@ impl Observer {
             None => open_machine(&self.config)?,
         };
         let machine = self.machine.insert(machine);
-        Rig::new(&**machine, spot.platform, PAGES.end, spot.from, PATIENCE)
+        let mut rig = Rig::begin(&**machine, spot.platform, PAGES.end, spot.from, PATIENCE)?;
+        if spot.phase == Phase::Running {
+            rig.finish()?;
+        }
+        Ok(rig)
     }
 }
 
