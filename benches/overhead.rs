@@ -3,7 +3,11 @@
 //! same bytes without checking, and their ratio. Nothing is asserted: timings belong to whoever reads them.
 //!
 //! `cargo bench --bench overhead` runs on the model, and on /dev/kvm where that has the interface. The unit is a row of
-//! the quick tier: a layout of three pages is set up, one range is converted, everything is looked at.
+//! the quick tier: a layout of three pages is set up, one range is converted, everything is looked at. Both empty the
+//! guest_memfd for the next row and use it again.
+//!
+//! In a virtual machine: `cargo bench --bench overhead --no-run`, and then `scripts/run-in-vm KERNEL --idle 600 --binary`
+//! with the program whose name that prints.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -13,6 +17,7 @@ use gmem_conform::case::{Action, Attribute, Case, View};
 use gmem_conform::dialect::Dialect;
 use gmem_conform::exec::{Executor, probe};
 use gmem_conform::explore::layouts::{Tier, rows};
+use gmem_conform::init;
 use gmem_conform::machine::host::Host;
 use gmem_conform::machine::model::{Config, Model};
 use gmem_conform::machine::{GuestMemfd, HostView, Machine};
@@ -32,6 +37,9 @@ const ROUNDS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
+    if init::is_init() {
+        init::run()
+    }
     let config =
         |kind, dialect| MachineConfig { kind, dialect, fault: None, capability_numbers: None };
     measure("model", Dialect::RfcV4, config(MachineKind::Model, Some(Dialect::RfcV4)), &|| {
@@ -61,6 +69,12 @@ fn measure(
     let machine = machine();
     let mut guest =
         Guest::launch(&*machine, Platform::SwProtected, PATIENCE).expect("the guest starts");
+    let size = cases[0].pages * PAGE_SIZE;
+    let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    let gmem = guest.vm().create_guest_memfd(size, flags).expect("a guest_memfd is made");
+    let view = gmem.mmap(0, size).expect("it is mapped");
+    set_slot(&guest, &*gmem, &*view, size);
+    guest.map(TEST_MEMORY, size).expect("the page tables have room");
     let (mut checked, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -71,7 +85,7 @@ fn measure(
         checked.push(start.elapsed());
         let start = Instant::now();
         for case in &cases {
-            bare_row(&mut guest, case);
+            bare_row(&mut guest, &*gmem, &*view, case);
         }
         bare.push(start.elapsed());
     }
@@ -87,19 +101,14 @@ fn measure(
 }
 
 /// The calls and accesses of a row, without looking at any result.
-fn bare_row(guest: &mut Guest, case: &Case) {
+fn bare_row(guest: &mut Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, case: &Case) {
     let size = case.pages * PAGE_SIZE;
-    let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
-    let gmem = guest.vm().create_guest_memfd(size, flags).expect("a guest_memfd is made");
-    let view = gmem.mmap(0, size).expect("it is mapped");
-    set_slot(guest, &*gmem, &*view, size);
-    guest.map(TEST_MEMORY, size).expect("the page tables have room");
     let mut private = vec![false; case.pages as usize];
     for step in &case.steps {
         match &step.action {
             Action::Convert { pages, to, mode } => {
                 let done = convert(
-                    &*gmem,
+                    gmem,
                     MemoryAttributes2 {
                         offset: pages.start * PAGE_SIZE,
                         size: (pages.end - pages.start) * PAGE_SIZE,
@@ -116,7 +125,7 @@ fn bare_row(guest: &mut Guest, case: &Case) {
             }
             Action::Raw(call) => {
                 convert(
-                    &*gmem,
+                    gmem,
                     MemoryAttributes2 {
                         offset: call.offset,
                         size: call.size,
@@ -127,7 +136,7 @@ fn bare_row(guest: &mut Guest, case: &Case) {
                 );
             }
             Action::Write { view: View::Host, pages, .. } => {
-                pages.clone().for_each(|page| write(&*view, page));
+                pages.clone().for_each(|page| write(view, page));
             }
             Action::Write { pages, .. } => {
                 let address = TEST_MEMORY + pages.start * PAGE_SIZE;
@@ -149,14 +158,14 @@ fn bare_row(guest: &mut Guest, case: &Case) {
     }
     // What a check has to read: every byte of every page, from the host where it may, and from the guest.
     for page in (0..case.pages).filter(|page| !private[*page as usize]) {
-        read(&*view, page);
+        read(view, page);
     }
     let length = size;
     let check = Command::Fill { address: TEST_MEMORY, length, tag: 0, first_page: 0 };
     command(guest, check);
-    let region = kvm_userspace_memory_region2::default();
-    // SAFETY: a region of size 0 gives the guest no memory.
-    unsafe { guest.vm().set_user_memory_region2(&region) }.expect("the slot is deleted");
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    gmem.fallocate(mode, 0, size).expect("it is emptied");
+    convert(gmem, MemoryAttributes2 { size, ..Default::default() });
 }
 
 fn set_slot(guest: &Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, size: u64) {
@@ -168,7 +177,7 @@ fn set_slot(guest: &Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, size: u64
         guest_memfd: gmem.fd().as_raw_fd() as u32,
         ..Default::default()
     };
-    // SAFETY: `bare_row` deletes the slot before it drops the view.
+    // SAFETY: the guest does not run any more when `measure` drops the view, which is accessed through raw pointers only.
     unsafe { guest.vm().set_user_memory_region2(&region) }.expect("the slot is made");
 }
 
