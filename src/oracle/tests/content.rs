@@ -147,3 +147,12 @@ fn patterns_depend_on_the_position() {
     assert_eq!(words.len(), 512);
     assert_eq!(Content::Zero.bytes(1), Some([0; PAGE_SIZE as usize]));
 }
+
+/// A failure names the pattern that was expected by its letter, and tells zeros from what cannot be named.
+#[test]
+fn contents_have_names() {
+    let bytes = Content::Bytes(Rc::new([1; PAGE_SIZE as usize]));
+    let names =
+        [Content::Zero, Content::Pattern(TAG), bytes, Content::Unknown].map(|c| c.describe());
+    assert_eq!(names, ["zeros", "pattern A", "the bytes seen before", "anything"]);
+}

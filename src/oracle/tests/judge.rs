@@ -296,3 +296,14 @@ fn capabilities() {
         }
     }
 }
+
+/// A kernel without the interface offers nothing of it, on the system or on any VM.
+#[test]
+fn nothing_is_offered_without_the_interface() {
+    for platform in Platform::ALL {
+        for capability in crate::case::Capability::ALL {
+            let values = capability_values(platform, Dialect::None, capability);
+            assert_eq!(values, (0, 0), "{platform} {capability:?}");
+        }
+    }
+}
