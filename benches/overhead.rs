@@ -107,16 +107,8 @@ fn bare_row(guest: &mut Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, case:
     for step in &case.steps {
         match &step.action {
             Action::Convert { pages, to, mode } => {
-                let done = convert(
-                    gmem,
-                    MemoryAttributes2 {
-                        offset: pages.start * PAGE_SIZE,
-                        size: (pages.end - pages.start) * PAGE_SIZE,
-                        attributes: to.bits(),
-                        flags: mode.bits(),
-                        ..Default::default()
-                    },
-                );
+                let done =
+                    convert(gmem, MemoryAttributes2::of_pages(pages, to.bits(), mode.bits()));
                 if done {
                     for page in pages.clone() {
                         private[page as usize] = *to == Attribute::Private;

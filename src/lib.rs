@@ -28,6 +28,7 @@ pub mod dialect;
 pub mod errno;
 pub mod exec;
 pub mod explore;
+mod fnv;
 pub mod init;
 pub mod machine;
 pub mod measured;

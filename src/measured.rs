@@ -6,6 +6,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::cpuinfo_field;
 use crate::platform::Platform;
 use crate::report::ascii;
 use crate::results::Environment;
@@ -68,10 +69,7 @@ fn firmware() -> BTreeMap<String, String> {
     let bios: Vec<String> =
         ["bios_vendor", "bios_version", "bios_date"].into_iter().filter_map(dmi).collect();
     let bios: Vec<&str> = bios.iter().map(|field| field.trim()).collect();
-    let microcode = read("/proc/cpuinfo").and_then(|info| {
-        let line = info.lines().find(|line| line.starts_with("microcode"))?;
-        Some(line.split_once(':')?.1.trim().to_string())
-    });
+    let microcode = read("/proc/cpuinfo").map(|info| cpuinfo_field(&info, "microcode"));
     let known = [("bios", Some(bios.join(" "))), ("microcode", microcode)];
     known
         .into_iter()
@@ -99,14 +97,4 @@ pub(crate) fn runnable(
         }
     }
     (platforms, missing)
-}
-
-/// The value of `all` at `share` between its lowest (0) and its highest (1), which lie in order. NaN where there is none.
-pub(crate) fn quantile(all: &[f64], share: f64) -> f64 {
-    let at = share * all.len().saturating_sub(1) as f64;
-    let (below, above) = (all.get(at.floor() as usize), all.get(at.ceil() as usize));
-    match (below, above) {
-        (Some(below), Some(above)) => below + (above - below) * at.fract(),
-        _ => f64::NAN,
-    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::case::Attribute;
 use crate::errno::Errno;
 use crate::exec::guard::BusError;
-use crate::exec::{access, creation_flags, guard, pattern_bytes};
+use crate::exec::{access, convert_unjudged, creation_flags, guard, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView, Machine};
 use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
@@ -16,10 +16,6 @@ use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
 use crate::uapi::{
     KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
 };
-
-/// How often a conversion may be refused because a page is in flight elsewhere, such as in a per-CPU list. Far beyond what
-/// a correct kernel needs when nothing else runs.
-pub(crate) const TRANSIENT_TRIES: u32 = 100;
 
 /// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
 pub(crate) struct Rig {
@@ -221,17 +217,7 @@ impl File {
 
     /// Converts, and says how often the call was refused with EAGAIN before.
     pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<u32, Errno> {
-        let mut argument = argument(pages, to, flags);
-        for refused in 0.. {
-            // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
-            match unsafe { self.gmem.set_memory_attributes2(&mut argument) } {
-                Ok(()) => return Ok(refused),
-                Err(Errno::EAGAIN) if refused < TRANSIENT_TRIES => argument.error_offset = 0,
-                Err(errno) => return Err(errno),
-            }
-            std::thread::yield_now();
-        }
-        Err(Errno::EAGAIN)
+        convert_unjudged(&*self.gmem, &MemoryAttributes2::of_pages(pages, to.bits(), flags))
     }
 
     /// Allocates pages with `fallocate`.
@@ -269,18 +255,12 @@ impl File {
         to: Attribute,
         flags: u64,
     ) -> (Result<(), Errno>, Duration) {
-        let mut argument = argument(pages, to, flags);
+        let mut argument = MemoryAttributes2::of_pages(pages, to.bits(), flags);
         let start = Instant::now();
-        // SAFETY: as in `convert`.
+        // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
         let result = unsafe { self.gmem.set_memory_attributes2(&mut argument) };
         (result, start.elapsed())
     }
-}
-
-/// The argument of a conversion.
-fn argument(pages: &Range<u64>, to: Attribute, flags: u64) -> MemoryAttributes2 {
-    let (offset, size) = bytes(pages);
-    MemoryAttributes2 { offset, size, attributes: to.bits(), flags, ..Default::default() }
 }
 
 /// Offset and length of `pages`.

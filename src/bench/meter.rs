@@ -10,7 +10,7 @@ use super::point::{Point, Series, What};
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::open_machine;
+use crate::exec::{TRANSIENT_TRIES, open_machine};
 use crate::machine::Machine;
 use crate::observe::Backing;
 use crate::oracle::mode_offered;
@@ -217,7 +217,7 @@ impl Round<'_> {
         loop {
             match file.time_conversion(pages, to, flags) {
                 (Ok(()), time) => return Ok(time),
-                (Err(Errno::EAGAIN), _) if *refused < crate::rig::TRANSIENT_TRIES => *refused += 1,
+                (Err(Errno::EAGAIN), _) if *refused < TRANSIENT_TRIES => *refused += 1,
                 (Err(errno), _) => return Err(failed(to, errno)),
             }
         }

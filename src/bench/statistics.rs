@@ -2,7 +2,6 @@
 //! What times say. A round of a point counts as one value, its median: times of one round share whatever disturbed it.
 
 use crate::explore::Rng;
-use crate::measured::quantile;
 
 /// Resamplings for a confidence interval.
 const RESAMPLINGS: usize = 2000;
@@ -33,6 +32,16 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values
+}
+
+/// The value of `all` at `share` between its lowest (0) and its highest (1), which lie in order. NaN where there is none.
+fn quantile(all: &[f64], share: f64) -> f64 {
+    let at = share * all.len().saturating_sub(1) as f64;
+    let (below, above) = (all.get(at.floor() as usize), all.get(at.ceil() as usize));
+    match (below, above) {
+        (Some(below), Some(above)) => below + (above - below) * at.fract(),
+        _ => f64::NAN,
+    }
 }
 
 /// The median of values in any order.

@@ -2,12 +2,11 @@
 //! Other guest_memfds of the VM: what is done to the one under test must not reach them.
 
 use super::access;
-use super::convert::TRANSIENT_TRIES;
+use super::convert::convert_unjudged;
 use super::session::{Session, failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
 use crate::case::{Attribute, Pages};
-use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView};
 use crate::oracle::PageBytes;
 use crate::results::Blame;
@@ -84,28 +83,12 @@ impl Session<'_> {
                 "the case converts a bystander that it has not made",
             ));
         };
-        let mut argument = MemoryAttributes2 {
-            offset: pages.start * PAGE_SIZE,
-            size: (pages.end - pages.start) * PAGE_SIZE,
-            attributes: to.bits(),
-            ..Default::default()
-        };
         // Nobody but us uses these pages, yet one may be in a per-CPU list for a moment.
-        let mut tries = TRANSIENT_TRIES;
-        loop {
-            // SAFETY: the argument is ours; the file's memory is accessed through raw pointers only.
-            match unsafe { bystander.gmem.set_memory_attributes2(&mut argument) } {
-                Err(Errno::EAGAIN) if tries > 1 => tries -= 1,
-                Ok(()) => break,
-                Err(errno) => {
-                    let summary = format!("a conversion of another guest_memfd returned {errno}");
-                    return Err(
-                        Stop::broken("convert.accepted", summary).but("success", errno.to_string())
-                    );
-                }
-            }
-            std::thread::yield_now();
-        }
+        let argument = MemoryAttributes2::of_pages(pages, to.bits(), 0);
+        convert_unjudged(&*bystander.gmem, &argument).map_err(|errno| {
+            let summary = format!("a conversion of another guest_memfd returned {errno}");
+            Stop::broken("convert.accepted", summary).but("success", errno.to_string())
+        })?;
         for page in &mut bystander.pages[pages.start as usize..pages.end as usize] {
             *page = match to {
                 Attribute::Shared => PageState::Unknown,

@@ -8,13 +8,32 @@ use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns};
 use crate::errno::Errno;
+use crate::machine::GuestMemfd;
 use crate::oracle::{Allowed, Content, ErrorOffset};
 use crate::results::Blame;
 use crate::uapi::{ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE};
 
 /// How often a conversion to private may be refused although no page is in use. A page may be in flight elsewhere for a
 /// moment: a racing fault, a per-CPU list. Arbitrary, but far beyond what a correct kernel needs when nothing else runs.
-pub(super) const TRANSIENT_TRIES: usize = 100;
+pub(crate) const TRANSIENT_TRIES: u32 = 100;
+
+/// Makes a conversion that nobody judges, again as long as a page is in flight elsewhere. How often it was refused before.
+pub(crate) fn convert_unjudged(
+    gmem: &dyn GuestMemfd,
+    argument: &MemoryAttributes2,
+) -> Result<u32, Errno> {
+    for refused in 0.. {
+        // A refusal leaves its offset in the argument, which must not go into the next call.
+        let mut argument = *argument;
+        // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
+        match unsafe { gmem.set_memory_attributes2(&mut argument) } {
+            Ok(()) => return Ok(refused),
+            Err(Errno::EAGAIN) if refused + 1 < TRANSIENT_TRIES => thread::yield_now(),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EAGAIN)
+}
 
 /// Contents remembered per conversion for observations; more would only repeat what these say.
 const REMEMBERED: usize = 64;
@@ -198,7 +217,7 @@ fn broken_by(call: &RawConvert, allowed: &Allowed, result: Result<(), Errno>) ->
     }
 }
 
-fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: usize) -> Stop {
+fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: u32) -> Stop {
     let expected: Vec<String> = allowed.iter().map(describe).collect();
     let expected = expected.join(" or ");
     let found = returned.describe();

@@ -249,7 +249,7 @@ fn surroundings(parameters: &BTreeMap<String, String>) -> Surroundings {
 }
 
 /// A field of the first CPU in /proc/cpuinfo.
-fn cpuinfo_field(cpuinfo: &str, name: &str) -> String {
+pub(crate) fn cpuinfo_field(cpuinfo: &str, name: &str) -> String {
     let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
     line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
 }

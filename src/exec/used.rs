@@ -64,8 +64,7 @@ impl UsedFile {
 pub(super) fn empty(case: &Case, gmem: &dyn GuestMemfd) -> bool {
     let size = case.pages * PAGE_SIZE;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let mut argument =
-        MemoryAttributes2 { size, attributes: case.start.bits(), ..Default::default() };
+    let mut argument = MemoryAttributes2::of_pages(&(0..case.pages), case.start.bits(), 0);
     gmem.fallocate(mode, 0, size).is_ok()
         // SAFETY: the argument is ours; the file's memory is accessed through raw pointers only.
         && unsafe { gmem.set_memory_attributes2(&mut argument) }.is_ok()

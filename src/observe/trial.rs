@@ -67,18 +67,20 @@ impl Observer {
         if spot.phase == Phase::Launching {
             unlaunched = rig.finish_launch()?;
         }
-        let look_guest = |rig: &mut Rig, before: &[PageBytes]| match &unlaunched {
-            None => look_guest(rig, before),
-            Some(why) => {
-                before.iter().map(|_| PageSight::none(Seen::NoAccess(why.clone()))).collect()
+        let guest_sees = |rig: &mut Rig| -> Vec<PageSight> {
+            match &unlaunched {
+                None => look_guest(rig, &before),
+                Some(why) => {
+                    before.iter().map(|_| PageSight::none(Seen::NoAccess(why.clone()))).collect()
+                }
             }
         };
-        let (host, guest): (_, Vec<PageSight>);
+        let (host, guest);
         if trial.is_multiple_of(2) {
             host = look_host(&rig, &before);
-            guest = look_guest(&mut rig, &before);
+            guest = guest_sees(&mut rig);
         } else {
-            guest = look_guest(&mut rig, &before);
+            guest = guest_sees(&mut rig);
             host = look_host(&rig, &before);
         }
         // A guest that was stopped is somewhere inside a command, and no launch begins again.

@@ -9,6 +9,7 @@ use super::{nearest, platforms_of, unmet};
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
 use crate::explore::layouts::{self, Tier};
+use crate::fnv::fnv1a;
 use crate::platform::Platform;
 use crate::results::{Environment, Need, Shard};
 use crate::run::protocol::{MachineConfig, MachineKind};
@@ -101,10 +102,7 @@ pub fn build(
 
 /// Whether a case belongs to a shard: always to the same one, whatever else is selected, and to one of them only.
 pub fn in_shard(id: &str, shard: Shard) -> bool {
-    // FNV-1a. Nobody may change it, or shards of different versions would not make up a whole.
-    let hash = id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(id.bytes());
     // The upper half is the better mixed one.
     (hash >> 32) % u64::from(shard.count.max(1)) == u64::from(shard.index.saturating_sub(1))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::fnv::fnv1a;
 use crate::results::{Blame, CaseRecord, RunRecord, Verdict, WaiverNote};
 use crate::run::Event;
 use crate::waivers::civil;
@@ -220,10 +221,9 @@ fn clean(text: &str) -> String {
 
 /// Names what these texts name, in 16 hexadecimal digits.
 fn hash(texts: &[&str]) -> String {
-    // FNV-1a, with a byte that no text has between two of them.
+    // Between two of them, and behind the last, a byte that no text has.
     let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
-    let hash = bytes
-        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(bytes);
     format!("{hash:016x}")
 }
 

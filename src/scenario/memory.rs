@@ -11,7 +11,7 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::exec::{Stop, access, failed};
 use crate::machine::{GuestMemfd, HostView};
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
+use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
 
 /// How often a conversion may be refused while others keep pages in flight, before they are asked to pause. Arbitrary:
 /// how many it takes says nothing about the kernel.
@@ -62,16 +62,7 @@ impl Memory {
 
     /// Makes the call once. Allocates nothing, for those who make allocations fail.
     pub fn issue(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Returned {
-        let mut argument = MemoryAttributes2 {
-            offset: pages.start * PAGE_SIZE,
-            size: (pages.end - pages.start) * PAGE_SIZE,
-            attributes: match to {
-                Attribute::Shared => 0,
-                Attribute::Private => ATTRIBUTE_PRIVATE,
-            },
-            flags,
-            ..Default::default()
-        };
+        let mut argument = MemoryAttributes2::of_pages(pages, to.bits(), flags);
         // SAFETY: the argument is ours; pages of the guest_memfd are touched through raw pointers only.
         let result = unsafe { self.gmem.set_memory_attributes2(&mut argument) };
         Returned { result, error_offset: argument.error_offset }

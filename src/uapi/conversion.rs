@@ -2,6 +2,7 @@
 //! The numbers and structures of guest_memfd and its in-place conversion.
 
 use std::mem::{offset_of, size_of};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,19 @@ pub struct MemoryAttributes2 {
     pub error_offset: u64,
     /// Must be zero.
     pub reserved: [u64; 11],
+}
+
+impl MemoryAttributes2 {
+    /// The argument that converts `pages` of the file to `attributes`, with a content mode in `flags`.
+    pub fn of_pages(pages: &Range<u64>, attributes: u64, flags: u64) -> MemoryAttributes2 {
+        MemoryAttributes2 {
+            offset: pages.start * PAGE_SIZE,
+            size: (pages.end - pages.start) * PAGE_SIZE,
+            attributes,
+            flags,
+            ..Default::default()
+        }
+    }
 }
 
 const _: () = assert!(size_of::<MemoryAttributes2>() == 128);

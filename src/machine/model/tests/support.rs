@@ -16,13 +16,8 @@ use crate::uapi::*;
 
 /// Argument for a conversion of pages `start..end`.
 pub fn range(start: u64, end: u64, private: bool, flags: u64) -> MemoryAttributes2 {
-    MemoryAttributes2 {
-        offset: start * PAGE_SIZE,
-        size: (end - start) * PAGE_SIZE,
-        attributes: if private { ATTRIBUTE_PRIVATE } else { 0 },
-        flags,
-        ..Default::default()
-    }
+    let attributes = if private { ATTRIBUTE_PRIVATE } else { 0 };
+    MemoryAttributes2::of_pages(&(start..end), attributes, flags)
 }
 
 pub const SHARED: bool = false;
