@@ -2,6 +2,7 @@
 //! The oracle against the clauses, each written down a second time as a table or a property.
 
 mod content;
+mod encrypted;
 mod judge;
 mod memslot;
 mod properties;
