@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -20,8 +19,6 @@ use crate::uapi::PAGE_SIZE;
 enum Request {
     Read = 1,
     Write = 2,
-    /// Write one word only: to see whether it faults.
-    Probe = 3,
 }
 
 /// On the pipe: the access completed.
@@ -44,7 +41,7 @@ impl Child {
         // SAFETY: the process has other threads, so the child may only do what is async-signal-safe: `serve` makes
         // system calls and touches the mapping and its own stack, and never returns.
         match unsafe { fork() }? {
-            ForkResult::Child => serve(view, &child_requests, &child_replies),
+            ForkResult::Child => serve(view, &child_requests.into(), &child_replies.into()),
             ForkResult::Parent { child } => {
                 Ok(Child { pid: child, requests: requests.into(), replies: replies.into() })
             }
@@ -66,11 +63,6 @@ impl Child {
     /// Writes a page through the child's mapping.
     pub fn write(&mut self, page: u64, bytes: &PageBytes) -> Result<Result<(), BusError>, Errno> {
         self.ask(Request::Write, page, bytes)
-    }
-
-    /// Writes one word of a page through the child's mapping, to see whether it faults.
-    pub fn probe_write(&mut self, page: u64) -> Result<Result<(), BusError>, Errno> {
-        self.ask(Request::Probe, page, &[])
     }
 
     fn ask(
@@ -105,33 +97,34 @@ impl Drop for Child {
     }
 }
 
+/// A page's bytes where words can be copied to and from.
+#[repr(align(8))]
+struct Buffer(PageBytes);
+
 /// The child's loop. Nothing here may allocate or lock.
-fn serve(view: &dyn HostView, requests: &OwnedFd, replies: &OwnedFd) -> ! {
+fn serve(view: &dyn HostView, mut requests: &File, mut replies: &File) -> ! {
     // SAFETY: plain system call. The child must not outlive its parent, which may be killed at any time.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    let mut head = [0u64; 2];
-    let mut page = [0u64; WORDS];
-    while read_words(requests, &mut head) {
-        let offset = head[1] * PAGE_SIZE;
-        if head[0] == Request::Write as u64 && !read_words(requests, &mut page) {
+    let (mut request, mut page) = ([0; 8], [0; 8]);
+    let mut buffer = Buffer([0; PAGE_SIZE as usize]);
+    while requests.read_exact(&mut request).is_ok() && requests.read_exact(&mut page).is_ok() {
+        let is_read = u64::from_ne_bytes(request) == Request::Read as u64;
+        if !is_read && requests.read_exact(&mut buffer.0).is_err() {
             break;
         }
+        let offset = u64::from_ne_bytes(page) * PAGE_SIZE;
         view.sync_in_child(offset, PAGE_SIZE);
         // SAFETY: the parent asks for pages of the mapping only, so the address is within it.
         let address = unsafe { view.address().add(offset as usize) }.cast::<u64>();
-        // SAFETY: `install` ran before the fork; `address` is in the guest_memfd's mapping, `page` is this thread's.
-        let result = unsafe {
-            match head[0] {
-                n if n == Request::Read as u64 => guard::copy(page.as_mut_ptr(), address, WORDS),
-                n if n == Request::Write as u64 => guard::copy(address, page.as_ptr(), WORDS),
-                _ => guard::copy(address, page.as_ptr(), 1),
-            }
-        };
-        let code = [result.map_or_else(|fault| i64::from(fault.code), |()| DONE) as u64];
-        if !write_words(replies, &code) {
+        let words = buffer.0.as_mut_ptr().cast::<u64>();
+        let (to, from) = if is_read { (words, address) } else { (address, words) };
+        // SAFETY: `install` ran before the fork; `address` is in the guest_memfd's mapping, `words` is this thread's page.
+        let result = unsafe { guard::copy(to, from, WORDS) };
+        let code = result.map_or_else(|fault| i64::from(fault.code), |()| DONE);
+        if replies.write_all(&code.to_ne_bytes()).is_err() {
             break;
         }
-        if head[0] == Request::Read as u64 && result.is_ok() && !write_words(replies, &page) {
+        if is_read && result.is_ok() && replies.write_all(&buffer.0).is_err() {
             break;
         }
     }
@@ -139,36 +132,41 @@ fn serve(view: &dyn HostView, requests: &OwnedFd, replies: &OwnedFd) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Fills `words` from `fd`; false at the end of the file or on an error.
-fn read_words(fd: &OwnedFd, words: &mut [u64]) -> bool {
-    let mut done = 0;
-    while done < size_of_val(words) {
-        // SAFETY: the buffer is ours and has that many bytes left.
-        let n = unsafe {
-            let at = words.as_mut_ptr().cast::<u8>().add(done);
-            libc::read(fd.as_raw_fd(), at.cast(), size_of_val(words) - done)
-        };
-        if n <= 0 {
-            return false;
-        }
-        done += n as usize;
-    }
-    true
-}
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::WaitPidFlag;
 
-/// Writes `words` to `fd`; false on an error.
-fn write_words(fd: &OwnedFd, words: &[u64]) -> bool {
-    let mut done = 0;
-    while done < size_of_val(words) {
-        // SAFETY: the buffer is ours and has that many bytes left.
-        let n = unsafe {
-            let at = words.as_ptr().cast::<u8>().add(done);
-            libc::write(fd.as_raw_fd(), at.cast(), size_of_val(words) - done)
-        };
-        if n <= 0 {
-            return false;
-        }
-        done += n as usize;
+    use super::*;
+    use crate::dialect::Dialect;
+    use crate::exec::access;
+    use crate::machine::Machine;
+    use crate::machine::model::{Config, Model};
+    use crate::uapi::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_X86_DEFAULT_VM};
+
+    const SIZE: u64 = 2 * PAGE_SIZE;
+
+    /// A child sees what its parent writes, the parent what the child writes, page by page; what lies behind the end of
+    /// the file faults in the child and does not end it; and it is gone once it is dropped.
+    #[test]
+    fn serves_until_it_is_dropped() {
+        guard::install().unwrap();
+        let model = Model::new(Config { dialect: Dialect::RfcV5, fault: None });
+        let vm = model.create_vm(KVM_X86_DEFAULT_VM.into()).unwrap();
+        let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+        let gmem = vm.create_guest_memfd(SIZE, flags).unwrap();
+        let view = gmem.mmap(0, SIZE + PAGE_SIZE).unwrap();
+        let mut child = Child::fork(&*view).unwrap();
+        let (ours, theirs) = ([0x11; PAGE_SIZE as usize], [0x22; PAGE_SIZE as usize]);
+        access::write_page(&*view, 0, &ours).unwrap();
+        assert_eq!(child.read(0).unwrap(), Ok(ours));
+        assert_eq!(child.write(1, &theirs).unwrap(), Ok(()));
+        assert_eq!(access::read_page(&*view, 1), Ok(theirs));
+        assert_eq!(access::read_page(&*view, 0), Ok(ours));
+        assert!(child.read(2).unwrap().is_err());
+        assert!(child.write(2, &ours).unwrap().is_err());
+        assert_eq!(child.read(1).unwrap(), Ok(theirs));
+        let pid = child.pid;
+        drop(child);
+        assert_eq!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Err(nix::Error::ECHILD));
     }
-    true
 }

@@ -22,13 +22,13 @@ pub(crate) fn convert_unjudged(
     gmem: &dyn GuestMemfd,
     argument: &MemoryAttributes2,
 ) -> Result<u32, Errno> {
-    for refused in 0.. {
+    for refused in 0..TRANSIENT_TRIES {
         // A refusal leaves its offset in the argument, which must not go into the next call.
         let mut argument = *argument;
         // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
         match unsafe { gmem.set_memory_attributes2(&mut argument) } {
             Ok(()) => return Ok(refused),
-            Err(Errno::EAGAIN) if refused + 1 < TRANSIENT_TRIES => thread::yield_now(),
+            Err(Errno::EAGAIN) => thread::yield_now(),
             Err(errno) => return Err(errno),
         }
     }
@@ -305,6 +305,67 @@ impl Drop for Argument {
         if let Argument::Page(page) = self {
             // SAFETY: mapped in `new`, and the call that was given its address has returned.
             unsafe { libc::munmap(*page, PAGE_SIZE as usize) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::machine::{HostView, Result as MachineResult};
+
+    /// Refuses conversions as long as `refusals` lasts, and as rfc-v4 does any argument with an error_offset.
+    struct Refusing {
+        refusals: u32,
+        calls: AtomicU32,
+    }
+
+    impl GuestMemfd for Refusing {
+        fn fd(&self) -> BorrowedFd<'_> {
+            unreachable!("nobody maps it")
+        }
+
+        unsafe fn set_memory_attributes2(
+            &self,
+            argument: *mut MemoryAttributes2,
+        ) -> MachineResult<()> {
+            // SAFETY: convert_unjudged passes an argument of its own.
+            let argument = unsafe { &mut *argument };
+            if argument.error_offset != 0 {
+                return Err(Errno::EINVAL);
+            }
+            if self.calls.fetch_add(1, Ordering::Relaxed) < self.refusals {
+                argument.error_offset = argument.offset;
+                return Err(Errno::EAGAIN);
+            }
+            Ok(())
+        }
+
+        fn fallocate(&self, _: i32, _: u64, _: u64) -> MachineResult<()> {
+            unreachable!("nobody allocates")
+        }
+
+        fn mmap(&self, _: u64, _: u64) -> MachineResult<Box<dyn HostView>> {
+            unreachable!("nobody maps it")
+        }
+    }
+
+    /// A page in flight is tried again with a fresh argument, but not for ever.
+    #[test]
+    fn unjudged_conversions_are_tried_again() {
+        let argument = MemoryAttributes2::of_pages(&(1..2), ATTRIBUTE_PRIVATE, 0);
+        for (refusals, result, calls) in [
+            (0, Ok(0), 1),
+            (3, Ok(3), 4),
+            (TRANSIENT_TRIES - 1, Ok(TRANSIENT_TRIES - 1), TRANSIENT_TRIES),
+            (TRANSIENT_TRIES, Err(Errno::EAGAIN), TRANSIENT_TRIES),
+        ] {
+            let gmem = Refusing { refusals, calls: AtomicU32::new(0) };
+            assert_eq!(convert_unjudged(&gmem, &argument), result);
+            assert_eq!(gmem.calls.into_inner(), calls);
         }
     }
 }

@@ -110,7 +110,7 @@ impl Session<'_> {
         match sight {
             Sight::Fault => {
                 let write = if writes {
-                    Some(child.probe_write(page).map_err(child_failed)?)
+                    Some(child.write(page, &[0; PAGE_SIZE as usize]).map_err(child_failed)?)
                 } else {
                     None
                 };
