@@ -131,7 +131,7 @@ impl Inode {
     /// PRESERVE: nothing to do for memory that is not encrypted.
     fn preserve(
         &self,
-        state: &State,
+        state: &mut State,
         folios: &[u64],
         pages: &Range<u64>,
         attributes: u64,
@@ -163,6 +163,9 @@ impl Inode {
                     self.scramble(*page)?;
                 }
             }
+        }
+        if self.planted(Fault::FolioReplaced) && !to_private {
+            self.keep_for_guest(state, pages.clone())?;
         }
         Ok(())
     }

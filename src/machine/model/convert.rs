@@ -497,6 +497,12 @@ impl Inode {
             self.store(state, last.clone(), attributes)?;
             self.refault(state, last)?;
         }
+        if attributes & ATTRIBUTE_PRIVATE != 0
+            && pages.end < self.pages()
+            && self.planted(Fault::NeighbourRecorded)
+        {
+            self.store(state, pages.end..pages.end + 1, attributes)?;
+        }
         if self.planted(Fault::EverythingZapped) {
             return self.refault(state, 0..self.pages());
         }
@@ -507,6 +513,6 @@ impl Inode {
         if attributes & ATTRIBUTE_PRIVATE != 0 && stored == *pages {
             return Ok(());
         }
-        self.refault(state, stored.start..stored.end.max(pages.end))
+        self.refault(state, stored.start.min(pages.start)..stored.end.max(pages.end))
     }
 }

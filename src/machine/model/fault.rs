@@ -132,6 +132,8 @@ faults! {
             "the page after the range is converted too";
         OnePageTooEarly "one-page-too-early" "convert.precise" ANY
             "the page before the range is converted too";
+        NeighbourRecorded "neighbour-recorded" "convert.precise" ANY
+            "the page after a range that becomes private is recorded as private, too, but not unmapped from the host";
         MergeUnderflow "merge-underflow" "convert.precise" ANY
             "converting page 0 looks at index -1 when it merges ranges, and converts the last page too";
         ScrambleNeighbour "scramble-neighbour" "convert.precise" MODES
@@ -260,6 +262,8 @@ faults! {
             "PRESERVE clears the last word of each folio that becomes private";
         PreserveScrambles "preserve-scrambles" "preserve.to-shared" MODES
             "PRESERVE to shared scrambles";
+        FolioReplaced "folio-replaced" "memory.same" MODES
+            "PRESERVE to shared moves the contents to another folio, and the guest keeps the old one mapped";
         PreserveSwapsFolios "preserve-swaps-folios" "preserve.to-shared" MODES
             "PRESERVE exchanges the first two folios that become shared";
         MixedRangeScrubsPrivate "mixed-range-scrubs-private" "preserve.whole-range" MODES

@@ -265,7 +265,7 @@ impl Inode {
     }
 
     /// Keeps what the guest sees of `pages` as it is, for a bug that leaves its mappings alone.
-    fn keep_for_guest(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
+    pub(super) fn keep_for_guest(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
         for page in self.folios(pages).into_iter().flatten() {
             for index in 0..WORDS {
                 let value = self.load_word(page, index)?;

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a person reads when a case fails: which look finds a bug, at which step, where, and in which words; and what is
+//! noted where nothing is promised. Each row is a case in which only one look can see the bug that is planted.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use gmem_conform::results::Record;
+use tempfile::TempDir;
+
+/// Runs a case of these steps on the model with `fault` in it, and returns what is written.
+fn check(fault: &str, dialect: &str, head: &str, steps: &str, format: &[&str]) -> String {
+    let dir = TempDir::new().unwrap();
+    let text = format!("case t.t\nclause convert.precise\npages 4\n{head}\n\n{steps}\n");
+    fs::write(dir.path().join("t.case"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gmem-conform"));
+    command.args(["check", "--machine", "model", "--dialect", dialect]).args(format);
+    if !fault.is_empty() {
+        command.args(["--plant", fault]);
+    }
+    let output = command.arg("t.case").current_dir(&dir).stdin(Stdio::null()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const SHARED: &str = "start shared\nneeds platform=sw-protected";
+const PRIVATE: &str = "start private\nneeds platform=sw-protected";
+const AT_END: &str = "audit end\nstart shared\nneeds platform=sw-protected";
+const PRIVATE_AT_END: &str = "audit end\nstart private\nneeds platform=sw-protected";
+
+/// A bug, a head, and steps after which one look only can see the bug.
+const FAILURES: &[(&str, &str, &str)] = &[
+    // Results of calls.
+    ("unspecified-rejected", SHARED, "convert 1..2 private unspecified"),
+    ("success-writes-error-offset", SHARED, "convert 1..2 private unspecified"),
+    ("in-use-converted", SHARED, "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1"),
+    ("in-use-offset-is-start", SHARED, "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1"),
+    ("in-use-offset-is-index", SHARED, "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1"),
+    (
+        "in-use-forever",
+        SHARED,
+        "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1\nunpin 1..2\nconvert 0..2 private unspecified",
+    ),
+    // The host at pages that it has never touched: at the step, not in the end.
+    (
+        "host-faults-private",
+        SHARED,
+        "convert 0..2 private unspecified\nconvert 2..4 private unspecified",
+    ),
+    // The pages beside a range, which nobody has touched, in the end.
+    ("one-page-too-many", AT_END, "convert 1..2 private unspecified"),
+    ("one-page-too-early", AT_END, "convert 2..3 private unspecified"),
+    ("last-page-missed", AT_END, "convert 1..3 private unspecified"),
+    ("first-page-missed", AT_END, "convert 1..3 private unspecified"),
+    // The guest in the end, at memory and at holes.
+    ("guest-private-refused", PRIVATE_AT_END, "allocate 1..2\nconvert 1..2 private unspecified"),
+    ("fresh-not-zeroed", PRIVATE_AT_END, "convert 1..2 private unspecified"),
+    ("fresh-not-zeroed", AT_END, "convert 1..2 shared unspecified"),
+    // The host, through a mapping that was not there before.
+    ("neighbour-recorded", AT_END, "host write 0..4 A\nconvert 1..2 private preserve"),
+    // One side writes, the other reads.
+    ("folio-replaced", PRIVATE_AT_END, "guest write 1..2 A\nconvert 1..2 shared preserve"),
+    ("folio-replaced", PRIVATE_AT_END, "guest write 2..3 A\nconvert 2..3 shared preserve"),
+    // Parts of pages.
+    ("preserve-loses-last-word", SHARED, "host write 0..2 A\nconvert 1..2 private preserve"),
+    ("zero-half-folio", SHARED, "guest write 0..2 A\nconvert 1..2 shared zero"),
+    ("punch-keeps-contents", SHARED, "host write 0..2 A\npunch 1..2"),
+    // Other files.
+    ("other-file-converted", SHARED, "bystander shared\nconvert 1..2 private unspecified"),
+    ("other-file-converted", PRIVATE, "bystander private\nconvert 1..2 shared unspecified"),
+    (
+        "other-file-converted",
+        SHARED,
+        "host write 1..2 A\nbystander shared\nbystander convert 1..2 private",
+    ),
+    // Other processes.
+    (
+        "child-not-zapped",
+        SHARED,
+        "host write 0..2 A\nchild fork\nchild read 0..2\nconvert 1..2 private unspecified",
+    ),
+];
+
+/// The bug whose bytes are others each time.
+const RANDOM: &str = "fresh-not-zeroed";
+
+/// Whether a line shows bytes.
+fn is_dump(line: &str) -> bool {
+    line.split_whitespace().filter(|word| word.len() == 2).count() == 16
+}
+
+/// The failure is the one that was reviewed.
+#[test]
+fn failures() {
+    let mut all = String::new();
+    for (fault, head, steps) in FAILURES {
+        let text = check(fault, "rfc-v4", head, steps, &["--format", "human"]);
+        let failure: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.starts_with("FAIL"))
+            .skip(1)
+            .take_while(|line| !line.trim_start().starts_with("run "))
+            .filter(|line| *fault != RANDOM || !is_dump(line))
+            .collect();
+        assert!(!failure.is_empty(), "{fault} is not found in\n{steps}\n{text}");
+        all += &format!("{fault}: {}\n{}\n\n", steps.replace('\n', "; "), failure.join("\n"));
+    }
+    insta::assert_snapshot!(all);
+}
+
+/// What mode unspecified did, and that a conversion had to be tried again, is noted. Nothing else is.
+#[test]
+fn observations() {
+    let steps = "guest write 0..2 A\nhost write 2..3 B\nconvert 0..4 private unspecified\n\
+                 convert 0..1 shared unspecified\nconvert 1..2 shared preserve";
+    let mut all = String::new();
+    for (fault, dialect) in [
+        ("unspecified-keeps", "rfc-v4"),
+        ("unspecified-zeroes", "rfc-v4"),
+        ("", "rfc-v4"),
+        ("spurious-eagain", "rfc-v4"),
+        ("", "upstream"),
+    ] {
+        let steps = match dialect {
+            "upstream" => steps.lines().filter(|line| !line.ends_with("preserve")).collect(),
+            _ => steps.lines().collect::<Vec<_>>(),
+        };
+        let text =
+            check(fault, dialect, SHARED, &steps.join("\n"), &["--json", "-", "--format", "human"]);
+        let record = text.lines().find(|line| line.starts_with("{\"type\":\"case\"")).unwrap();
+        let Record::Case(record) = serde_json::from_str(record).unwrap() else {
+            panic!("not a case: {record}")
+        };
+        let name = if fault.is_empty() { "-" } else { fault };
+        all += &format!("{dialect} {name}: {}\n", record.verdict.name());
+        for seen in &record.observations {
+            all += &format!("  line {}: {} {}\n", seen.line, seen.what, seen.seen);
+        }
+    }
+    insta::assert_snapshot!(all);
+}
+
+/// What a case file says of a result must be what the clauses say.
+#[test]
+fn expectations_are_checked() {
+    for (steps, wrong) in [
+        ("convert 1..2 private zero -> EOPNOTSUPP @1", false),
+        ("convert 1..2 private zero -> OK", true),
+        ("convert 1..2 private zero -> EOPNOTSUPP @2", true),
+        ("convert 1..2 private preserve -> OK", false),
+        ("convert 1..2 private preserve -> EAGAIN", true),
+    ] {
+        let text = check("", "rfc-v4", SHARED, steps, &["--format", "human"]);
+        assert_eq!(text.contains("1 errors"), wrong, "{steps}\n{text}");
+        assert_eq!(text.contains("blame     suite"), wrong, "{steps}\n{text}");
+    }
+}
+
+/// A bystander is looked at after each step, so it is small.
+#[test]
+fn bystanders_are_small() {
+    for (pages, text) in [(64, "1 passed"), (65, "a case with a bystander has at most 64 pages")] {
+        let head = format!("pages {pages}\nstart shared\nneeds platform=sw-protected");
+        let dir = TempDir::new().unwrap();
+        let case = format!("case t.t\nclause convert.precise\n{head}\n\nbystander shared\n");
+        fs::write(dir.path().join("t.case"), case).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_gmem-conform"))
+            .args(["check", "--machine", "model", "--format", "human", "t.case"])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(out.contains(text), "{pages}: {out}");
+    }
+}
