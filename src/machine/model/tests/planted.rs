@@ -99,6 +99,7 @@ impl Observer {
         self.call("to private", &bench, range(2, 5, PRIVATE, keep));
         self.pages("first view", &*view);
         self.pages("second view", &*second);
+        self.pages("new view", &*bench.view(0, 8));
         self.call("again", &bench, range(2, 5, PRIVATE, keep));
         self.call("mixed", &bench, range(4, 7, PRIVATE, keep));
         self.pages("mixed", &*view);
@@ -324,6 +325,9 @@ impl Observer {
         self.note("recreated", bench.slot(1, TEST_MEMORY, 3, 6));
         self.pages("kept", &*view);
         self.call("to shared", &bench, range(4, 5, SHARED, keep));
+        self.pages("seen", &*view);
+        let exit = write(&mut guest, 1, 12);
+        self.note("guest writes", exit);
         self.pages("seen", &*view);
 
         let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
