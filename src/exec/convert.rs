@@ -353,6 +353,32 @@ mod tests {
         }
     }
 
+    /// What was returned and what is allowed are told in words, with offsets as bytes and, where they are whole pages, as
+    /// pages.
+    #[test]
+    fn results_in_words() {
+        let returned = |result, error_offset| Returned { result, error_offset }.describe();
+        assert_eq!(returned(Ok(()), 0), "success");
+        assert_eq!(returned(Ok(()), 7), "success, error_offset 0x7");
+        assert_eq!(returned(Err(Errno::EAGAIN), 0x3000), "EAGAIN, error_offset 0x3000 (page 3)");
+        let allowed = |result, error_offset| {
+            let clause = "convert.accepted";
+            describe(&Allowed {
+                result,
+                error_offset,
+                clause,
+                error_offset_clause: clause,
+                no_effect_clause: clause,
+            })
+        };
+        assert_eq!(allowed(Ok(()), ErrorOffset::Untouched), "success");
+        assert_eq!(allowed(Err(Errno::EINVAL), ErrorOffset::Anything), "EINVAL");
+        assert_eq!(
+            allowed(Err(Errno::EAGAIN), ErrorOffset::At(0x1000)),
+            "EAGAIN, error_offset 0x1000 (page 1)"
+        );
+    }
+
     /// A page in flight is tried again with a fresh argument, but not for ever.
     #[test]
     fn unjudged_conversions_are_tried_again() {
