@@ -3,6 +3,7 @@
 
 use crate::oracle::Content;
 use crate::payload::pattern;
+use crate::uapi::PAGE_SIZE;
 
 /// Differing 16-byte rows that are shown.
 const ROWS: usize = 4;
@@ -45,16 +46,22 @@ pub(super) fn describe(bytes: &[u8], page: u64) -> String {
         .chunks_exact(8)
         .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
         .collect();
-    let Some((letter, _, of_page, _)) = words.first().and_then(|w| pattern::parse(*w)) else {
+    // One word that looks like one of a pattern may be chance, where memory was scrambled.
+    let parsed = words.first().and_then(|word| pattern::parse(*word));
+    let tag = words[0] & !0xfff_ffff_ffff;
+    let matching = |of_page| {
+        let pattern = Content::Pattern(tag).bytes(of_page).unwrap_or([0; PAGE_SIZE as usize]);
+        pattern.chunks_exact(8).zip(bytes.chunks_exact(8)).filter(|(w, h)| w == h).count()
+    };
+    let known = parsed.map(|(letter, _, of_page, _)| (letter, of_page, matching(of_page)));
+    let Some((letter, of_page, matching)) = known.filter(|(.., matching)| *matching > 1) else {
         let zeros = words.iter().filter(|w| **w == 0).count();
         return match zeros {
             0 => "bytes of no pattern".into(),
             _ => format!("bytes of no pattern, {zeros} of {} words zero", words.len()),
         };
     };
-    let tag = words[0] & !0xfff_ffff_ffff;
-    let whole = Content::Pattern(tag).bytes(of_page).is_some_and(|b| b[..] == *bytes);
-    let part = if whole { "" } else { "in part " };
+    let part = if matching == words.len() { "" } else { "in part " };
     match of_page == page & 0xffff_ffff {
         true => format!("{part}pattern {}", letter as char),
         false => format!("{part}pattern {} of page {of_page}", letter as char),
@@ -76,6 +83,9 @@ mod tests {
         let mut torn = bytes;
         torn[4000] ^= 1;
         assert_eq!(describe(&torn, 3), "in part pattern A");
+        let mut chance = [0x99; 4096];
+        chance[..8].copy_from_slice(&bytes[..8]);
+        assert_eq!(describe(&chance, 3), "bytes of no pattern");
     }
 
     /// At most four rows are shown, and the rest is counted.
