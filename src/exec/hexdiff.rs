@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How two pages differ, in a few lines that fit into a mail.
 
-use crate::oracle::Content;
 use crate::payload::pattern;
-use crate::uapi::PAGE_SIZE;
 
 /// Differing 16-byte rows that are shown.
 const ROWS: usize = 4;
@@ -47,14 +45,15 @@ pub(super) fn describe(bytes: &[u8], page: u64) -> String {
         .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
         .collect();
     // One word that looks like one of a pattern may be chance, where memory was scrambled.
-    let parsed = words.first().and_then(|word| pattern::parse(*word));
     let tag = words[0] & !0xfff_ffff_ffff;
-    let matching = |of_page| {
-        let pattern = Content::Pattern(tag).bytes(of_page).unwrap_or([0; PAGE_SIZE as usize]);
-        pattern.chunks_exact(8).zip(bytes.chunks_exact(8)).filter(|(w, h)| w == h).count()
+    let matching = |page| {
+        let fits = |(word, index): &(&u64, u64)| **word == pattern::word(tag, page, *index);
+        words.iter().zip(0..).filter(fits).count()
     };
-    let known = parsed.map(|(letter, _, of_page, _)| (letter, of_page, matching(of_page)));
-    let Some((letter, of_page, matching)) = known.filter(|(.., matching)| *matching > 1) else {
+    let known = pattern::parse(words[0])
+        .map(|(letter, _, of_page, _)| (letter, of_page, matching(of_page)))
+        .filter(|(.., matching)| *matching > 1);
+    let Some((letter, of_page, matching)) = known else {
         let zeros = words.iter().filter(|w| **w == 0).count();
         return match zeros {
             0 => "bytes of no pattern".into(),
@@ -71,6 +70,7 @@ pub(super) fn describe(bytes: &[u8], page: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle::Content;
 
     /// A page that holds another page's pattern is named as that page.
     #[test]
