@@ -117,7 +117,7 @@ fn order() {
     assert_eq!(launch.command(99, &mut 0u64), kernel(Errno::EPERM));
     assert_eq!(launch.command(199, &mut 0u64), kernel(Errno::EINVAL));
     let mut vcpu = launch.vm.create_vcpu(0).expect("a vCPU");
-    assert_eq!(vcpu.run(std::time::Instant::now()), Err(Errno::EINVAL), "not launched yet");
+    assert_eq!(vcpu.run(soon()), Err(Errno::EINVAL), "not launched yet");
     assert!(vcpu.get_regs().is_ok());
     assert_eq!(launch.finish(), Ok(()));
     assert_eq!(vcpu.get_regs().err(), Some(Errno::EINVAL), "the registers are encrypted");
@@ -127,7 +127,7 @@ fn order() {
     assert_eq!(launch.update(&mut pages(0, 1)), late);
     assert_eq!(launch.finish(), late);
     // Nobody has set the registers.
-    assert_eq!(vcpu.run(std::time::Instant::now()), Ok(Exit::Shutdown));
+    assert_eq!(vcpu.run(soon()), Ok(Exit::Shutdown));
 }
 
 /// INIT2 and START look at every argument; the firmware looks at the policy.

@@ -14,6 +14,11 @@ use crate::machine::*;
 use crate::payload::abi::{Mailbox, PAYLOAD_SIZE, TEST_MEMORY};
 use crate::uapi::*;
 
+/// A deadline that nothing here reaches.
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 /// Argument for a conversion of pages `start..end`.
 pub fn range(start: u64, end: u64, private: bool, flags: u64) -> MemoryAttributes2 {
     let attributes = if private { ATTRIBUTE_PRIVATE } else { 0 };
@@ -193,7 +198,7 @@ impl Guest {
     }
 
     pub fn run(&mut self) -> Exit {
-        self.vcpu.run(Instant::now() + Duration::from_secs(60)).expect("run")
+        self.vcpu.run(soon()).expect("run")
     }
 
     fn mailbox(&mut self) -> *mut Mailbox {

@@ -2,7 +2,6 @@
 //! A TD's launch, call by call: the errors of calls that come too early, too late, or with the wrong arguments.
 
 use std::os::fd::AsRawFd;
-use std::time::Instant;
 
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
@@ -91,7 +90,7 @@ fn order() {
     assert_eq!(init(&*vm, good_init()), kernel(Errno::EINVAL), "twice");
     assert_eq!(vcpu.get_regs().err(), Some(Errno::EINVAL));
     assert_eq!(vcpu.set_sregs(&Default::default()), Err(Errno::EINVAL));
-    assert_eq!(vcpu.run(Instant::now()), Err(Errno::EINVAL));
+    assert_eq!(vcpu.run(soon()), Err(Errno::EINVAL));
     let region = &mut TdxInitMemRegion { nr_pages: 1, ..Default::default() };
     assert_eq!(on_vcpu(&*vcpu, KVM_TDX_INIT_MEM_REGION, 0, region), kernel(Errno::EINVAL));
     assert_eq!(on_vcpu(&*vcpu, KVM_TDX_INIT_VCPU, 0, &mut 0), kernel(Errno::EINVAL), "x2APIC");
@@ -103,13 +102,13 @@ fn order() {
     assert_eq!(on_vcpu(&*vcpu, KVM_TDX_INIT_VCPU, 0, &mut 0), kernel(Errno::EINVAL), "twice");
     assert_eq!(on_vcpu(&*vcpu, 9, 0, &mut 0), kernel(Errno::EINVAL));
     assert_eq!(on_vm(&*vm, KVM_TDX_FINALIZE_VM, 1, &mut 0), kernel(Errno::EINVAL), "flags");
-    assert_eq!(vcpu.run(Instant::now()), Err(Errno::EINVAL), "not finalized");
+    assert_eq!(vcpu.run(soon()), Err(Errno::EINVAL), "not finalized");
     assert_eq!(on_vm(&*vm, KVM_TDX_FINALIZE_VM, 0, &mut 0), Ok(()));
     assert_eq!(on_vm(&*vm, KVM_TDX_FINALIZE_VM, 0, &mut 0), kernel(Errno::EINVAL), "twice");
     assert_eq!(on_vcpu(&*vcpu, KVM_TDX_GET_CPUID, 0, &mut *cpuid), kernel(Errno::EINVAL));
     // There is nothing at the reset vector, which is private.
     let fault = Exit::MemoryFault { flags: 8, gpa: 0xffff_f000, size: PAGE_SIZE };
-    assert_eq!(vcpu.run(Instant::now()), Ok(fault));
+    assert_eq!(vcpu.run(soon()), Ok(fault));
 }
 
 /// INIT_VM looks at every argument, and the module at the CPUID bits.
