@@ -286,3 +286,113 @@ fn shown_pages(step: &Step, page: Option<u64>, file_pages: u64) -> Pages {
     let start = page.unwrap_or(range).saturating_sub(MAP_PAGES / 4).min(file_pages - MAP_PAGES);
     start..start + MAP_PAGES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REUSED: &str = "pages 4\nstart shared\nfile reused";
+    const PRIVATE: &str = "pages 4\nstart private\nfile reused";
+    const HIDDEN: &str = "pages 4\nstart private\nmmap none\nfile reused";
+    const WRITE: &str = "host write 0..4 A";
+    const ZERO: &str = "host expect 0..4 zero";
+
+    /// A file that this bug leaves to the next case is not empty, which tells whether the next case has used it.
+    const BUG: Fault = Fault::PunchKeepsContents;
+
+    fn executor(fault: Option<Fault>) -> Executor {
+        Executor::new(MachineConfig {
+            kind: MachineKind::Model,
+            dialect: Some(Dialect::RfcV4),
+            fault: fault.map(|fault| fault.name().to_string()),
+            capability_numbers: None,
+        })
+    }
+
+    fn run(executor: &mut Executor, (head, steps): (&str, &str)) -> Outcome {
+        let text = format!("case t.t\nclause convert.range\n{head}\n\n{steps}\n");
+        let timeout = Duration::from_secs(60);
+        executor.run("t.t", "sw-protected", &text, timeout, &mut |_| {})
+    }
+
+    /// A case that fails in a used VM and not in a fresh one is neither a pass nor the kernel's failure, and from then on
+    /// no case uses another one's file.
+    #[test]
+    fn a_failure_in_a_used_vm_is_tried_in_a_fresh_one() {
+        let mut executor = executor(Some(BUG));
+        assert_eq!(run(&mut executor, (REUSED, WRITE)).verdict, Verdict::Pass);
+        assert_eq!(run(&mut executor, (REUSED, WRITE)).verdict, Verdict::Pass);
+        let outcome = run(&mut executor, (REUSED, ZERO));
+        let failure = outcome.failure.unwrap();
+        assert_eq!((outcome.verdict, failure.blame), (Verdict::Error, None));
+        let where_seen =
+            " (seen in a VM in which 2 other cases had passed, but not in a fresh one)";
+        assert!(failure.summary.ends_with(where_seen), "{}", failure.summary);
+        for case in [(REUSED, WRITE), (REUSED, ZERO)] {
+            assert_eq!(run(&mut executor, case).verdict, Verdict::Pass, "{case:?}");
+        }
+    }
+
+    /// A file goes on to the next case if both are content with that, are of the same kind, and the first has left it as it
+    /// was.
+    #[test]
+    fn files_are_used_again() {
+        const ONCE: &str = "pages 4\nstart shared";
+        const GUEST_WRITE: &str = "guest write 0..4 A";
+        const GUEST_ZERO: &str = "guest expect 0..4 zero";
+        for (first, second, used) in [
+            ((REUSED, WRITE), (REUSED, ZERO), true),
+            ((PRIVATE, GUEST_WRITE), (PRIVATE, GUEST_ZERO), true),
+            ((ONCE, WRITE), (REUSED, ZERO), false),
+            ((REUSED, WRITE), (ONCE, ZERO), false),
+            ((REUSED, WRITE), ("pages 5\nstart shared\nfile reused", ZERO), false),
+            ((REUSED, WRITE), (PRIVATE, GUEST_ZERO), false),
+            ((PRIVATE, GUEST_WRITE), (HIDDEN, GUEST_ZERO), false),
+            ((HIDDEN, GUEST_WRITE), (PRIVATE, GUEST_ZERO), false),
+            (
+                (REUSED, WRITE),
+                (
+                    "pages 4\nstart shared\nslots none\nfile reused",
+                    "slot 0 map 0..4\nhost expect 0..4 zero",
+                ),
+                false,
+            ),
+            (
+                (
+                    "pages 4\nstart shared\nslots none\nfile reused",
+                    "slot 0 map 0..4\nhost write 0..4 A",
+                ),
+                (REUSED, ZERO),
+                false,
+            ),
+            (
+                (REUSED, "host write 0..4 A\nslot 0 delete\nslot 0 map 0..4 at 8"),
+                (REUSED, ZERO),
+                false,
+            ),
+            ((REUSED, "host write 0..4 A\nslot 0 delete"), (REUSED, ZERO), false),
+            ((REUSED, "host write 0..4 A\npin 0..1"), (REUSED, ZERO), false),
+        ] {
+            let mut executor = executor(Some(BUG));
+            assert_eq!(run(&mut executor, first).verdict, Verdict::Pass, "{first:?}");
+            let found = run(&mut executor, second);
+            let expected = if used { Verdict::Error } else { Verdict::Pass };
+            assert_eq!(found.verdict, expected, "{first:?} {second:?} {:?}", found.failure);
+        }
+    }
+
+    /// The next case finds the file as a fresh one is.
+    #[test]
+    fn used_files_are_as_good_as_fresh_ones() {
+        let mut executor = executor(None);
+        for case in [
+            (REUSED, "host write 0..4 A\nconvert 1..3 private preserve"),
+            (REUSED, ZERO),
+            (PRIVATE, "guest write 0..4 A\nconvert 1..3 shared preserve"),
+            (PRIVATE, "host expect 0..4 fault\nguest expect 0..4 zero"),
+        ] {
+            let outcome = run(&mut executor, case);
+            assert_eq!(outcome.verdict, Verdict::Pass, "{case:?} {:?}", outcome.failure);
+        }
+    }
+}

@@ -76,10 +76,6 @@ pub(super) fn may_be_used(case: &Case) -> bool {
 }
 
 /// The memslots of a case that has changed none: slot 0 over all of the file.
-pub(super) fn are_as_at_start<'a>(
-    mut slots: impl Iterator<Item = &'a SlotMap>,
-    case: &Case,
-) -> bool {
-    slots.next() == Some(&SlotMap { slot: 0, pages: 0..case.pages, at: 0 })
-        && slots.next().is_none()
+pub(super) fn are_as_at_start<'a>(slots: impl Iterator<Item = &'a SlotMap>, case: &Case) -> bool {
+    slots.eq([&SlotMap { slot: 0, pages: 0..case.pages, at: 0 }])
 }
