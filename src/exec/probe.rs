@@ -45,17 +45,11 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 environment.capabilities.extend(scenario::ask(&*machine));
             }
             let asked = ask_dialect(&*machine, &mut environment.remarks);
-            environment.dialect = asked.as_ref().ok().map(|found| match config.dialect {
-                Some(forced) if *found != Dialect::None => {
-                    if forced != *found {
-                        environment.remarks.push(format!(
-                            "the machine answers like {found} and is judged by {forced}, which was asked for"
-                        ));
-                    }
-                    forced
-                }
-                _ => *found,
-            });
+            if let Ok(found) = asked {
+                let (dialect, remark) = judged_by(found, config.dialect);
+                environment.dialect = Some(dialect);
+                environment.remarks.extend(remark);
+            }
             let mut common = Vec::new();
             match asked {
                 Ok(Dialect::None) => {
@@ -70,7 +64,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
             };
             Platform::ALL.map(|platform| {
                 let why = match platform.is_encrypted() {
-                    false => no_vm_type(&*machine, platform),
+                    false => no_vm_type(vm_types(&*machine), platform),
                     true => platform::missing(&*machine, platform, around.as_ref()),
                 };
                 let mut missing: Vec<Need> = why.into_iter().collect();
@@ -94,6 +88,19 @@ pub fn probe(config: &MachineConfig) -> Environment {
     environment
 }
 
+/// The dialect that a machine which answers like `found` is judged by, and what a reader of the results must know of that.
+fn judged_by(found: Dialect, forced: Option<Dialect>) -> (Dialect, Option<String>) {
+    match forced {
+        Some(forced) if found != Dialect::None && found != forced => {
+            let remark = format!(
+                "the machine answers like {found} and is judged by {forced}, which was asked for"
+            );
+            (forced, Some(remark))
+        }
+        _ => (found, None),
+    }
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_string()
 }
@@ -115,8 +122,12 @@ fn no_kvm() -> Need {
     }
 }
 
-fn no_vm_type(machine: &dyn Machine, platform: Platform) -> Option<Need> {
-    let types = machine.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0);
+/// The types of VM that KVM offers, a bit each.
+fn vm_types(machine: &dyn Machine) -> i32 {
+    machine.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0)
+}
+
+fn no_vm_type(types: i32, platform: Platform) -> Option<Need> {
     // A kernel from before KVM_CAP_VM_TYPES has default VMs only.
     let offered =
         types >> platform.vm_type() & 1 == 1 || (types == 0 && platform == Platform::Default);
@@ -150,13 +161,11 @@ fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Diale
     if machine.check_extension(KVM_CAP_GUEST_MEMFD).unwrap_or(0) <= 0 {
         return Err(Need::new("no-guest-memfd", "this kernel does not have guest_memfd"));
     }
-    let types = machine.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0);
-    let sw_protected = Platform::SwProtected.vm_type();
-    let vm_type =
-        if types >> sw_protected & 1 == 1 { sw_protected } else { Platform::Default.vm_type() };
+    let has_private_memory = vm_types(machine) >> Platform::SwProtected.vm_type() & 1 == 1;
+    let platform = if has_private_memory { Platform::SwProtected } else { Platform::Default };
     let failed =
         |call: &str, e: Errno| Need::new("no-guest-memfd", format!("{call} fails with {e}"));
-    let vm = machine.create_vm(vm_type).map_err(|e| failed("KVM_CREATE_VM", e))?;
+    let vm = machine.create_vm(platform.vm_type()).map_err(|e| failed("KVM_CREATE_VM", e))?;
     // Mapped and shared as the cases want it; a kernel without in-place conversion refuses INIT_SHARED here, and a
     // guest_memfd without any flag is enough to see that.
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
@@ -173,9 +182,8 @@ fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Diale
     let plain = call(&*gmem, valid);
     let zero = call(&*gmem, MemoryAttributes2 { flags: MODE_ZERO, ..valid });
     let error_offset = call(&*gmem, MemoryAttributes2 { error_offset: 1, ..valid });
-    let private_memory = vm_type == sw_protected;
     if let Err(errno) = plain
-        && private_memory
+        && has_private_memory
     {
         remarks.push(format!("a plain conversion of a shared page to shared fails with {errno}"));
     }
@@ -264,7 +272,171 @@ fn cpu(cpuinfo: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::os::fd::OwnedFd;
+
+    use kvm_bindings::kvm_cpuid_entry2;
+
     use super::*;
+    use crate::machine::model::{Config, Fault, Model};
+    use crate::machine::{Result as MachineResult, Vm};
+
+    /// The model with other types of VM.
+    struct Offering {
+        model: Model,
+        vm_types: i32,
+        /// The type of the VM that was created last.
+        created: Cell<Option<u64>>,
+    }
+
+    impl Offering {
+        fn new(dialect: Dialect, fault: Option<Fault>, vm_types: i32) -> Offering {
+            let model = Model::new(Config { dialect, fault });
+            Offering { model, vm_types, created: Cell::new(None) }
+        }
+    }
+
+    impl Machine for Offering {
+        fn check_extension(&self, capability: u32) -> MachineResult<i32> {
+            match capability {
+                KVM_CAP_VM_TYPES => Ok(self.vm_types),
+                KVM_CAP_MEMORY_ATTRIBUTES => Err(Errno::EINVAL),
+                _ => self.model.check_extension(capability),
+            }
+        }
+
+        fn get_supported_cpuid(&self) -> MachineResult<Vec<kvm_cpuid_entry2>> {
+            self.model.get_supported_cpuid()
+        }
+
+        fn get_device_attr(&self, group: u32, attribute: u64) -> MachineResult<u64> {
+            self.model.get_device_attr(group, attribute)
+        }
+
+        fn open_sev(&self) -> MachineResult<OwnedFd> {
+            self.model.open_sev()
+        }
+
+        fn create_vm(&self, vm_type: u64) -> MachineResult<Box<dyn Vm>> {
+            self.created.set(Some(vm_type));
+            self.model.create_vm(vm_type)
+        }
+    }
+
+    fn model(dialect: Dialect, fault: Option<Fault>) -> MachineConfig {
+        MachineConfig {
+            kind: MachineKind::Model,
+            dialect: Some(dialect),
+            fault: fault.map(|fault| fault.name().to_string()),
+            capability_numbers: None,
+        }
+    }
+
+    /// Bits of KVM_CAP_VM_TYPES.
+    const DEFAULT: i32 = 1;
+    const SW_PROTECTED: i32 = 2;
+
+    /// What results are told apart by is what the machine and the program say of themselves.
+    #[test]
+    fn the_environment_is_recorded() {
+        let fault = Fault::ErrorOffsetNotChecked;
+        let environment = probe(&model(Dialect::RfcV4, Some(fault)));
+        let uname = |what: &str| {
+            let output = std::process::Command::new("uname").arg(what).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().to_string()
+        };
+        assert_eq!(environment.machine, "model");
+        assert_eq!(environment.kernel_release, uname("-r"));
+        assert_eq!(environment.kernel_version, uname("-v"));
+        assert_eq!(environment.kernel_command_line, read("/proc/cmdline"));
+        assert_eq!(environment.kvm_parameters, kvm_parameters(Path::new("/sys/module")));
+        assert_eq!(environment.planted_fault.as_deref(), Some(fault.name()));
+        assert!(environment.dialect_forced);
+        // What scenarios ask of a kernel is nothing that the model has.
+        assert_eq!(environment.capabilities.len(), 6);
+        // This bug makes RFC v4 answer like RFC v5.
+        assert_eq!(environment.dialect, Some(Dialect::RfcV4));
+        let remark = "the machine answers like rfc-v5 and is judged by rfc-v4, which was asked for";
+        assert_eq!(environment.remarks, [remark]);
+        let around = surroundings(&environment.kvm_parameters);
+        assert_eq!(around.parameters, environment.kvm_parameters);
+        assert!(!around.cpu_vendor.is_empty());
+    }
+
+    /// The dialect that is asked for is what a machine is judged by, unless it does not have the call at all.
+    #[test]
+    fn a_forced_dialect_is_said() {
+        use Dialect::{None as No, RfcV4, RfcV5};
+        for (found, forced, dialect, says) in [
+            (RfcV5, None, RfcV5, false),
+            (RfcV5, Some(RfcV5), RfcV5, false),
+            (RfcV5, Some(RfcV4), RfcV4, true),
+            (No, Some(RfcV4), No, false),
+            (No, None, No, false),
+        ] {
+            let (judged, remark) = judged_by(found, forced);
+            assert_eq!((judged, remark.is_some()), (dialect, says), "{found} {forced:?}");
+        }
+    }
+
+    /// A kernel offers what KVM_CAP_VM_TYPES says, or, from before there was that capability, default VMs.
+    #[test]
+    fn vm_types_are_bits() {
+        for (types, default, sw_protected) in [
+            (0, true, false),
+            (DEFAULT, true, false),
+            (SW_PROTECTED, false, true),
+            (DEFAULT | SW_PROTECTED, true, true),
+            (1 << 4, false, false),
+        ] {
+            assert_eq!(no_vm_type(types, Platform::Default).is_none(), default, "{types}");
+            assert_eq!(no_vm_type(types, Platform::SwProtected).is_none(), sw_protected, "{types}");
+        }
+        let way_out = no_vm_type(DEFAULT, Platform::SwProtected).unwrap().prose;
+        assert!(way_out.contains("CONFIG_KVM_SW_PROTECTED_VM"), "{way_out}");
+        let other = no_vm_type(SW_PROTECTED, Platform::Default).unwrap().prose;
+        assert!(!other.contains("CONFIG_KVM_SW_PROTECTED_VM"), "{other}");
+    }
+
+    /// The dialect is found by what the calls answer, on a file such as the cases use, in a VM with private memory if there
+    /// is one: elsewhere a kernel may refuse for other reasons.
+    #[test]
+    fn the_dialect_is_asked() {
+        let all = DEFAULT | SW_PROTECTED;
+        for (dialect, fault, vm_types, vm_type, remarks) in [
+            (Dialect::RfcV4, None, all, 1, 0),
+            (Dialect::RfcV5, None, all, 1, 0),
+            (Dialect::Upstream, None, all, 1, 0),
+            (Dialect::None, None, all, 1, 0),
+            (Dialect::RfcV4, None, DEFAULT, 0, 0),
+            // There a default VM refuses every call.
+            (Dialect::Upstream, None, DEFAULT, 0, 0),
+            (Dialect::RfcV4, Some(Fault::RequiresMmap), all, 1, 0),
+        ] {
+            let machine = Offering::new(dialect, fault, vm_types);
+            let mut said = Vec::new();
+            let found = ask_dialect(&machine, &mut said).ok();
+            assert_eq!((found, said.len()), (Some(dialect), remarks), "{dialect} {fault:?}");
+            assert_eq!(machine.created.get(), Some(vm_type), "{dialect} {vm_types}");
+        }
+        let machine = Offering::new(Dialect::RfcV4, Some(Fault::NoopRefused), all);
+        let mut said = Vec::new();
+        assert!(ask_dialect(&machine, &mut said).is_ok());
+        assert_eq!(said, ["a plain conversion of a shared page to shared fails with EINVAL"]);
+    }
+
+    /// Of each capability the answer is recorded, an error as a negative number.
+    #[test]
+    fn capabilities_are_recorded() {
+        let machine = Offering::new(Dialect::RfcV4, None, 3);
+        let found = capabilities(&machine, &model(Dialect::RfcV4, None));
+        assert_eq!(found["KVM_CAP_VM_TYPES"], 3);
+        assert_eq!(found["KVM_CAP_GUEST_MEMFD"], 1);
+        assert_eq!(found["KVM_CAP_MEMORY_ATTRIBUTES"], -22);
+        let mut unnumbered = model(Dialect::RfcV4, None);
+        unnumbered.kind = MachineKind::Host;
+        assert_eq!((found.len(), capabilities(&machine, &unnumbered).len()), (6, 4));
+    }
 
     /// A machine under a hypervisor is recorded as nested: nested KVM is known to be less reliable.
     #[test]
