@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What encrypted guests do besides accessing memory: accept pages, give them up, ask for conversions.
 
-use super::look::guest_stop;
+use super::look::{guest_stop, page_at};
 use super::session::{After, Session, launch_failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
@@ -70,8 +70,9 @@ impl Session<'_> {
             let done = match self.guest_command(command, "accept", next)?.refusal {
                 None => pages.end,
                 Some(refusal) => {
-                    let page = (next + refusal.offset / PAGE_SIZE).min(pages.end - 1);
-                    if !self.oracle.may_be_accepted(page) || !self.is_accepted_already(refusal) {
+                    let page = page_at(&(next..pages.end), refusal.offset);
+                    let accepted = is_accepted_already(self.setup.platform, refusal.status);
+                    if !self.oracle.may_be_accepted(page) || !accepted {
                         return Err(refused("accept", page, refusal));
                     }
                     page + 1
@@ -84,13 +85,6 @@ impl Session<'_> {
             next = done;
         }
         Ok(())
-    }
-
-    fn is_accepted_already(&self, refusal: Refusal) -> bool {
-        match self.setup.platform {
-            Platform::Tdx => refusal.status >> 32 == TDX_ALREADY_ACCEPTED,
-            _ => refusal.status == SNP_NO_CHANGE,
-        }
     }
 
     /// Has an SNP guest give up those of `pages` that it has accepted, as it must before they become shared.
@@ -106,8 +100,7 @@ impl Session<'_> {
             let length = (group.end - group.start) * PAGE_SIZE;
             let command = Command::Rescind { address, length };
             if let Some(refusal) = self.guest_command(command, "rescind", group.start)?.refusal {
-                let page = (group.start + refusal.offset / PAGE_SIZE).min(group.end - 1);
-                return Err(refused("rescind", page, refusal));
+                return Err(refused("rescind", page_at(&group, refusal.offset), refusal));
             }
             group.for_each(|page| self.oracle.rescind(page));
         }
@@ -144,9 +137,11 @@ impl Session<'_> {
         let mut answer = self.guest.command(command, self.deadline());
         loop {
             match answer {
-                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted })
-                    if refused.is_none() =>
-                {
+                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted }) => {
+                    if let Some(errno) = refused {
+                        let what = format!("the guest asks again when it was to be told {errno}");
+                        return Err(wrong_request(next, what));
+                    }
                     let expected = gpa + (next - pages.start) * PAGE_SIZE;
                     let left = pages.end - next;
                     if at != expected || wanted != private || !(1..=left).contains(&count) {
@@ -188,7 +183,7 @@ impl Session<'_> {
                         }
                         (Some(refusal), None) => {
                             let status = refusal.status;
-                            let page = pages.start + refusal.offset / PAGE_SIZE;
+                            let page = page_at(pages, refusal.offset);
                             let what = format!("the guest was told {status:#x} for page {page}");
                             Err(wrong_request(page, what))
                         }
@@ -352,6 +347,14 @@ impl Session<'_> {
     }
 }
 
+/// Whether a guest of this platform was told that it has accepted the page already.
+fn is_accepted_already(platform: Platform, status: u64) -> bool {
+    match platform {
+        Platform::Tdx => status >> 32 == TDX_ALREADY_ACCEPTED,
+        _ => status == SNP_NO_CHANGE,
+    }
+}
+
 /// The guest could not accept a page, or give it up.
 fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
     let found = format!("{:#x}", refusal.status);
@@ -366,4 +369,28 @@ fn wrong_request(page: u64, what: String) -> Stop {
 
 fn suite(why: String) -> Stop {
     Stop::error(Blame::Suite, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only one of the reasons for which a guest cannot accept a page is that it has accepted it: in a TD the module's
+    /// status without the operand in its lower half, in an SNP guest PVALIDATE that changed nothing.
+    #[test]
+    fn accepted_already() {
+        for (platform, status, already) in [
+            (Platform::Tdx, 0x0000_0b0a_0000_0000, true),
+            (Platform::Tdx, 0x0000_0b0a_0000_0001, true),
+            // TDX_OPERAND_INVALID, TDX_OPERAND_BUSY.
+            (Platform::Tdx, 0xc000_0100_0000_0001, false),
+            (Platform::Tdx, 0x8000_0200_0000_0001, false),
+            (Platform::Snp, 1 << 32, true),
+            // FAIL_INPUT, FAIL_SIZEMISMATCH.
+            (Platform::Snp, 1, false),
+            (Platform::Snp, 6, false),
+        ] {
+            assert_eq!(is_accepted_already(platform, status), already, "{platform} {status:#x}");
+        }
+    }
 }

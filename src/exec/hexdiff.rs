@@ -95,5 +95,6 @@ mod tests {
         assert_eq!(diff.len(), 9);
         assert_eq!(diff[8], "     ... 256 of 256 rows differ");
         assert_eq!(diff[0], format!("000  -{}", " 00".repeat(16)));
+        assert_eq!(hexdiff(&[0; 64], &[1; 64]).len(), 8);
     }
 }

@@ -46,6 +46,12 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
     }
 }
 
+/// The page at byte `offset` of `pages`, as a guest names one of those that it had a command about. It is one of them even
+/// if what the guest says makes no sense.
+pub(super) fn page_at(pages: &Range<u64>, offset: u64) -> u64 {
+    (pages.start + offset / PAGE_SIZE).min(pages.end - 1)
+}
+
 impl Session<'_> {
     /// Looks at every page of `pages` through `view` and compares with what the oracle says. With `writes`, a page that
     /// must fault is also tried with a write.
@@ -183,7 +189,7 @@ impl Session<'_> {
                 let why = format!("the guest found a difference in range {}", mismatch.range);
                 return Err(Stop::error(Blame::Payload, why));
             };
-            let page = (group.start + mismatch.offset / PAGE_SIZE).min(group.end - 1);
+            let page = page_at(group, mismatch.offset);
             let address = range.address + (page - group.start) * PAGE_SIZE;
             let bytes = self.guest_copy_out(page, address)?;
             self.seen(View::Guest, page, &bytes, after)?;
@@ -375,4 +381,61 @@ impl Session<'_> {
 /// The child does not answer: it has died, or its pipe broke.
 pub(super) fn child_failed(errno: Errno) -> Stop {
     failed("an access through the forked child", errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Verdict;
+
+    /// Whatever byte a guest names, the page is one of those that it was asked about.
+    #[test]
+    fn a_page_of_the_command() {
+        for (offset, page) in [
+            (0, 2),
+            (8, 2),
+            (PAGE_SIZE, 3),
+            (3 * PAGE_SIZE + 8, 5),
+            (4 * PAGE_SIZE, 5),
+            (u64::MAX, 5),
+        ] {
+            assert_eq!(page_at(&(2..6), offset), page, "{offset:#x}");
+        }
+    }
+
+    /// A guest that stops where the kernel had to serve it is the kernel's failure, told with the access that the kernel
+    /// took it for; one that goes astray or hangs is not.
+    #[test]
+    fn guest_stops() {
+        let told = |stop| {
+            let stop = guest_stop(stop, "read", 3);
+            (stop.verdict, stop.failure.blame, stop.failure.summary)
+        };
+        let fault = |flags| GuestStop::MemoryFault { flags, gpa: 0x3000, size: 0x1000 };
+        for (stop, verdict, blame, summary) in [
+            (
+                fault(8),
+                Verdict::Fail,
+                Some(Blame::Kernel),
+                "guest cannot read page 3: KVM_EXIT_MEMORY_FAULT (private access, gpa 0x3000, size 0x1000)",
+            ),
+            (
+                fault(0),
+                Verdict::Fail,
+                Some(Blame::Kernel),
+                "guest cannot read page 3: KVM_EXIT_MEMORY_FAULT (shared access, gpa 0x3000, size 0x1000)",
+            ),
+            (
+                GuestStop::Hang { rip: Some(0x10) },
+                Verdict::Timeout,
+                None,
+                "guest did not read page 3 in time (RIP 0x10)",
+            ),
+        ] {
+            assert_eq!(told(stop), (verdict, blame, summary.to_string()));
+        }
+        assert_eq!(told(GuestStop::Dead).1, Some(Blame::Machine));
+        let request = GuestStop::MapGpa { gpa: 0, pages: 1, private: true };
+        assert_eq!(told(request).1, Some(Blame::Payload));
+    }
 }

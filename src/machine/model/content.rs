@@ -149,6 +149,9 @@ impl Inode {
         if loses_last_word && to_private {
             self.for_each(&changing, |page| self.clear(page, WORDS - 1..WORDS))?;
         }
+        if self.planted(Fault::PreserveSeenLate) && to_private {
+            state.seen_late.extend(&changing);
+        }
         if self.planted(Fault::PreserveSwapsFolios)
             && !to_private
             && let [first, second, ..] = changing.as_slice()

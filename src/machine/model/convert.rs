@@ -458,6 +458,12 @@ impl Inode {
             return;
         }
         let mut state = self.lock();
+        if self.planted(Fault::OtherFileCleared) {
+            let folios = self.folios(pages).into_iter().flatten();
+            let cleared = arguments.flags == MODE_ZERO;
+            let _ = folios.filter(|_| cleared).try_for_each(|page| self.clear_folio(page));
+            return;
+        }
         let stored =
             self.store(&mut state, pages.clone(), arguments.attributes & ATTRIBUTE_PRIVATE);
         let _ = stored.and_then(|()| self.refault(&state, pages));

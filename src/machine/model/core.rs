@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::fault::Fault;
 use super::memslot::Target;
 use super::vm::VmState;
 use crate::machine::Exit;
@@ -170,7 +171,11 @@ impl<'a> Core<'a> {
             Target::Mmio => {
                 // It is complete when the vCPU runs again, which starts the command anew.
                 self.memo.completed.insert((address, write));
-                return Err(Stop::Exit(Exit::Mmio { gpa: address, length: ACCESS, write }));
+                let gpa = match self.vm.planted(Fault::MmioAddressTruncated) {
+                    true => u64::from(address as u32),
+                    false => address,
+                };
+                return Err(Stop::Exit(Exit::Mmio { gpa, length: ACCESS, write }));
             }
             Target::Fault(private) => return Err(fault(private)),
         }

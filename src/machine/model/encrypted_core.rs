@@ -301,9 +301,9 @@ impl Core<'_> {
                 _ => {}
             }
             let result = self.once(|_| Err(map_gpa_range(at, asked, to_private)))?;
-            let again = tdx
-                && result == Errno::EAGAIN.0 as u64
-                && !self.vm.planted(Fault::RequestRetryLost);
+            let retried =
+                result == Errno::EAGAIN.0 as u64 || self.vm.planted(Fault::RequestRefusalRetried);
+            let again = tdx && retried && !self.vm.planted(Fault::RequestRetryLost);
             if result == 0 || self.vm.planted(Fault::RequestAnswerIgnored) {
                 done += size;
             } else if !again {

@@ -146,6 +146,8 @@ faults! {
             "the index of the first page is computed in 32 bits of the byte offset, and wrong from 4 GiB on";
         OtherFileConverted "other-file-converted" "convert.precise" ANY
             "attributes are kept per VM instead of per guest_memfd, so that a conversion reaches its other files";
+        OtherFileCleared "other-file-cleared" "convert.precise" MODES
+            "ZERO clears the same pages of the VM's other files, too";
         LastPageMissed "last-page-missed" "convert.range" ANY
             "the last page of a range of several pages is not converted";
         FirstPageMissed "first-page-missed" "convert.range" ANY
@@ -260,6 +262,8 @@ faults! {
             "PRESERVE loses the contents of ranges of more than one page";
         PreserveLosesLastWord "preserve-loses-last-word" "preserve.to-private" MODES
             "PRESERVE clears the last word of each folio that becomes private";
+        PreserveSeenLate "preserve-seen-late" "preserve.to-private" MODES
+            "the guest's first access after PRESERVE to private comes before the contents are back, and sees zeros";
         PreserveScrambles "preserve-scrambles" "preserve.to-shared" MODES
             "PRESERVE to shared scrambles";
         FolioReplaced "folio-replaced" "memory.same" MODES
@@ -352,12 +356,16 @@ faults! {
             "two memslots may be bound to the same part of a file";
         BindOverflowAccepted "bind-overflow-accepted" "memslot.refused" ANY
             "a memslot may reach past the end of the file: the sum is compared as a signed number";
+        BindRangeIsEbadf "bind-range-is-ebadf" "memslot.refused" ANY
+            "a memslot that reaches past the end of the file is refused with EBADF, the error of the check before";
         RecreatedResetsAttributes "recreated-resets-attributes" "memslot.recreated" ANY
             "deleting a memslot resets the attributes of its pages";
         DeletedFreesMemory "deleted-frees-memory" "memslot.recreated" ANY
             "deleting a memslot frees the memory of its pages";
         DeletedIsMemoryFault "deleted-is-memory-fault" "memslot.deleted" ANY
             "a guest access where a memslot was deleted is KVM_EXIT_MEMORY_FAULT instead of KVM_EXIT_MMIO";
+        MmioAddressTruncated "mmio-address-truncated" "memslot.deleted" ANY
+            "KVM_EXIT_MMIO gives only the lower 32 bits of the address";
         DeletedStaysBound "deleted-stays-bound" "memslot.recreated" ANY
             "deleting a memslot leaves its binding behind, so that recreating it gives EEXIST";
 
@@ -463,6 +471,8 @@ faults! {
             "the guest is told that its request was granted whatever the host answers";
         RequestRetryLost "request-retry-lost" "coco.guest-converts" ANY TDX
             "a TD is told that its request was bad when the host asks it to try again";
+        RequestRefusalRetried "request-refusal-retried" "coco.guest-converts" ANY TDX
+            "a TD is told to try again whatever the error is that the host answers with";
         RequestByMsrDropped "request-by-msr-dropped" "coco.guest-converts" ANY SNP
             "a page state change by the GHCB's MSR protocol is granted without asking the host";
     }

@@ -105,11 +105,10 @@ impl Inode {
         if self.planted(Fault::UnspecifiedUnstable) && state.scramble_later.remove(&page) {
             self.scramble(page)?;
         }
-        let memory = if private && self.planted(Fault::SplitMemory) || state.stale.contains(&page) {
-            self.private_half()?
-        } else {
-            self.direct()?
-        };
+        let elsewhere = private && self.planted(Fault::SplitMemory)
+            || state.stale.contains(&page)
+            || state.seen_late.remove(&page);
+        let memory = if elsewhere { self.private_half()? } else { self.direct()? };
         // A folio that does not exist yet comes into being, cleared, by the access.
         memory.word(page * PAGE_SIZE + offset).ok_or(Errno::EFAULT)
     }

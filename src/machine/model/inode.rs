@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) leaked: Vec<Arc<Folio>>,
     /// Pages that a bug will scramble when the guest next looks.
     pub(super) scramble_later: BTreeSet<u64>,
+    /// Pages whose contents the guest's next access does not see yet, for a bug that lets it in too early.
+    pub(super) seen_late: BTreeSet<u64>,
     /// The pages that are an encrypted guest's in the eyes of the hardware.
     pub(super) owned: BTreeMap<u64, Owned>,
     /// Those of them that the last conversion has taken back.
@@ -108,6 +110,7 @@ impl Inode {
                 bindings: Vec::new(),
                 leaked: Vec::new(),
                 scramble_later: BTreeSet::new(),
+                seen_late: BTreeSet::new(),
                 owned: BTreeMap::new(),
                 taken_back: BTreeSet::new(),
                 old_alias: BTreeSet::new(),

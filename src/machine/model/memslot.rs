@@ -121,7 +121,8 @@ impl VmState {
         let inode = self.file(region.guest_memfd as RawFd)?;
         let end = region.guest_memfd_offset.checked_add(region.memory_size);
         if end.is_none_or(|end| end > inode.size) && !self.planted(Fault::BindOverflowAccepted) {
-            return Err(Errno::EINVAL);
+            let stale = self.planted(Fault::BindRangeIsEbadf);
+            return Err(if stale { Errno::EBADF } else { Errno::EINVAL });
         }
         let first = region.guest_memfd_offset / PAGE_SIZE;
         let pages = first..first + region.memory_size / PAGE_SIZE;

@@ -357,7 +357,7 @@ impl GuestMemfd for ModelGuestMemfd {
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
         // SAFETY: the caller keeps the same promise.
         unsafe { self.inode.set_memory_attributes2(argument) }?;
-        if self.vm.planted(Fault::OtherFileConverted) {
+        if self.vm.planted(Fault::OtherFileConverted) || self.vm.planted(Fault::OtherFileCleared) {
             let files: Vec<_> = lock(&self.vm.files).iter().map(|(_, file)| file.clone()).collect();
             for file in files.iter().filter_map(Weak::upgrade) {
                 if !Arc::ptr_eq(&file, &self.inode) {

@@ -335,6 +335,9 @@ impl Observer {
         let beside = other.mmap(0, 8 * PAGE_SIZE).expect("mmap");
         self.call("beside another", &bench, range(2, 4, PRIVATE, keep));
         self.pages("another file", &*beside);
+        put(&*beside, 3, 31);
+        self.call("beside another", &bench, range(2, 4, SHARED, MODE_ZERO));
+        self.pages("another file", &*beside);
     }
 
     fn capabilities(&mut self) {
