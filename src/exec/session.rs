@@ -194,15 +194,15 @@ impl<'a> Session<'a> {
     /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
     pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), Stop> {
         let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
-        let gpa = TEST_MEMORY + map.at * PAGE_SIZE;
-        let offset = map.pages.start * PAGE_SIZE;
-        let region = self.region(map.slot, offset, size, map.at);
+        let region = self.region(map.slot, map.pages.start * PAGE_SIZE, size, map.at);
         // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
         // fields), and is accessed through raw pointers only.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
             .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2", e))?;
-        self.guest.map(gpa, size).map_err(|e| launch_failed(&e))?;
-        self.former_slots.retain(|s| s.slot != map.slot);
+        self.guest.map(region.guest_phys_addr, size).map_err(|e| launch_failed(&e))?;
+        // Where it is now, nothing that was there before is missing any more.
+        let end = |slot: &SlotMap| slot.at + (slot.pages.end - slot.pages.start);
+        self.former_slots.retain(|former| end(former) <= map.at || end(map) <= former.at);
         Ok(())
     }
 
@@ -318,4 +318,37 @@ pub(crate) fn failed(call: &str, errno: Errno) -> Stop {
 /// The VM could not be launched.
 pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
     Stop::error(Blame::Machine, format!("failed to {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case;
+    use crate::machine::model::{Config, Model};
+
+    /// One command to the guest is about pages that lie next to each other, in the file and for the guest, and that are the
+    /// same to whoever asks; and about all of them.
+    #[test]
+    fn groups_are_whole() {
+        let text = "case t.t\nclause convert.range\npages 8\nstart shared\n\nslot 0 delete\n";
+        let case = case::parse("t.case", text).unwrap().remove(0);
+        let (platform, dialect) = (Platform::SwProtected, Dialect::RfcV4);
+        let model = Model::new(Config { dialect, fault: None });
+        let guest_deadline = Duration::from_secs(60);
+        let setup =
+            Setup { machine: &model, platform, dialect, capability_numbers: None, guest_deadline };
+        let guest = Guest::launch(&model, platform, guest_deadline).unwrap();
+        let mut session = Session::start(&setup, &case, UsedVm::new(guest)).unwrap();
+        assert_eq!(session.groups(1..8, |_| ()), [1..8]);
+        assert_eq!(session.groups([0, 1, 3, 4], |_| ()), [0..2, 3..5]);
+        assert_eq!(session.groups(0..8, |page| page < 3), [0..3, 3..8]);
+        session.delete_slot(0).unwrap();
+        for map in
+            [SlotMap { slot: 0, pages: 0..4, at: 0 }, SlotMap { slot: 1, pages: 4..8, at: 100 }]
+        {
+            session.map_slot(&map).unwrap();
+            session.oracle.map_slot(&map);
+        }
+        assert_eq!(session.groups(0..8, |_| ()), [0..4, 4..8]);
+    }
 }

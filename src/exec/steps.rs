@@ -71,7 +71,7 @@ impl Session<'_> {
                 After::Nothing
             }
             Action::Read { view, pages } => {
-                self.read(*view, pages)?;
+                self.read(*view, pages.clone())?;
                 return Ok(None);
             }
             Action::Touch { who, pages } => {
@@ -149,8 +149,13 @@ impl Session<'_> {
     }
 
     /// A case that accesses what its view must not is a mistake in the case.
-    fn must_be_accessible(&self, view: View, verb: &str, pages: &Pages) -> Result<(), Stop> {
-        for page in pages.clone() {
+    fn must_be_accessible(
+        &self,
+        view: View,
+        verb: &str,
+        pages: impl Iterator<Item = u64>,
+    ) -> Result<(), Stop> {
+        for page in pages {
             if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
                 let why =
                     format!("the case has {view} {verb} page {page}, which it must not access");
@@ -162,7 +167,7 @@ impl Session<'_> {
 
     fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), Stop> {
         let tag = self.tag(letter);
-        self.must_be_accessible(view, "write", pages)?;
+        self.must_be_accessible(view, "write", pages.clone())?;
         match view {
             View::Guest => {
                 self.accept_for_guest(pages.clone())?;
@@ -197,8 +202,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn read(&mut self, view: View, pages: &Pages) -> Result<(), Stop> {
-        self.must_be_accessible(view, "read", pages)?;
+    fn read(&mut self, view: View, pages: impl Iterator<Item = u64> + Clone) -> Result<(), Stop> {
+        self.must_be_accessible(view, "read", pages.clone())?;
         match view {
             View::Guest => {
                 self.accept_for_guest(pages.clone())?;
@@ -224,7 +229,7 @@ impl Session<'_> {
                 }
             }
         }
-        for page in pages.clone() {
+        for page in pages {
             self.oracle.touch(page);
             self.touched.insert((page, view));
         }
@@ -242,9 +247,7 @@ impl Session<'_> {
         for view in views {
             let may = |page: &u64| matches!(self.oracle.sight(*view, *page), Sight::Content(_));
             let accessible: Vec<u64> = pages.clone().filter(may).collect();
-            for run in accessible.chunk_by(|a, b| a + 1 == *b) {
-                self.read(*view, &(run[0]..run[run.len() - 1] + 1))?;
-            }
+            self.read(*view, accessible.into_iter())?;
         }
         Ok(())
     }
@@ -272,6 +275,10 @@ impl Session<'_> {
                 let why = format!(
                     "the case expects {look} of {view} at page {page}, the clauses say {says}"
                 );
+                return Err(Stop::error(Blame::Suite, why));
+            }
+            if look == Look::Mmio && self.guest_address(page).is_none() {
+                let why = format!("page {page} has no address where there was a memslot");
                 return Err(Stop::error(Blame::Suite, why));
             }
         }
