@@ -395,11 +395,8 @@ impl Inode {
         let mut users = state.referenced.range(looked_at).map(|(page, _)| *page);
         let lowest =
             if self.planted(Fault::InUseOffsetHighest) { users.next_back() } else { users.next() };
-        let found = match lowest {
-            Some(page) => Some(page),
-            None => self.transient_user(state, pages),
-        };
-        let Some(page) = found else { return Ok(()) };
+        let found = [lowest, self.transient_user(state, pages)];
+        let Some(page) = found.into_iter().flatten().min() else { return Ok(()) };
 
         if self.planted(Fault::InUseForever) {
             let leaked = state.referenced.get(&page).map(Arc::clone);
@@ -417,6 +414,7 @@ impl Inode {
             Some(Fault::InUseOffsetIsStart) => pages.start * PAGE_SIZE,
             Some(Fault::InUseOffsetRelative) => page.saturating_sub(pages.start) * PAGE_SIZE,
             Some(Fault::InUseOffsetIsIndex) => page,
+            Some(Fault::InUseOffsetBehind) => (page + 1) * PAGE_SIZE,
             Some(Fault::InUseOffsetTruncated) => (page * PAGE_SIZE) & 0xffff_ffff,
             Some(Fault::InUseOffsetOfLargeFolio) => (page & !511) * PAGE_SIZE,
             // Folios are one page, so the page is never before the range; from v7 on the kernel makes sure of it.

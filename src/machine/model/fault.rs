@@ -306,6 +306,8 @@ faults! {
             "error_offset counts from the start of the range instead of the file";
         InUseOffsetIsIndex "in-use-offset-is-index" "in-use.error-offset" ANY
             "error_offset is a page number instead of a byte offset";
+        InUseOffsetBehind "in-use-offset-behind" "in-use.error-offset" ANY
+            "error_offset names the page after the one in use";
         InUseOffsetTruncated "in-use-offset-truncated" "in-use.error-offset" ANY
             "error_offset is shifted in 32 bits, and wrong from 4 GiB on";
         InUseOffsetOfLargeFolio "in-use-offset-of-large-folio" "in-use.error-offset" ANY
