@@ -21,8 +21,8 @@ enum Request {
     Write = 2,
 }
 
-/// On the pipe: the access completed.
-const DONE: i64 = -1;
+/// On the pipe: the access completed. No `si_code` is that small.
+const DONE: i64 = i64::MIN;
 
 const WORDS: usize = PAGE_SIZE as usize / 8;
 
@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::dialect::Dialect;
     use crate::exec::access;
+    use crate::exec::session::tests::in_session;
     use crate::machine::Machine;
     use crate::machine::model::{Config, Model};
     use crate::uapi::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_X86_DEFAULT_VM};
@@ -168,5 +169,19 @@ mod tests {
         let pid = child.pid;
         drop(child);
         assert_eq!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Err(nix::Error::ECHILD));
+    }
+
+    /// What a case has a child do the child does: one that is gone cannot.
+    #[test]
+    fn a_child_that_is_gone_is_missed() {
+        in_session("child fork\nchild write 1..2 A\nchild read 1..2", |session, case| {
+            session.step(&case.steps[0]).unwrap();
+            kill(session.child.as_ref().unwrap().pid, Signal::SIGKILL).unwrap();
+            for step in &case.steps[1..] {
+                let stop = session.step(step).unwrap_err();
+                let summary = &stop.failure.summary;
+                assert!(summary.starts_with("an access through the forked child"), "{summary}");
+            }
+        });
     }
 }

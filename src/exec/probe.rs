@@ -425,6 +425,24 @@ mod tests {
         assert_eq!(said, ["a plain conversion of a shared page to shared fails with EINVAL"]);
     }
 
+    /// Parameters are told apart by their module; what is no module of KVM's is not recorded.
+    #[test]
+    fn parameters_of_kvm() {
+        let modules = tempfile::TempDir::new().unwrap();
+        for (module, name, value) in [
+            ("kvm", "tdp_mmu", "Y\n"),
+            ("kvm_amd", "sev_snp", "N\n"),
+            ("vhost", "max_mem_regions", "64\n"),
+        ] {
+            let folder = modules.path().join(module).join("parameters");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(name), value).unwrap();
+        }
+        let found: Vec<(String, String)> = kvm_parameters(modules.path()).into_iter().collect();
+        let of = |name: &str, value: &str| (name.to_string(), value.to_string());
+        assert_eq!(found, [of("kvm.tdp_mmu", "Y"), of("kvm_amd.sev_snp", "N")]);
+    }
+
     /// Of each capability the answer is recorded, an error as a negative number.
     #[test]
     fn capabilities_are_recorded() {

@@ -321,17 +321,15 @@ pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::case;
     use crate::machine::model::{Config, Model};
 
-    /// One command to the guest is about pages that lie next to each other, in the file and for the guest, and that are the
-    /// same to whoever asks; and about all of them.
-    #[test]
-    fn groups_are_whole() {
-        let text = "case t.t\nclause convert.range\npages 8\nstart shared\n\nslot 0 delete\n";
-        let case = case::parse("t.case", text).unwrap().remove(0);
+    /// Runs `test` in a session of a case of these steps on the model.
+    pub fn in_session(steps: &str, test: impl FnOnce(&mut Session, &Case)) {
+        let text = format!("case t.t\nclause convert.range\npages 8\nstart shared\n\n{steps}\n");
+        let case = case::parse("t.case", &text).unwrap().remove(0);
         let (platform, dialect) = (Platform::SwProtected, Dialect::RfcV4);
         let model = Model::new(Config { dialect, fault: None });
         let guest_deadline = Duration::from_secs(60);
@@ -339,16 +337,34 @@ mod tests {
             Setup { machine: &model, platform, dialect, capability_numbers: None, guest_deadline };
         let guest = Guest::launch(&model, platform, guest_deadline).unwrap();
         let mut session = Session::start(&setup, &case, UsedVm::new(guest)).unwrap();
-        assert_eq!(session.groups(1..8, |_| ()), [1..8]);
-        assert_eq!(session.groups([0, 1, 3, 4], |_| ()), [0..2, 3..5]);
-        assert_eq!(session.groups(0..8, |page| page < 3), [0..3, 3..8]);
-        session.delete_slot(0).unwrap();
-        for map in
-            [SlotMap { slot: 0, pages: 0..4, at: 0 }, SlotMap { slot: 1, pages: 4..8, at: 100 }]
-        {
-            session.map_slot(&map).unwrap();
-            session.oracle.map_slot(&map);
-        }
-        assert_eq!(session.groups(0..8, |_| ()), [0..4, 4..8]);
+        test(&mut session, &case);
+    }
+
+    /// A kernel may serve shared pages through a memslot's userspace_addr, so that has to be where the view has the same part
+    /// of the file; and an address like any other if there is no such part, since it is not for it to be refused.
+    #[test]
+    fn userspace_addresses_are_in_the_view() {
+        in_session("slot 0 delete", |session, _| {
+            let view = session.view.address() as u64;
+            let address =
+                |page: u64| session.region(1, page * PAGE_SIZE, PAGE_SIZE, 0).userspace_addr;
+            for (page, in_view) in [(0, 0), (5, 5), (7, 7), (9, 0), (1 << 51, 0)] {
+                assert_eq!(address(page), view + in_view * PAGE_SIZE, "{page}");
+            }
+        });
+    }
+
+    /// One command to the guest is about pages that lie next to each other, in the file and for the guest, and that are the
+    /// same to whoever asks; and about all of them.
+    #[test]
+    fn groups_are_whole() {
+        in_session("slot 0 delete\nslot 0 map 0..4\nslot 1 map 4..8 at 100", |session, case| {
+            let all = 1..8;
+            assert_eq!(session.groups(all.clone(), |_| ()), [all]);
+            assert_eq!(session.groups([0, 1, 3, 4], |_| ()), [0..2, 3..5]);
+            assert_eq!(session.groups(0..8, |page| page < 3), [0..3, 3..8]);
+            case.steps.iter().for_each(|step| assert!(session.step(step).is_ok()));
+            assert_eq!(session.groups(0..8, |_| ()), [0..4, 4..8]);
+        });
     }
 }
