@@ -120,9 +120,10 @@ const FAILURES: &[(&str, &str, &str)] = &[
         SHARED,
         "guest write 1..2 A\nchild fork\nchild exit\nconvert 1..2 private preserve",
     ),
-    // What was read is mapped.
-    ("punch-guest-not-zapped", AT_END, "host write 1..2 A\nguest read 1..2\npunch 1..2"),
-    ("punch-guest-not-zapped", AT_END, "host write 1..2 A\ntouch guest 1..2\npunch 1..2"),
+    // What the guest reads has memory from then on, and nothing else has.
+    ("fresh-not-zeroed", SHARED, "guest read 1..2\nhost expect 1..2 zero"),
+    ("fresh-not-zeroed", SHARED, "guest read 1..2\nhost expect 2..3 zero"),
+    ("fresh-not-zeroed", SHARED, "touch guest 1..2\nhost expect 1..2 zero"),
     ("allocate-loses-contents", SHARED, "host write 1..2 A\nallocate 1..2"),
     // The contents of other files.
     ("other-file-cleared", SHARED, "bystander shared\nconvert 1..2 shared zero"),
@@ -215,6 +216,8 @@ fn no_failures() {
     for (fault, head, steps) in [
         // A page that is in flight elsewhere does not hide the one that is in use.
         ("spurious-eagain", SHARED, "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1"),
+        // Nor is it taken for one that is in use.
+        ("spurious-eagain", SHARED, "pin 0..1\nconvert 1..3 private unspecified"),
         // An SNP guest gives up what becomes shared, so that it cannot tell whether KVM has taken it back.
         (
             "stays-usable",
@@ -255,6 +258,13 @@ fn observations() {
         ("", "rfc-v4", SHARED, steps),
         ("spurious-eagain", "rfc-v4", SHARED, steps),
         ("", "upstream", SHARED, steps),
+        // What is behind the range is no page of it in flight.
+        (
+            "in-use-offset-behind",
+            "rfc-v4",
+            SHARED,
+            "pin 1..2\nconvert 0..2 private unspecified -> EAGAIN @1",
+        ),
         // Of the range, not of what is before it; and not of what has been punched out since.
         ("", "rfc-v4", SHARED, "host write 0..4 B\nconvert 2..4 private unspecified"),
         (
