@@ -60,7 +60,7 @@ impl<'a> Line<'a> {
             None => (text, None),
         };
         let at = |word: &str| word.as_ptr() as usize - code.as_ptr() as usize;
-        let words = code.split_whitespace().map(|text| Word { text, at: at(text) }).collect();
+        let words = code.split_ascii_whitespace().map(|text| Word { text, at: at(text) }).collect();
         Line { file, number, text, words, next: 0, comment }
     }
 

@@ -89,7 +89,7 @@ impl Session<'_> {
     ) -> Result<(), Stop> {
         match self.oracle.sight(view, page) {
             Sight::Fault => {
-                let read = access::read_page(self.mapping(view)?, page);
+                let read = access::read_word(self.mapping(view)?, page, 0);
                 self.must_fault(view, page, read, after, "read")?;
                 if writes {
                     let write = access::write_word(self.mapping(view)?, page, 0, 0);

@@ -24,7 +24,7 @@ use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
 
 /// Cases that share a file are thousands of the same kind. One in so many ends with looks that the others do without:
 /// writes to private pages besides reads, and the proof that host and guest see the same memory. Arbitrary.
-const THOROUGH_ONE_IN: u16 = 4;
+const THOROUGH_ONE_IN: u16 = 8;
 
 /// What the last step was, for deciding which clause a difference breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,15 +12,14 @@ const STRAY_LINES: usize = 10;
 
 /// `text` with everything outside printable ASCII escaped: reports pass through serial consoles and mail.
 pub fn ascii(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let plain = c.is_ascii_graphic() || c == ' ';
-            plain
-                .then_some(c)
-                .into_iter()
-                .chain((!plain).then(|| c.escape_default()).into_iter().flatten())
-        })
-        .collect()
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            ' '..='~' => escaped.push(c),
+            _ => escaped.extend(c.escape_default()),
+        }
+    }
+    escaped
 }
 
 /// What went wrong in a case, line by line; nothing for a case that did not fail.
