@@ -395,4 +395,18 @@ mod tests {
             assert_eq!(outcome.verdict, Verdict::Pass, "{case:?} {:?}", outcome.failure);
         }
     }
+
+    /// A failure shows the way that led to it: all of it, or the end of a long one.
+    #[test]
+    fn the_way_to_a_failure_is_shown() {
+        for (before, shown) in [(2, 3), (TRAIL_STEPS - 1, TRAIL_STEPS), (100, TRAIL_STEPS)] {
+            let mut executor = executor(Some(Fault::UnspecifiedRejected));
+            let steps =
+                format!("{}convert 0..1 private unspecified", "punch 0..1\n".repeat(before));
+            let failure = run(&mut executor, (REUSED, &steps)).failure.unwrap();
+            let lines: Vec<usize> = failure.trail.iter().map(|step| step.line).collect();
+            let last = failure.line.unwrap();
+            assert_eq!(lines, (last + 1 - shown..=last).collect::<Vec<_>>());
+        }
+    }
 }
