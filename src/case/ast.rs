@@ -144,6 +144,18 @@ pub struct SlotMap {
     pub at: u64,
 }
 
+impl SlotMap {
+    /// The pages of the test memory that they are mapped at.
+    pub fn mapped_at(&self) -> Pages {
+        self.at..self.at + (self.pages.end - self.pages.start)
+    }
+}
+
+/// Whether nothing is in both ranges; an empty one within the other counts as in it.
+pub fn apart(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.end <= b.start || b.end <= a.start
+}
+
 /// A memslot with arguments that no range of pages can express, none of which a kernel may accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawSlot {

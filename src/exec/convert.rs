@@ -6,7 +6,7 @@ use std::thread;
 
 use super::session::{After, Session, failed};
 use super::stop::Stop;
-use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns};
+use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns, apart};
 use crate::errno::Errno;
 use crate::machine::GuestMemfd;
 use crate::oracle::{Allowed, Content, ErrorOffset};
@@ -127,7 +127,7 @@ impl Session<'_> {
         Ok(match returned.result {
             Ok(()) => {
                 self.converted = true;
-                self.refused.retain(|(r, _)| r.end <= range.start || range.end <= r.start);
+                self.refused.retain(|(refused, _)| apart(refused, &range));
                 After::Converted(range)
             }
             Err(_) => {

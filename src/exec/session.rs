@@ -11,7 +11,7 @@ use super::guard;
 use super::mappings::no_view;
 use super::stop::Stop;
 use super::used::{self, UsedFile, UsedVm};
-use crate::case::{Attribute, Case, SlotMap, View};
+use crate::case::{Attribute, Case, SlotMap, View, apart};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
@@ -201,8 +201,7 @@ impl<'a> Session<'a> {
             .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2", e))?;
         self.guest.map(region.guest_phys_addr, size).map_err(|e| launch_failed(&e))?;
         // Where it is now, nothing that was there before is missing any more.
-        let end = |slot: &SlotMap| slot.at + (slot.pages.end - slot.pages.start);
-        self.former_slots.retain(|former| end(former) <= map.at || end(map) <= former.at);
+        self.former_slots.retain(|former| apart(&former.mapped_at(), &map.mapped_at()));
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::case::{
-    Action, Attribute, Case, Look, Pages, Pointer, RawConvert, SlotMap, Step, Toucher, View,
+    Action, Attribute, Case, Look, Pages, Pointer, RawConvert, SlotMap, Step, Toucher, View, apart,
 };
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -237,14 +237,12 @@ impl Rules {
 
     /// KVM takes no two memslots of one page, and none over another.
     fn permit_slot(&self, map: &SlotMap) -> bool {
-        let apart = |a: &Pages, b: &Pages| a.end <= b.start || b.end <= a.start;
-        let at = |map: &SlotMap| map.at..map.at + (map.pages.end - map.pages.start);
         self.inside(&map.pages, u64::MAX)
-            && at(map).end <= LAST_SLOT_PAGE
+            && map.mapped_at().end <= LAST_SLOT_PAGE
             && self.oracle.slots().all(|other| {
                 other.slot != map.slot
                     && apart(&other.pages, &map.pages)
-                    && apart(&at(other), &at(map))
+                    && apart(&other.mapped_at(), &map.mapped_at())
             })
     }
 

@@ -2,6 +2,7 @@
 //! Which memslots a kernel must refuse.
 
 use super::state::Oracle;
+use crate::case::apart;
 use crate::errno::Errno;
 use crate::uapi::PAGE_SIZE;
 
@@ -20,13 +21,12 @@ impl Oracle {
         let bytes = offset..offset.saturating_add(size);
         let pages = at..at.saturating_add(size.div_ceil(PAGE_SIZE));
         for other in self.slots.values() {
-            let (start, end) = (other.pages.start * PAGE_SIZE, other.pages.end * PAGE_SIZE);
+            let bound = other.pages.start * PAGE_SIZE..other.pages.end * PAGE_SIZE;
             // Binding a part of the file twice was EINVAL before Linux 7.3.
-            if start < bytes.end && bytes.start < end {
+            if !apart(&bound, &bytes) {
                 errors.extend([Errno::EEXIST, Errno::EINVAL]);
             }
-            let length = other.pages.end - other.pages.start;
-            if other.at < pages.end && pages.start < other.at + length {
+            if !apart(&other.mapped_at(), &pages) {
                 errors.push(Errno::EEXIST);
             }
         }
