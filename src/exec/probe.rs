@@ -44,20 +44,16 @@ pub fn probe(config: &MachineConfig) -> Environment {
             if config.kind == MachineKind::Host {
                 environment.capabilities.extend(scenario::ask(&*machine));
             }
-            let asked = ask_dialect(&*machine, &mut environment.remarks);
-            if let Ok(found) = asked {
-                let (dialect, remark) = judged_by(found, config.dialect);
-                environment.dialect = Some(dialect);
-                environment.remarks.extend(remark);
-            }
-            let mut common = Vec::new();
-            match asked {
-                Ok(Dialect::None) => {
-                    common.push(no_memory_attributes2(&environment.kvm_parameters))
+            let common = match ask_dialect(&*machine, &mut environment.remarks) {
+                Ok(found) => {
+                    let (dialect, remark) = judged_by(found, config.dialect);
+                    environment.dialect = Some(dialect);
+                    environment.remarks.extend(remark);
+                    let none = found == Dialect::None;
+                    none.then(|| no_memory_attributes2(&environment.kvm_parameters))
                 }
-                Ok(_) => {}
-                Err(need) => common.push(need),
-            }
+                Err(need) => Some(need),
+            };
             let around = match config.kind {
                 MachineKind::Host => Some(surroundings(&environment.kvm_parameters)),
                 MachineKind::Model => None,
@@ -129,8 +125,7 @@ fn vm_types(machine: &dyn Machine) -> i32 {
 
 fn no_vm_type(types: i32, platform: Platform) -> Option<Need> {
     // A kernel from before KVM_CAP_VM_TYPES has default VMs only.
-    let offered =
-        types >> platform.vm_type() & 1 == 1 || (types == 0 && platform == Platform::Default);
+    let offered = platform.is_among(types) || (types == 0 && platform == Platform::Default);
     if offered {
         return None;
     }
@@ -161,7 +156,7 @@ fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Diale
     if machine.check_extension(KVM_CAP_GUEST_MEMFD).unwrap_or(0) <= 0 {
         return Err(Need::new("no-guest-memfd", "this kernel does not have guest_memfd"));
     }
-    let has_private_memory = vm_types(machine) >> Platform::SwProtected.vm_type() & 1 == 1;
+    let has_private_memory = Platform::SwProtected.is_among(vm_types(machine));
     let platform = if has_private_memory { Platform::SwProtected } else { Platform::Default };
     let failed =
         |call: &str, e: Errno| Need::new("no-guest-memfd", format!("{call} fails with {e}"));
@@ -323,15 +318,6 @@ mod tests {
         }
     }
 
-    fn model(dialect: Dialect, fault: Option<Fault>) -> MachineConfig {
-        MachineConfig {
-            kind: MachineKind::Model,
-            dialect: Some(dialect),
-            fault: fault.map(|fault| fault.name().to_string()),
-            capability_numbers: None,
-        }
-    }
-
     /// Bits of KVM_CAP_VM_TYPES.
     const DEFAULT: i32 = 1;
     const SW_PROTECTED: i32 = 2;
@@ -340,7 +326,7 @@ mod tests {
     #[test]
     fn the_environment_is_recorded() {
         let fault = Fault::ErrorOffsetNotChecked;
-        let environment = probe(&model(Dialect::RfcV4, Some(fault)));
+        let environment = probe(&MachineConfig::model(Dialect::RfcV4, Some(fault.name())));
         let uname = |what: &str| {
             let output = std::process::Command::new("uname").arg(what).output().unwrap();
             String::from_utf8(output.stdout).unwrap().trim().to_string()
@@ -447,12 +433,12 @@ mod tests {
     #[test]
     fn capabilities_are_recorded() {
         let machine = Offering::new(Dialect::RfcV4, None, 3);
-        let found = capabilities(&machine, &model(Dialect::RfcV4, None));
+        let model = MachineConfig::model(Dialect::RfcV4, None);
+        let found = capabilities(&machine, &model);
         assert_eq!(found["KVM_CAP_VM_TYPES"], 3);
         assert_eq!(found["KVM_CAP_GUEST_MEMFD"], 1);
         assert_eq!(found["KVM_CAP_MEMORY_ATTRIBUTES"], -22);
-        let mut unnumbered = model(Dialect::RfcV4, None);
-        unnumbered.kind = MachineKind::Host;
+        let unnumbered = MachineConfig { kind: MachineKind::Host, ..model };
         assert_eq!((found.len(), capabilities(&machine, &unnumbered).len()), (6, 4));
     }
 

@@ -301,12 +301,7 @@ mod tests {
     const BUG: Fault = Fault::PunchKeepsContents;
 
     fn executor(fault: Option<Fault>) -> Executor {
-        Executor::new(MachineConfig {
-            kind: MachineKind::Model,
-            dialect: Some(Dialect::RfcV4),
-            fault: fault.map(|fault| fault.name().to_string()),
-            capability_numbers: None,
-        })
+        Executor::new(MachineConfig::model(Dialect::RfcV4, fault.map(Fault::name)))
     }
 
     fn run(executor: &mut Executor, (head, steps): (&str, &str)) -> Outcome {

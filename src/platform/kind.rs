@@ -64,6 +64,11 @@ impl Platform {
         }
     }
 
+    /// Whether `KVM_CAP_VM_TYPES`, whose value is `types`, has VMs of this platform.
+    pub fn is_among(self, types: i32) -> bool {
+        types >> self.vm_type() & 1 == 1
+    }
+
     /// Whether pages of its guest_memfd can be private at all (`kvm_arch_has_private_mem()`).
     pub fn has_private_memory(self) -> bool {
         match self {

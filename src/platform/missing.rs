@@ -50,7 +50,7 @@ pub fn missing(
     around: Option<&Surroundings>,
 ) -> Option<Need> {
     let types = machine.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0);
-    let offered = types >> platform.vm_type() & 1 == 1;
+    let offered = platform.is_among(types);
     match platform {
         Platform::Default | Platform::SwProtected => None,
         Platform::Snp => {

@@ -35,6 +35,19 @@ pub struct MachineConfig {
     pub capability_numbers: Option<CapabilityNumbers>,
 }
 
+#[cfg(test)]
+impl MachineConfig {
+    /// The model of this dialect, with the bug or liberty of this name.
+    pub(crate) fn model(dialect: Dialect, fault: Option<&str>) -> MachineConfig {
+        MachineConfig {
+            kind: MachineKind::Model,
+            dialect: Some(dialect),
+            fault: fault.map(str::to_string),
+            capability_numbers: None,
+        }
+    }
+}
+
 /// The two machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

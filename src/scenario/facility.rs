@@ -92,8 +92,7 @@ pub(crate) fn ask(machine: &dyn Machine) -> Vec<(String, i64)> {
 fn pin_scratch(machine: &dyn Machine, pin: impl FnOnce(&dyn HostView) -> Result<()>) -> Result<()> {
     let types = machine.check_extension(KVM_CAP_VM_TYPES)?;
     // Pages of encrypted guests are never pinned.
-    let offered =
-        |platform: &Platform| types >> platform.vm_type() & 1 == 1 && !platform.is_encrypted();
+    let offered = |platform: &Platform| platform.is_among(types) && !platform.is_encrypted();
     let platform = Platform::ALL.into_iter().rfind(offered).unwrap_or(Platform::Default);
     let vm = machine.create_vm(platform.vm_type())?;
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;

@@ -11,19 +11,13 @@ use crate::machine::model::Fault;
 use crate::plan::{self, Selection};
 use crate::platform::Platform;
 use crate::results::{Environment, PlatformState, Verdict};
-use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+use crate::run::protocol::{MachineConfig, Outcome};
 
 /// The dialects that have conversions.
 const DIALECTS: [Dialect; 3] = [Dialect::RfcV4, Dialect::RfcV5, Dialect::Upstream];
 
 fn run_on_model(scenario: &Scenario, dialect: Dialect, fault: Option<&str>) -> Outcome {
-    let config = MachineConfig {
-        kind: MachineKind::Model,
-        dialect: Some(dialect),
-        fault: fault.map(str::to_string),
-        capability_numbers: None,
-    };
-    run(config, &scenario.text())
+    run(MachineConfig::model(dialect, fault), &scenario.text())
 }
 
 fn run(config: MachineConfig, text: &str) -> Outcome {
@@ -128,12 +122,7 @@ fn liberties_pass() {
 /// A scenario is planned like a case: its id selects it, what it needs is a skip, and `explain` shows it.
 #[test]
 fn scenarios_are_planned() {
-    let config = MachineConfig {
-        kind: MachineKind::Model,
-        dialect: None,
-        fault: None,
-        capability_numbers: None,
-    };
+    let config = MachineConfig { dialect: None, ..MachineConfig::model(Dialect::RfcV5, None) };
     let state = |p: Platform| PlatformState { name: p.name().into(), missing: Vec::new() };
     let environment = Environment {
         dialect: Some(Dialect::RfcV5),
@@ -163,13 +152,7 @@ fn scenarios_are_planned() {
 /// A job that names no scenario is an error of the suite, not a pass.
 #[test]
 fn unknown_names_are_errors() {
-    let config = MachineConfig {
-        kind: MachineKind::Model,
-        dialect: Some(Dialect::RfcV4),
-        fault: None,
-        capability_numbers: None,
-    };
-    let outcome = run(config, "scenario no.such\n");
+    let outcome = run(MachineConfig::model(Dialect::RfcV4, None), "scenario no.such\n");
     assert_eq!(outcome.verdict, Verdict::Error);
     assert_eq!(outcome.failure.unwrap().summary, "there is no scenario `no.such`");
 }

@@ -36,7 +36,7 @@ mod vm;
 mod vm_type;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use fault::Fault;
 pub use system::{Config, Model, capability_numbers};

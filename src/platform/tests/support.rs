@@ -12,6 +12,7 @@ use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
 use crate::dialect::Dialect;
 use crate::errno::Errno;
+pub use crate::machine::model::tests::support::soon;
 use crate::machine::model::{Config, Model};
 use crate::machine::*;
 use crate::platform::{Guest, LaunchError, Platform};
@@ -25,10 +26,6 @@ pub fn model(dialect: Dialect) -> Model {
 
 pub fn launch(machine: &dyn Machine, platform: Platform) -> Result<Guest, LaunchError> {
     Guest::launch(machine, platform, Duration::from_secs(60))
-}
-
-pub fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
 }
 
 /// What is to happen instead of a call.

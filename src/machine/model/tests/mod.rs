@@ -8,5 +8,5 @@ mod host;
 mod memslot;
 mod planted;
 mod snp;
-mod support;
+pub(crate) mod support;
 mod tdx;
