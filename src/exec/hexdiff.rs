@@ -45,13 +45,12 @@ pub(super) fn describe(bytes: &[u8], page: u64) -> String {
         .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
         .collect();
     // One word that looks like one of a pattern may be chance, where memory was scrambled.
-    let tag = words[0] & !0xfff_ffff_ffff;
-    let matching = |page| {
-        let fits = |(word, index): &(&u64, u64)| **word == pattern::word(tag, page, *index);
-        words.iter().zip(0..).filter(fits).count()
-    };
     let known = pattern::parse(words[0])
-        .map(|(letter, _, of_page, _)| (letter, of_page, matching(of_page)))
+        .map(|(letter, salt, of_page, _)| {
+            let tag = pattern::tag(letter, salt);
+            let fits = |(word, index): &(&u64, u64)| **word == pattern::word(tag, of_page, *index);
+            (letter, of_page, words.iter().zip(0..).filter(fits).count())
+        })
         .filter(|(.., matching)| *matching > 1);
     let Some((letter, of_page, matching)) = known else {
         let zeros = words.iter().filter(|w| **w == 0).count();
