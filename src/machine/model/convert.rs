@@ -426,18 +426,18 @@ impl Inode {
 
     /// A page of the range on which the kernel itself holds a reference for a moment, where one is planted.
     fn transient_user(&self, state: &mut State, pages: &Range<u64>) -> Option<u64> {
-        let mut folios = self.folios(pages.clone()).into_iter().flatten();
+        let folios = || self.folios(pages.clone()).into_iter().flatten();
         match self.config.fault? {
             Fault::SpuriousEagain if !state.refused_once => {
                 state.refused_once = true;
                 Some(pages.start)
             }
             Fault::DrainedLate => {
-                let page = folios.find(|page| state.drained.get(*page) != Some(true));
+                let page = folios().find(|page| state.drained.get(*page) != Some(true));
                 state.drained.set(pages.clone(), true);
                 page
             }
-            Fault::LruBatchNotDrained => folios.next(),
+            Fault::LruBatchNotDrained => folios().next(),
             _ => None,
         }
     }
@@ -457,9 +457,10 @@ impl Inode {
         }
         let mut state = self.lock();
         if self.planted(Fault::OtherFileCleared) {
-            let folios = self.folios(pages).into_iter().flatten();
-            let cleared = arguments.flags == MODE_ZERO;
-            let _ = folios.filter(|_| cleared).try_for_each(|page| self.clear_folio(page));
+            if arguments.flags == MODE_ZERO {
+                let mut folios = self.folios(pages).into_iter().flatten();
+                let _ = folios.try_for_each(|page| self.clear_folio(page));
+            }
             return;
         }
         let stored =
