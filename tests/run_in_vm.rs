@@ -8,6 +8,7 @@
 //! is missing fails them.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -17,11 +18,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use gmem_conform::init;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 const KERNEL_VARIABLE: &str = "GMEM_CONFORM_TEST_KERNEL";
 /// First argument of this program when it is to be the program in the virtual machine.
@@ -50,6 +53,10 @@ fn main() -> ExitCode {
         vm_trial("panic_at_boot", panic_at_boot),
         vm_trial("silent_guest_is_given_up", silent_guest_is_given_up),
         vm_trial("interrupt_ends_the_machine", interrupt_ends_the_machine),
+        vm_trial("guests_share_the_cases", guests_share_the_cases),
+        vm_trial("guests_agree_on_a_bad_flag", guests_agree_on_a_bad_flag),
+        vm_trial("guest_that_dies_is_missed", guest_that_dies_is_missed),
+        vm_trial("interrupt_ends_every_guest", interrupt_ends_every_guest),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -138,6 +145,44 @@ impl Script {
     fn file(&self, name: &str) -> String {
         fs::read_to_string(self.directory.join(name)).expect("the file was brought back")
     }
+
+    /// The processes of QEMU that this test has running: their command lines name an initramfs in its directory.
+    fn qemus(&self) -> Vec<Pid> {
+        let temporary = self.directory.join("tmp");
+        let temporary = temporary.as_os_str().as_encoded_bytes();
+        let names_it = |line: Vec<u8>| {
+            line.starts_with(b"qemu-system")
+                && line.windows(temporary.len()).any(|part| part == temporary)
+        };
+        fs::read_dir("/proc")
+            .expect("/proc is mounted")
+            .flatten()
+            .filter(|process| fs::read(process.path().join("cmdline")).is_ok_and(names_it))
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .map(Pid::from_raw)
+            .collect()
+    }
+
+    /// Waits until so many of them run.
+    fn wait_for_qemus(&self, count: usize) -> Vec<Pid> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let qemus = self.qemus();
+            if qemus.len() == count {
+                return qemus;
+            }
+            assert!(Instant::now() < deadline, "{} of {count} guests run", qemus.len());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Requires that a script which has ended has left neither QEMU nor files behind.
+    fn nothing_is_left(&self) {
+        let temporary = self.directory.join("tmp");
+        let left = fs::read_dir(&temporary).expect("it exists").count();
+        assert_eq!(left, 0, "files in {}", temporary.display());
+        assert_eq!(self.qemus(), []);
+    }
 }
 
 /// Requires that every usage error is status 1, because a kselftest runner reads 2 and 3 as results, and that it names
@@ -165,6 +210,7 @@ fn usage_errors_are_status_1(script: &Script) {
         (&["text", "--memory"], "--memory needs a value"),
         (&["text", "--memory", "2G"], "--memory needs a positive number, not '2G'"),
         (&["text", "--idle=0"], "--idle needs a positive number, not '0'"),
+        (&["text", "--guests", "two"], "--guests needs a positive number, not 'two'"),
         (&["missing"], "missing: no such kernel"),
         (&["text"], "text: not a bzImage"),
     ] {
@@ -372,17 +418,93 @@ fn interrupt_ends_the_machine(script: &Script) {
     assert_eq!(status.code(), Some(130));
     assert_eq!(script.file("results.jsonl"), fixture::JSON);
 
-    let temporary = script.directory.join("tmp");
-    let left = fs::read_dir(&temporary).expect("it exists").count();
-    assert_eq!(left, 0, "files in {}", temporary.display());
-    // QEMU's command line names its initramfs there.
-    let temporary = temporary.as_os_str().as_encoded_bytes();
-    let qemu = fs::read_dir("/proc")
-        .expect("/proc is mounted")
-        .flatten()
-        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
-        .find(|line| line.windows(temporary.len()).any(|part| part == temporary));
-    assert_eq!(qemu, None);
+    script.nothing_is_left();
+}
+
+/// Requires that several guests run every case once between them, and that what comes out is one run.
+fn guests_share_the_cases(script: &Script) {
+    let suite = env!("CARGO_BIN_EXE_gmem-conform");
+    let options = ["--guests=2", "--append=kvm.vm_memory_attributes=0"];
+    let mut command = script.booting(suite, &options);
+    command.args(["--platform=sw-protected", "--json", "results.jsonl", "--format", "tap"]);
+    command.arg("sw-protected.zero.");
+    let (status, stdout, stderr) = script.finish(command);
+    // A kernel without the interface has all of them skipped.
+    assert!(matches!(status, Some(0 | 4)), "{status:?}");
+    assert_eq!(stderr, "");
+
+    let records: Vec<Value> = script
+        .file("results.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is a JSON value"))
+        .collect();
+    let mut shards: Vec<_> = records[0]["merged"]
+        .as_array()
+        .expect("results of several guests are merged ones")
+        .iter()
+        .map(|run| (run["run"]["shard"]["index"].as_u64(), run["run"]["planned"].as_u64()))
+        .collect();
+    shards.sort();
+    assert_eq!([shards[0].0, shards[1].0], [Some(1), Some(2)]);
+    assert!(shards.iter().all(|(_, planned)| *planned > Some(0)), "{shards:?}");
+    let ids: BTreeSet<&str> =
+        records.iter().filter(|r| r["type"] == "case").filter_map(|r| r["id"].as_str()).collect();
+    let planned: u64 = shards.iter().filter_map(|(_, planned)| *planned).sum();
+    assert_eq!(ids.len() as u64, planned);
+
+    assert!(stdout.contains(&format!("\n1..{planned}\n")), "{stdout}");
+    let told: BTreeSet<&str> =
+        stdout.lines().filter_map(|line| line.strip_prefix("ok ")?.split(' ').nth(1)).collect();
+    assert_eq!(told, ids);
+}
+
+/// Requires that a mistake is told once and not by every guest, and that one in an option which the script takes out is
+/// told, too.
+fn guests_agree_on_a_bad_flag(script: &Script) {
+    for (arguments, message) in [
+        (&["--no-such-flag"][..], "unexpected argument '--no-such-flag'"),
+        (&["--format", "prose"], "invalid value 'prose'"),
+        (&["bench"], "--shard selects built-in cases"),
+    ] {
+        let suite = env!("CARGO_BIN_EXE_gmem-conform");
+        let mut command = script.booting(suite, &["--guests", "2", "--"]);
+        command.args(arguments);
+        let (status, stdout, stderr) = script.finish(command);
+        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert_eq!(stderr.matches(message).count(), 1, "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("run-in-vm:"), "{stderr}");
+    }
+}
+
+/// Requires that the cases of a guest that dies do not go missing without a word, and that those of the other count.
+fn guest_that_dies_is_missed(script: &Script) {
+    let mut command = script.booting(env!("CARGO_BIN_EXE_gmem-conform"), &["--guests", "2"]);
+    command.args(["--json", "results.jsonl", "sw-protected.zero."]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("bash runs scripts/run-in-vm");
+    let qemus = script.wait_for_qemus(2);
+    kill(qemus[0], Signal::SIGKILL).expect("it is running");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it is our child");
+    let stdout = String::from_utf8_lossy(&stdout);
+    let stderr = String::from_utf8_lossy(&stderr);
+
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("of 2 did not come to its end"), "{stderr}");
+    assert!(stderr.contains("qemu-system-x86_64 ended with status 137"), "{stderr}");
+    assert!(stdout.contains("missing shards: "), "{stdout}");
+    assert!(script.file("results.jsonl").contains("\"type\":\"case\""));
+}
+
+/// Requires that several guests end with the script, and leave what is on disk as one does.
+fn interrupt_ends_every_guest(script: &Script) {
+    let mut command = script.booting(env!("CARGO_BIN_EXE_gmem-conform"), &["--guests", "2"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("bash runs scripts/run-in-vm");
+    script.wait_for_qemus(2);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("it has not been reaped");
+    let status = child.wait().expect("it is our child");
+    assert_eq!(status.code(), Some(143));
+    script.nothing_is_left();
 }
 
 /// What this program does in the virtual machine.
