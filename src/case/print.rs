@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Cases into canonical text, which parses back to the same case.
 
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write};
 
 use super::ast::*;
 use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
@@ -14,64 +14,69 @@ const COMMENT_COLUMN: usize = 40;
 
 impl Case {
     /// The case with the line numbers that its canonical text has, so that a failure's line is the one that is mailed.
-    pub fn canonical(&self) -> Case {
-        let mut case = self.clone();
-        let mut line = self.header().lines().count();
-        for step in &mut case.steps {
+    pub fn canonical(mut self) -> Case {
+        let mut line = Header(&self).to_string().lines().count();
+        for step in &mut self.steps {
             line += step.above.len() + 1;
             step.line = line;
         }
-        case
+        self
     }
+}
 
-    fn header(&self) -> String {
-        let mut out = String::new();
-        for line in &self.about {
-            out += format!("# {line}").trim_end();
-            out.push('\n');
+/// What stands above the statements.
+struct Header<'a>(&'a Case);
+
+impl Display for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Header(case) = self;
+        write_comments(f, &case.about)?;
+        writeln!(f, "case    {}", case.name)?;
+        writeln!(f, "clause  {}", case.clauses.join(" "))?;
+        for fix in &case.fixes {
+            writeln!(f, "fixes   {fix}")?;
         }
-        out += &format!("case    {}\n", self.name);
-        out += &format!("clause  {}\n", self.clauses.join(" "));
-        for fix in &self.fixes {
-            out += &format!("fixes   {fix}\n");
+        writeln!(f, "pages   {}", case.pages)?;
+        writeln!(f, "start   {}", case.start)?;
+        if case.no_mmap {
+            f.write_str("mmap    none\n")?;
         }
-        out += &format!("pages   {}\n", self.pages);
-        out += &format!("start   {}\n", self.start);
-        if self.no_mmap {
-            out += "mmap    none\n";
+        if !case.needs.is_empty() {
+            let needs: Vec<String> = case.needs.iter().map(Requirement::to_string).collect();
+            writeln!(f, "needs   {}", needs.join(" "))?;
         }
-        if !self.needs.is_empty() {
-            let needs: Vec<String> = self.needs.iter().map(Requirement::to_string).collect();
-            out += &format!("needs   {}\n", needs.join(" "));
+        if case.audit_end {
+            f.write_str("audit   end\n")?;
         }
-        if self.audit_end {
-            out += "audit   end\n";
+        if case.file_reused {
+            f.write_str("file    reused\n")?;
         }
-        if self.file_reused {
-            out += "file    reused\n";
+        if case.no_slots {
+            f.write_str("slots   none\n")?;
         }
-        if self.no_slots {
-            out += "slots   none\n";
-        }
-        out.push('\n');
-        out
+        f.write_str("\n")
     }
+}
+
+fn write_comments(f: &mut fmt::Formatter<'_>, lines: &[String]) -> fmt::Result {
+    lines.iter().try_for_each(|line| writeln!(f, "{}", format!("# {line}").trim_end()))
 }
 
 impl Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.header())?;
+        write!(f, "{}", Header(self))?;
         for step in &self.steps {
-            for line in &step.above {
-                writeln!(f, "{}", format!("# {line}").trim_end())?;
-            }
+            write_comments(f, &step.above)?;
             match &step.comment {
                 Some(comment) => {
                     let text =
                         format!("{:width$} # {comment}", step.text(), width = COMMENT_COLUMN);
                     writeln!(f, "{}", text.trim_end())?;
                 }
-                None => writeln!(f, "{}", step.text())?,
+                None => {
+                    step.write_text(f)?;
+                    f.write_str("\n")?;
+                }
             }
         }
         Ok(())
@@ -81,51 +86,53 @@ impl Display for Case {
 impl Step {
     /// The statement without its comments.
     pub fn text(&self) -> String {
+        let mut text = String::new();
+        self.write_text(&mut text).expect("a string has room");
+        text
+    }
+
+    fn write_text(&self, out: &mut impl Write) -> fmt::Result {
         match &self.expect {
-            Some(expect) => format!("{} -> {expect}", self.action),
-            None => self.action.to_string(),
+            Some(expect) => write!(out, "{} -> {expect}", self.action),
+            None => write!(out, "{}", self.action),
         }
     }
 }
 
-/// A range of pages as it stands in a case.
-pub(crate) fn range(pages: &Pages) -> String {
-    format!("{}..{}", pages.start, pages.end)
-}
-
+/// A range of pages reads as [`Range`](std::ops::Range) shows itself.
 impl Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Write { view, pages, letter } => {
-                write!(f, "{:7} write  {} {}", view.name(), range(pages), *letter as char)
+                write!(f, "{:7} write  {pages:?} {}", view.name(), *letter as char)
             }
-            Action::Read { view, pages } => write!(f, "{:7} read   {}", view.name(), range(pages)),
+            Action::Read { view, pages } => write!(f, "{:7} read   {pages:?}", view.name()),
             Action::Expect { view, pages, look } => {
-                write!(f, "{:7} expect {} {look}", view.name(), range(pages))
+                write!(f, "{:7} expect {pages:?} {look}", view.name())
             }
-            Action::Touch { who, pages } => write!(f, "touch   {} {}", who.name(), range(pages)),
+            Action::Touch { who, pages } => write!(f, "touch   {} {pages:?}", who.name()),
             Action::Convert { pages, to, mode } => {
-                write!(f, "convert {} {to} {mode}", range(pages))
+                write!(f, "convert {pages:?} {to} {mode}")
             }
             Action::Raw(raw) => write!(f, "raw     {raw}"),
-            Action::Accept(pages) => write!(f, "accept  {}", range(pages)),
-            Action::Rescind(pages) => write!(f, "rescind {}", range(pages)),
+            Action::Accept(pages) => write!(f, "accept  {pages:?}"),
+            Action::Rescind(pages) => write!(f, "rescind {pages:?}"),
             Action::GuestConvert { pages, to, by_msr } => {
                 let by_msr = if *by_msr { " by-msr" } else { "" };
-                write!(f, "guest   convert {} {to}{by_msr}", range(pages))
+                write!(f, "guest   convert {pages:?} {to}{by_msr}")
             }
             Action::Launch { pages, from: Some(letter) } => {
-                write!(f, "launch  {} {}", range(pages), *letter as char)
+                write!(f, "launch  {pages:?} {}", *letter as char)
             }
-            Action::Launch { pages, from: None } => write!(f, "launch  {} in-place", range(pages)),
+            Action::Launch { pages, from: None } => write!(f, "launch  {pages:?} in-place"),
             Action::Finalize => f.write_str("finalize"),
             Action::WrongAlias(page) => write!(f, "guest   wrong-alias {page}..{}", page + 1),
-            Action::Punch(pages) => write!(f, "punch   {}", range(pages)),
-            Action::Allocate(pages) => write!(f, "allocate {}", range(pages)),
-            Action::Pin(pages) => write!(f, "pin     {}", range(pages)),
-            Action::Unpin(pages) => write!(f, "unpin   {}", range(pages)),
+            Action::Punch(pages) => write!(f, "punch   {pages:?}"),
+            Action::Allocate(pages) => write!(f, "allocate {pages:?}"),
+            Action::Pin(pages) => write!(f, "pin     {pages:?}"),
+            Action::Unpin(pages) => write!(f, "unpin   {pages:?}"),
             Action::SlotMap(map) => {
-                write!(f, "slot    {} map {} at {}", map.slot, range(&map.pages), map.at)
+                write!(f, "slot    {} map {:?} at {}", map.slot, map.pages, map.at)
             }
             Action::SlotRaw(raw) => {
                 write!(
@@ -137,7 +144,7 @@ impl Display for Action {
             }
             Action::Bystander(attribute) => write!(f, "bystander {attribute}"),
             Action::BystanderConvert { pages, to } => {
-                write!(f, "bystander convert {}..{} {to}", pages.start, pages.end)
+                write!(f, "bystander convert {pages:?} {to}")
             }
             Action::SlotDelete(slot) => write!(f, "slot    {slot} delete"),
             Action::Remap => f.write_str("remap"),

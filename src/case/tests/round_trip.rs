@@ -20,7 +20,7 @@ fn check_round_trip(case: &Case) -> Result<(), TestCaseError> {
     let text = case.to_string();
     let back = parse("printed.case", &text);
     let back = back.map_err(|e| TestCaseError::fail(format!("{e}\nin\n{text}")))?;
-    prop_assert_eq!(back.as_slice(), &[case.canonical()], "in\n{}", text);
+    prop_assert_eq!(back.as_slice(), &[case.clone().canonical()], "in\n{}", text);
     prop_assert_eq!(back[0].to_string(), text.clone());
     for step in &back[0].steps {
         let line = text.lines().nth(step.line - 1).unwrap_or("no such line");
