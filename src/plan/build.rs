@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Making the plan.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::needs::unmet_by_scenario;
@@ -71,10 +71,10 @@ pub fn build(
     // Without the interface every row is skipped, so it does not matter for which dialect they are.
     let dialect = environment.dialect.filter(|d| *d != Dialect::None).unwrap_or(Dialect::RfcV4);
     cases.extend(layouts::rows(selection.tier, dialect));
-    let all = plan(config, environment, &cases, SCENARIOS, selection.platforms.as_deref());
-    check_unique(&all)?;
+    let mut all = candidates(config, &cases, SCENARIOS, selection.platforms.as_deref());
+    let ids = || all.iter().map(|candidate| candidate.id.as_str());
+    check_unique(ids())?;
     // A filter that matches nothing is a mistake, even when another one matches.
-    let ids = || all.iter().map(|case| case.id.as_str());
     for filter in &selection.filters {
         let alone = Selection { filters: vec![filter.clone()], ..selection.clone() };
         let alone = Selection { skips: Vec::new(), ..alone };
@@ -83,21 +83,20 @@ pub fn build(
             return Err(format!("no case matches `{filter}`; the nearest ids are\n  {near}"));
         }
     }
-    let mut planned: Vec<PlannedCase> =
-        all.into_iter().filter(|c| selection.selects(&c.id)).collect();
-    if planned.is_empty() {
+    all.retain(|candidate| selection.selects(&candidate.id));
+    if all.is_empty() {
         return Err("no case is left to run: the options exclude every one".into());
     }
-    let runs = |name: &String| planned.iter().any(|case| case.platform == *name);
+    let runs = |name: &String| all.iter().any(|candidate| candidate.platform.name() == name);
     if let Some(name) = selection.required.iter().find(|name| !runs(name)) {
         return Err(format!(
             "platform {name} is required but the options exclude every case of it"
         ));
     }
     if let Some(shard) = selection.shard {
-        planned.retain(|case| in_shard(&case.id, shard));
+        all.retain(|candidate| in_shard(&candidate.id, shard));
     }
-    Ok(planned)
+    Ok(all.into_iter().map(|candidate| candidate.plan(environment)).collect())
 }
 
 /// Whether a case belongs to a shard: always to the same one, whatever else is selected, and to one of them only.
@@ -127,17 +126,16 @@ pub fn from_files(
         let text = read_case(file)?;
         let cases =
             case::parse(&file.to_string_lossy(), &text).map_err(|error| error.to_string())?;
-        let of_file = plan(config, environment, &cases, &[], platforms);
+        let of_file = candidates(config, &cases, &[], platforms);
         if of_file.is_empty() {
             return Err(format!(
                 "{}: no case of it is for the platforms asked for",
                 file.display()
             ));
         }
-        planned.extend(of_file.into_iter().map(|case| (file.clone(), case)));
+        planned.extend(of_file.into_iter().map(|case| (file.clone(), case.plan(environment))));
     }
-    let cases: Vec<PlannedCase> = planned.iter().map(|(_, case)| case.clone()).collect();
-    check_unique(&cases)?;
+    check_unique(planned.iter().map(|(_, case)| case.id.as_str()))?;
     Ok(planned)
 }
 
@@ -159,39 +157,59 @@ pub fn case_id(machine: MachineKind, platform: Platform, name: &str) -> String {
     }
 }
 
-fn plan(
+/// A case on a platform, of which only the id has been made: most runs are of a few cases.
+struct Candidate<'a> {
+    id: String,
+    platform: Platform,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Case(&'a Case),
+    Scenario(&'static Scenario),
+}
+
+impl Candidate<'_> {
+    fn plan(self, environment: &Environment) -> PlannedCase {
+        let Candidate { id, platform, source } = self;
+        let (clauses, text, unmet) = match source {
+            Source::Case(case) => {
+                (case.clauses.clone(), case.to_string(), unmet(case, platform, environment))
+            }
+            Source::Scenario(scenario) => (
+                scenario.clauses.iter().map(|id| id.to_string()).collect(),
+                scenario.text(),
+                unmet_by_scenario(scenario, platform, environment),
+            ),
+        };
+        PlannedCase { id, platform: platform.name().into(), clauses, text, unmet }
+    }
+}
+
+/// Everything on every platform that it is for, of those asked for, platform by platform.
+fn candidates<'a>(
     config: &MachineConfig,
-    environment: &Environment,
-    cases: &[Case],
+    cases: &'a [Case],
     scenarios: &'static [Scenario],
     platforms: Option<&[String]>,
-) -> Vec<PlannedCase> {
+) -> Vec<Candidate<'a>> {
     let wanted = |p: &Platform| platforms.is_none_or(|names| names.iter().any(|n| n == p.name()));
-    let mut planned = Vec::new();
+    let mut candidates = Vec::new();
     for platform in Platform::ALL.into_iter().filter(wanted) {
+        let mut add = |name: &str, source| {
+            let id = case_id(config.kind, platform, name);
+            candidates.push(Candidate { id, platform, source });
+        };
         for case in cases.iter().filter(|case| platforms_of(case).contains(&platform)) {
-            planned.push(PlannedCase {
-                id: case_id(config.kind, platform, &case.name),
-                platform: platform.name().into(),
-                clauses: case.clauses.clone(),
-                text: case.to_string(),
-                unmet: unmet(case, platform, environment),
-            });
+            add(&case.name, Source::Case(case));
         }
-        if !Scenario::platforms().any(|p| p == platform) {
-            continue;
-        }
-        for scenario in scenarios {
-            planned.push(PlannedCase {
-                id: case_id(config.kind, platform, scenario.name),
-                platform: platform.name().into(),
-                clauses: scenario.clauses.iter().map(|id| id.to_string()).collect(),
-                text: scenario.text(),
-                unmet: unmet_by_scenario(scenario, platform, environment),
-            });
+        if Scenario::platforms().any(|p| p == platform) {
+            for scenario in scenarios {
+                add(scenario.name, Source::Scenario(scenario));
+            }
         }
     }
-    planned
+    candidates
 }
 
 fn check_required(environment: &Environment, required: &[String]) -> Result<(), String> {
@@ -211,10 +229,10 @@ fn check_required(environment: &Environment, required: &[String]) -> Result<(), 
 }
 
 /// Every report keys its results by id, so two cases with one id would hide each other.
-fn check_unique(planned: &[PlannedCase]) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    match planned.iter().find(|case| !seen.insert(&case.id)) {
-        Some(case) => Err(format!("two cases have the id {}", case.id)),
+fn check_unique<'a>(mut ids: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    match ids.find(|id| !seen.insert(*id)) {
+        Some(id) => Err(format!("two cases have the id {id}")),
         None => Ok(()),
     }
 }
