@@ -26,7 +26,8 @@ pub const fn tag(letter: u8, salt: u16) -> u64 {
     (letter as u64) << 56 | ((salt & 0xfff) as u64) << 44
 }
 
-/// Word `index` (0 to 511) of page `page` (32 bits) in the pattern with `tag`.
+/// Word `index` (0 to 511) of page `page` (32 bits) in the pattern with `tag`. Within a page, each word is as much more than
+/// the one before: 1, and 0 in the pattern that is zero everywhere.
 pub const fn word(tag: u64, page: u64, index: u64) -> u64 {
     if tag == ZERO {
         return 0;
