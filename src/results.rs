@@ -378,7 +378,7 @@ pub struct Summary {
     pub waived: usize,
     /// Planned, but without a verdict when the run ended.
     pub not_run: usize,
-    /// Wall time of the run in milliseconds.
+    /// Wall time of the run in milliseconds; of runs that were joined, the time in which any of them went on.
     pub elapsed_ms: u64,
     /// The program's exit status.
     pub exit_status: u8,

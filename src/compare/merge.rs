@@ -32,6 +32,11 @@ struct Part {
 }
 
 impl Part {
+    /// When its run began, in milliseconds since 1970.
+    fn started_ms(&self) -> Option<u64> {
+        self.head["started_ms"].as_u64().filter(|ms| *ms > 0)
+    }
+
     fn not_run(&self) -> usize {
         let planned = self.head["planned"].as_u64().unwrap_or_default() as usize;
         self.summary.as_ref().map_or(0, |s| s.not_run).max(planned.saturating_sub(self.cases))
@@ -92,7 +97,7 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
     let problems = problems(files, &parts);
     let mut summary = Summary {
         not_run: parts.iter().map(Part::not_run).sum(),
-        elapsed_ms: parts.iter().filter_map(|p| p.summary.as_ref()).map(|s| s.elapsed_ms).sum(),
+        elapsed_ms: elapsed_ms(&parts),
         ..Summary::default()
     };
     for winner in winners.values() {
@@ -125,6 +130,27 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
     }
     let _ = writeln!(text, "{}", crate::report::counts(&summary));
     Ok(Merged { text, exit_status: summary.exit_status })
+}
+
+/// How long any of the runs went on: those of shards may have done so side by side. One of unknown beginning, as old
+/// versions wrote them, counts as if alone.
+fn elapsed_ms(parts: &[Part]) -> u64 {
+    let mut spans: Vec<(Option<u64>, u64)> = parts
+        .iter()
+        .filter_map(|part| Some((part.started_ms(), part.summary.as_ref()?.elapsed_ms)))
+        .collect();
+    spans.sort_unstable();
+    let (mut total, mut covered) = (0, 0);
+    for (started, elapsed) in spans {
+        let Some(started) = started else {
+            total += elapsed;
+            continue;
+        };
+        let end = started.saturating_add(elapsed);
+        total += end.saturating_sub(started.max(covered));
+        covered = covered.max(end);
+    }
+    total
 }
 
 /// Which of two results of one case tells more.
@@ -233,10 +259,9 @@ fn head(files: &[PathBuf], parts: &[Part], problems: &[String], planned: usize) 
     }
     let version = |part: &Part| part.head["schema"].as_u64().unwrap_or_default();
     let newest = parts.iter().map(version).max().unwrap_or_default();
-    let started = |part: &Part| part.head["started_ms"].as_u64().filter(|ms| *ms > 0);
     head["schema"] = newest.max(u64::from(SCHEMA_VERSION)).into();
     head["planned"] = planned.into();
-    head["started_ms"] = parts.iter().filter_map(started).min().unwrap_or_default().into();
+    head["started_ms"] = parts.iter().filter_map(Part::started_ms).min().unwrap_or_default().into();
     head["shard"] = Value::Null;
     let merged: Vec<Value> =
         files.iter().zip(parts).flat_map(|(file, part)| runs(file, &part.head)).collect();

@@ -247,6 +247,39 @@ fn the_stronger_result_wins() {
     }
 }
 
+/// Runs that went on side by side took no longer than together; those of different days took what all of them did.
+#[test]
+fn merged_runs_take_their_time() {
+    let elapsed = |begun: &[Option<u64>]| {
+        let files: Vec<NamedTempFile> = begun
+            .iter()
+            .enumerate()
+            .map(|(number, begun)| {
+                let mut head = run(1, "7.3.4");
+                if let Some(begun) = begun {
+                    head["started_ms"] = (*begun).into();
+                }
+                file(&text(&[head, case(&format!("a.{number}"), "pass"), summary(0, 0)]))
+            })
+            .collect();
+        let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
+        let mut out = Vec::new();
+        merge(&paths, &mut out).unwrap();
+        let last = String::from_utf8(out).unwrap().lines().last().unwrap().to_string();
+        serde_json::from_str::<Value>(&last).unwrap()["elapsed_ms"].as_u64()
+    };
+    // Each takes a second.
+    for (begun, together) in [
+        (&[Some(5_000), Some(5_400)][..], 1_400),
+        (&[Some(5_400), Some(5_000)], 1_400),
+        (&[Some(5_000), Some(9_000)], 2_000),
+        (&[Some(5_000), Some(5_900), Some(5_100)], 1_900),
+        (&[None, Some(5_000), None], 3_000),
+    ] {
+        assert_eq!(elapsed(begun), Some(together), "{begun:?}");
+    }
+}
+
 /// The shards of a partition make up a whole; when one is missing the merged results fail and say which.
 #[test]
 fn a_missing_shard_is_found() {
