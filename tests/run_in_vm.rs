@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         vm_trial("silent_guest_is_given_up", silent_guest_is_given_up),
         vm_trial("interrupt_ends_the_machine", interrupt_ends_the_machine),
         vm_trial("guests_share_the_cases", guests_share_the_cases),
+        vm_trial("guests_that_skip_all_are_no_pass", guests_that_skip_all_are_no_pass),
         vm_trial("guests_agree_on_a_bad_flag", guests_agree_on_a_bad_flag),
         vm_trial("guest_that_dies_is_missed", guest_that_dies_is_missed),
         vm_trial("interrupt_ends_every_guest", interrupt_ends_every_guest),
@@ -146,20 +147,19 @@ impl Script {
         fs::read_to_string(self.directory.join(name)).expect("the file was brought back")
     }
 
-    /// The processes of QEMU that this test has running: their command lines name an initramfs in its directory.
-    fn qemus(&self) -> Vec<Pid> {
+    /// The processes that this test has running, with their command lines, which name temporary files: QEMU an initramfs,
+    /// and the script, where it runs for one of several guests, a results file.
+    fn processes(&self) -> Vec<(Pid, Vec<u8>)> {
         let temporary = self.directory.join("tmp");
         let temporary = temporary.as_os_str().as_encoded_bytes();
-        let names_it = |line: Vec<u8>| {
-            line.starts_with(b"qemu-system")
-                && line.windows(temporary.len()).any(|part| part == temporary)
-        };
         fs::read_dir("/proc")
             .expect("/proc is mounted")
             .flatten()
-            .filter(|process| fs::read(process.path().join("cmdline")).is_ok_and(names_it))
-            .filter_map(|process| process.file_name().to_str()?.parse().ok())
-            .map(Pid::from_raw)
+            .filter_map(|process| {
+                let pid = process.file_name().to_str()?.parse().ok()?;
+                Some((Pid::from_raw(pid), fs::read(process.path().join("cmdline")).ok()?))
+            })
+            .filter(|(_, line)| line.windows(temporary.len()).any(|part| part == temporary))
             .collect()
     }
 
@@ -167,7 +167,9 @@ impl Script {
     fn wait_for_qemus(&self, count: usize) -> Vec<Pid> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let qemus = self.qemus();
+            let mut processes = self.processes();
+            processes.retain(|(_, line)| line.starts_with(b"qemu-system"));
+            let qemus: Vec<Pid> = processes.into_iter().map(|(pid, _)| pid).collect();
             if qemus.len() == count {
                 return qemus;
             }
@@ -181,7 +183,7 @@ impl Script {
         let temporary = self.directory.join("tmp");
         let left = fs::read_dir(&temporary).expect("it exists").count();
         assert_eq!(left, 0, "files in {}", temporary.display());
-        assert_eq!(self.qemus(), []);
+        assert_eq!(self.processes(), []);
     }
 }
 
@@ -456,6 +458,16 @@ fn guests_share_the_cases(script: &Script) {
     let told: BTreeSet<&str> =
         stdout.lines().filter_map(|line| line.strip_prefix("ok ")?.split(' ').nth(1)).collect();
     assert_eq!(told, ids);
+}
+
+/// Requires that several guests which skip everything end with the status of one that does.
+fn guests_that_skip_all_are_no_pass(script: &Script) {
+    let suite = env!("CARGO_BIN_EXE_gmem-conform");
+    let mut command = script.booting(suite, &["--guests", "2"]);
+    // No virtual machine has the firmware that these need.
+    command.args(["--platform", "snp", "snp.zero."]);
+    let (status, stdout, _) = script.finish(command);
+    assert_eq!(status, Some(4), "{stdout}");
 }
 
 /// Requires that a mistake is told once and not by every guest, and that one in an option which the script takes out is
