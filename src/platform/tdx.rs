@@ -124,13 +124,14 @@ fn td_cpuid(
     for mask in configurable {
         let same = |s: &&kvm_cpuid_entry2| s.function == mask.function && s.index == mask.index;
         let Some(leaf) = supported.iter().find(same) else { continue };
+        // KVM_TDX_CAPABILITIES leaves the flags at 0, KVM_GET_SUPPORTED_CPUID does not. KVM_TDX_INIT_VM refuses a leaf that
+        // has subleaves without KVM_CPUID_FLAG_SIGNIFCANT_INDEX.
         let mut entry = kvm_cpuid_entry2 {
             eax: leaf.eax & mask.eax,
             ebx: leaf.ebx & mask.ebx,
             ecx: leaf.ecx & mask.ecx,
             edx: leaf.edx & mask.edx,
-            padding: [0; 3],
-            ..*mask
+            ..*leaf
         };
         match entry.function {
             FEATURES if entry.index == 0 => {

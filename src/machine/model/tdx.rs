@@ -57,20 +57,20 @@ impl Stage {
     }
 }
 
-/// The CPUID bits that a TD can be given or not: leaf by leaf, what there is to choose.
+/// The CPUID bits that a TD can be given or not: leaf by leaf, what there is to choose. The flags are 0 also where a leaf
+/// has subleaves, as KVM_TDX_CAPABILITIES has them.
 fn configurable() -> Vec<kvm_cpuid_entry2> {
-    let leaf = |function, flags, eax, ebx, ecx| kvm_cpuid_entry2 {
+    let leaf = |function, eax, ebx, ecx| kvm_cpuid_entry2 {
         function,
-        flags,
         eax,
         ebx,
         ecx,
         ..Default::default()
     };
     vec![
-        leaf(1, 0, 0x0fff_3fff, 0x00ff_0000, 0),
-        leaf(7, kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX, 0, FORBIDDEN_EBX, FORBIDDEN_ECX),
-        leaf(0x8000_0008, 0, 0x00ff_0000, 0, 0),
+        leaf(1, 0x0fff_3fff, 0x00ff_0000, 0),
+        leaf(7, 0, FORBIDDEN_EBX, FORBIDDEN_ECX),
+        leaf(0x8000_0008, 0x00ff_0000, 0, 0),
     ]
 }
 
@@ -354,6 +354,11 @@ fn check_cpuid(entries: &[kvm_cpuid_entry2]) -> std::result::Result<u32, Failed>
             .iter()
             .find(|c| c.function == entry.function && c.index == entry.index)
             .ok_or(Errno::EINVAL)?;
+        // An entry without the flag stands for every subleaf, which is not what the module has for leaf 7.
+        let of_subleaf = entry.flags & kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
+        if entry.function == 7 && !of_subleaf {
+            return Err(Errno::EINVAL.into());
+        }
         if entry.function == 7 && (entry.ebx & FORBIDDEN_EBX | entry.ecx & FORBIDDEN_ECX) != 0 {
             return Err(Errno::EINVAL.into());
         }

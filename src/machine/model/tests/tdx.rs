@@ -132,9 +132,13 @@ fn init_arguments() {
     let foreign = kvm_cpuid_entry2 { function: 0x4000_0000, ..Default::default() };
     let cpuid = Cpuid::new(&[widths(48 << 16), foreign]);
     assert_eq!(init(&*vm, TdxInitVm { cpuid, ..good_init() }), bad, "not configurable");
-    let rtm = kvm_cpuid_entry2 { function: 7, ebx: 1 << 11, ..Default::default() };
+    let flags = kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    let rtm = kvm_cpuid_entry2 { function: 7, flags, ebx: 1 << 11, ..Default::default() };
     let cpuid = Cpuid::new(&[widths(48 << 16), rtm]);
     assert_eq!(init(&*vm, TdxInitVm { cpuid, ..good_init() }), bad, "RTM");
+    let every_subleaf = kvm_cpuid_entry2 { function: 7, ..Default::default() };
+    let cpuid = Cpuid::new(&[widths(48 << 16), every_subleaf]);
+    assert_eq!(init(&*vm, TdxInitVm { cpuid, ..good_init() }), bad, "a leaf without its subleaf");
     let module = with(|i| i.cpuid = Cpuid::new(&[widths(48 << 16 | 1)]));
     assert_eq!(module, Err((Errno::EINVAL, SeamcallStatus::OPERAND_INVALID.0)));
     let mut dirty = TdxCommand { id: KVM_TDX_FINALIZE_VM, hw_error: 1, ..Default::default() };
