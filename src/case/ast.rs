@@ -333,7 +333,12 @@ pub enum Action {
     /// Finish the launch of an encrypted guest, which can run from then on. Without this statement it runs from the start.
     Finalize,
     /// An encrypted guest reads this page through the alias that its attribute rules out, from which it cannot go on.
-    WrongAlias(u64),
+    WrongAlias {
+        /// The page.
+        page: u64,
+        /// Whether the access is a write. An SNP guest writes to a private page always: its reads are not checked.
+        by_write: bool,
+    },
     /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.
     Punch(Pages),
     /// `fallocate()`.

@@ -323,7 +323,10 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
             let pages = pages(line, case)?;
             Action::GuestConvert { pages, to: attribute(line)?, by_msr: line.take("by-msr") }
         }
-        "guest" if line.take("wrong-alias") => Action::WrongAlias(one_page(line, case)?),
+        "guest" if line.take("wrong-alias") => {
+            let page = one_page(line, case)?;
+            Action::WrongAlias { page, by_write: line.take("by-write") }
+        }
         "guest" => access(line, View::Guest, case)?,
         "child" if line.take("fork") => Action::ChildFork,
         "child" if line.take("exit") => Action::ChildExit,

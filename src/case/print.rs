@@ -126,7 +126,10 @@ impl Display for Action {
             }
             Action::Launch { pages, from: None } => write!(f, "launch  {pages:?} in-place"),
             Action::Finalize => f.write_str("finalize"),
-            Action::WrongAlias(page) => write!(f, "guest   wrong-alias {page}..{}", page + 1),
+            Action::WrongAlias { page, by_write } => {
+                let by_write = if *by_write { " by-write" } else { "" };
+                write!(f, "guest   wrong-alias {page}..{}{by_write}", page + 1)
+            }
             Action::Punch(pages) => write!(f, "punch   {pages:?}"),
             Action::Allocate(pages) => write!(f, "allocate {pages:?}"),
             Action::Pin(pages) => write!(f, "pin     {pages:?}"),

@@ -90,8 +90,8 @@ impl Session<'_> {
                 self.rescind_explicitly(pages)?;
                 return Ok(None);
             }
-            Action::WrongAlias(page) => {
-                self.wrong_alias(*page)?;
+            Action::WrongAlias { page, by_write } => {
+                self.wrong_alias(*page, *by_write)?;
                 return Ok(None);
             }
             Action::Punch(pages) => self.punch(pages)?,

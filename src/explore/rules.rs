@@ -99,7 +99,7 @@ impl Rules {
             Action::Accept(_)
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
-            | Action::WrongAlias(_)
+            | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::Finalize
             | Action::SlotRaw(_)
@@ -160,7 +160,7 @@ impl Rules {
             | Action::Accept(_)
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
-            | Action::WrongAlias(_)
+            | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::Finalize
             | Action::SlotRaw(_)

@@ -76,7 +76,7 @@ fn weight(action: &Action) -> u64 {
         Action::Accept(_)
         | Action::Rescind(_)
         | Action::GuestConvert { .. }
-        | Action::WrongAlias(_)
+        | Action::WrongAlias { .. }
         | Action::Launch { .. }
         | Action::Finalize
         | Action::Punch(_)

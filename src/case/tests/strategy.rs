@@ -87,7 +87,8 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => (pages(size), option::of(b'A'..=b'X'))
             .prop_map(|(pages, from)| Action::Launch { pages, from }),
         1 => Just(Action::Finalize),
-        1 => (0..size).prop_map(Action::WrongAlias),
+        1 => (0..size, any::<bool>())
+            .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),
         1 => pages(size).prop_map(Action::Punch),
         1 => pages(size).prop_map(Action::Allocate),
         1 => pages(size).prop_map(Action::Pin),

@@ -150,7 +150,8 @@ impl Core<'_> {
         };
         match target {
             Target::Gmem(inode, page, offset) => {
-                match inode.guest_access(page, offset, private, word) {
+                let reads_checked = self.vm.vm_type.hardware != Hardware::Snp;
+                match inode.guest_access(page, offset, private, word, reads_checked) {
                     Ok(Access::Done(word)) => Ok(word),
                     Ok(Access::NotUsable) => Err(self.not_usable(address)),
                     Ok(Access::Mismatch) | Err(_) => Err(self.mismatch(gpa, private)),
