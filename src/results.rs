@@ -103,8 +103,8 @@ pub struct Environment {
     pub virtualization: String,
     /// The parameters of the kvm modules, `module.parameter` to value.
     pub kvm_parameters: BTreeMap<String, String>,
-    /// What KVM_CHECK_EXTENSION answered on the system, by name; and for what else scenarios need of the kernel, such as
-    /// `pin.io-uring`, 1 or the error number of the try as a negative number.
+    /// What KVM_CHECK_EXTENSION answered on the system, by name; and for what else cases need of the kernel, such as
+    /// `pin.io-uring` and `launch.in-place.snp`, 1 or the error number of the try as a negative number.
     pub capabilities: BTreeMap<String, i64>,
     /// The planted bug of the model, if any.
     pub planted_fault: Option<String>,

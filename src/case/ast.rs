@@ -131,6 +131,8 @@ pub enum Requirement {
     Mode(Mode),
     /// `needs capability=...`: the number of this capability is known (`--kernel-headers`).
     CapabilityNumber(Capability),
+    /// `needs launch=in-place`: the launch calls of the platform's guests take no source, and then what the page holds.
+    LaunchInPlace,
 }
 
 /// A memslot: which pages of the file it maps where.

@@ -287,9 +287,11 @@ fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
                 Err(line.at(word, format!("expected mode=zero or mode=preserve, found `{values}`")))
             }
         },
+        "launch" if values == "in-place" => Ok(Requirement::LaunchInPlace),
+        "launch" => Err(line.at(word, format!("expected launch=in-place, found `{values}`"))),
         _ => {
-            Err(line
-                .at(word, format!("expected platform, dialect, mode or capability, found `{key}`")))
+            let keys = "platform, dialect, mode, capability or launch";
+            Err(line.at(word, format!("expected {keys}, found `{key}`")))
         }
     }
 }

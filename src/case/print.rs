@@ -229,6 +229,7 @@ impl Display for Requirement {
                 write!(f, "dialect={}", list(dialects.iter().map(|d| d.name()).collect()))
             }
             Requirement::Mode(mode) => write!(f, "mode={mode}"),
+            Requirement::LaunchInPlace => f.write_str("launch=in-place"),
             Requirement::CapabilityNumber(capability) => {
                 write!(f, "capability={}", capability.name())
             }

@@ -239,7 +239,7 @@ impl Session<'_> {
             let clause = match (judged, from) {
                 (Err(clause), _) => clause,
                 (Ok(()), Some(_)) => "coco.launch-exact",
-                (Ok(()), None) => "coco.launch-preserve",
+                (Ok(()), None) => self.oracle.in_place_clause(),
             };
             let found = match result {
                 Ok(()) => "success".to_string(),

@@ -25,6 +25,7 @@ pub(crate) use bystander::creation_flags;
 pub(crate) use convert::{TRANSIENT_TRIES, convert_unjudged};
 pub(crate) use look::guest_stop;
 pub(crate) use probe::cpuinfo_field;
+pub(crate) use probe::launch_in_place;
 pub use probe::probe;
 pub use run_case::Executor;
 pub(crate) use run_case::open_machine;

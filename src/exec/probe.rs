@@ -58,7 +58,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 MachineKind::Host => Some(surroundings(&environment.kvm_parameters)),
                 MachineKind::Model => None,
             };
-            Platform::ALL.map(|platform| {
+            let missing = Platform::ALL.map(|platform| {
                 let why = match platform.is_encrypted() {
                     false => no_vm_type(vm_types(&*machine), platform),
                     true => platform::missing(&*machine, platform, around.as_ref()),
@@ -66,7 +66,18 @@ pub fn probe(config: &MachineConfig) -> Environment {
                 let mut missing: Vec<Need> = why.into_iter().collect();
                 missing.extend(common.iter().cloned());
                 missing
-            })
+            });
+            let runs = Platform::ALL.into_iter().zip(&missing).filter(|(_, why)| why.is_empty());
+            for platform in runs.map(|(platform, _)| platform).filter(|p| p.is_encrypted()) {
+                let answer = platform::try_launch_in_place(&*machine, platform);
+                // What fails otherwise, such as a payload that cannot be launched, every case will say.
+                let errno = match answer {
+                    Ok(()) => Some(1),
+                    Err(error) => error.errno().map(|errno| -i64::from(errno.0)),
+                };
+                environment.capabilities.extend(errno.map(|e| (launch_in_place(platform), e)));
+            }
+            missing
         }
         Err(why) => {
             let need = match config.kind {
@@ -82,6 +93,11 @@ pub fn probe(config: &MachineConfig) -> Environment {
         .map(|(platform, missing)| PlatformState { name: platform.name().into(), missing })
         .collect();
     environment
+}
+
+/// The name among the environment's capabilities of whether the launch calls of a platform's guests take no source.
+pub(crate) fn launch_in_place(platform: Platform) -> String {
+    format!("launch.in-place.{platform}")
 }
 
 /// The dialect that a machine which answers like `found` is judged by, and what a reader of the results must know of that.
@@ -339,7 +355,8 @@ mod tests {
         assert_eq!(environment.planted_fault.as_deref(), Some(fault.name()));
         assert!(environment.dialect_forced);
         // What scenarios ask of a kernel is nothing that the model has.
-        assert_eq!(environment.capabilities.len(), 6);
+        assert_eq!(environment.capabilities.len(), 8);
+        assert_eq!(environment.capabilities["launch.in-place.snp"], -22, "not in RFC v4");
         // This bug makes RFC v4 answer like RFC v5.
         assert_eq!(environment.dialect, Some(Dialect::RfcV4));
         let remark = "the machine answers like rfc-v5 and is judged by rfc-v4, which was asked for";

@@ -17,7 +17,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
 use crate::oracle::{Content, Oracle};
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
-use crate::platform::{Command, Guest, LaunchError, Platform};
+use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
 use crate::results::{Blame, Observation};
 use crate::uapi::CapabilityNumbers;
 use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
@@ -316,6 +316,14 @@ pub(crate) fn failed(call: &str, errno: Errno) -> Stop {
 
 /// The VM could not be launched.
 pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
+    // KVM took every call of the launch, so it had to put into the guest what they said.
+    if let LaunchError::StoppedAfterLaunch(stop) = error {
+        let why = format!("the guest does not start, though no call of its launch failed: {stop}");
+        return match stop {
+            GuestStop::Hang { .. } => Stop::timeout(why),
+            _ => Stop::broken("coco.launch-exact", why),
+        };
+    }
     Stop::error(Blame::Machine, format!("failed to {error}"))
 }
 

@@ -72,11 +72,20 @@ impl Oracle {
         let held = self.pages.get(&page).map(|page| page.content.clone());
         let (content, clause) = match tag {
             Some(tag) => (Content::Pattern(tag), "coco.launch-exact"),
-            None => (held.unwrap_or(Content::Unknown), "coco.launch-preserve"),
+            None => (held.unwrap_or(Content::Unknown), self.in_place_clause()),
         };
         self.touch(page);
         self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
         self.accepted.insert(page);
+    }
+
+    /// The clause that says what a launch call without a source takes.
+    pub fn in_place_clause(&self) -> &'static str {
+        if self.dialect.has_content_modes() {
+            "coco.launch-preserve"
+        } else {
+            "coco.launch-in-place"
+        }
     }
 
     /// A launch call was refused. What it had done to `page` by then, and whether the guest has to accept it, is its own

@@ -273,6 +273,12 @@ impl Oracle {
                 {
                     page.clause = "coco.mixed-range";
                 }
+                // Nobody has made it the guest's yet, and the launch is to take it as it is.
+                Mode::Unspecified
+                    if encrypted && settled && !self.launched && *to == Attribute::Private =>
+                {
+                    page.clause = "coco.launch-in-place";
+                }
                 Mode::Unspecified if encrypted || self.dialect.has_content_modes() => {
                     page.content = Content::Unknown;
                     page.clause = "unspecified.stable";

@@ -2,6 +2,8 @@
 //! Where a case makes sense, and what it lacks there.
 
 use crate::case::{Attribute, Case, Requirement};
+use crate::errno::Errno;
+use crate::exec::launch_in_place;
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
@@ -60,6 +62,7 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
                     unmet.push(Need::new(format!("no-mode-{mode}"), prose));
                 }
             }
+            Requirement::LaunchInPlace => unmet.extend(no_launch_in_place(platform, environment)),
             Requirement::CapabilityNumber(capability)
                 if environment.capabilities.contains_key(capability.constant()) => {}
             Requirement::CapabilityNumber(capability) => {
@@ -73,6 +76,18 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
     }
     unmet.dedup();
     unmet
+}
+
+/// Why launch calls of a platform's guests must be given a source, or `None` if they need none.
+fn no_launch_in_place(platform: Platform, environment: &Environment) -> Option<Need> {
+    let answer = environment.capabilities.get(&launch_in_place(platform)).copied();
+    let why = match answer {
+        Some(1) => return None,
+        Some(errno) => Errno(i32::try_from(-errno).unwrap_or(0)).to_string(),
+        None => "it could not be asked".to_string(),
+    };
+    let prose = format!("the launch calls of {platform} guests do not take pages in place ({why})");
+    Some(Need::new("no-launch-in-place", prose))
 }
 
 /// Everything that a scenario needs on a platform and that is not there.

@@ -10,9 +10,7 @@ use super::page_tables::{Aliases, PageTables};
 use crate::errno::Errno;
 use crate::machine::Vm;
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
-use crate::uapi::{
-    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE,
-};
+use crate::uapi::{ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MemoryAttributes2, PAGE_SIZE};
 
 /// How often a page of the payload may be in flight. Arbitrary, but far beyond what a correct kernel needs when nothing else
 /// runs.
@@ -28,7 +26,7 @@ pub(super) struct LaunchPages {
     /// Guest physical addresses.
     pub(super) gpas: Range<u64>,
     /// Where their contents are; `None`: in the guest_memfd already.
-    pub(super) source: Option<Vec<Page>>,
+    source: Option<Vec<Page>>,
 }
 
 impl LaunchPages {
@@ -89,13 +87,12 @@ pub(super) fn create_memory(
 
 /// Makes a range of the payload's memory private, so that it can be launched.
 ///
-/// Where the contents can be preserved, they are, and the launch takes them from where they are. Otherwise nothing is
-/// promised about them, and the launch takes them from a copy.
+/// The launch takes the contents from a copy, which every revision does. Where a kernel also takes them from where they are,
+/// cases try that, with pages that they can look at: a payload that is launched wrongly cannot tell how.
 pub(super) fn make_private(
     memory: &PayloadMemory,
     gpas: Range<u64>,
 ) -> Result<LaunchPages, LaunchError> {
-    const WHAT: &str = "make the payload private with KVM_SET_MEMORY_ATTRIBUTES2";
     // Once it is private the host cannot read it.
     let page = |gpa: u64| {
         let mut page = Page([0; PAGE_SIZE as usize / 8]);
@@ -105,27 +102,17 @@ pub(super) fn make_private(
         page
     };
     let copy = gpas.clone().step_by(PAGE_SIZE as usize).map(page).collect();
-    let preserved = convert(memory, &gpas, MODE_PRESERVE);
-    let source = match preserved {
-        Ok(()) => None,
-        // RFC v4 has the mode but does not offer it here; later there are no modes.
-        Err(Errno::EOPNOTSUPP | Errno::EINVAL) => {
-            call(WHAT, convert(memory, &gpas, 0))?;
-            Some(copy)
-        }
-        Err(errno) => return Err(LaunchError::Call { what: WHAT, errno }),
-    };
-    Ok(LaunchPages { gpas, source })
+    call("make the payload private with KVM_SET_MEMORY_ATTRIBUTES2", convert(memory, &gpas))?;
+    Ok(LaunchPages { gpas, source: Some(copy) })
 }
 
 /// Converts to private. Again, as long as it is refused because a page is in use: nobody uses one, but the page cache may
 /// have just written ones in flight for a moment.
-fn convert(memory: &PayloadMemory, gpas: &Range<u64>, flags: u64) -> Result<(), Errno> {
+fn convert(memory: &PayloadMemory, gpas: &Range<u64>) -> Result<(), Errno> {
     let argument = MemoryAttributes2 {
         offset: super::memory::offset(gpas.start),
         size: gpas.end - gpas.start,
         attributes: ATTRIBUTE_PRIVATE,
-        flags,
         ..Default::default()
     };
     // Only memory in a guest_memfd is launched.

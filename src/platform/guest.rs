@@ -15,6 +15,7 @@ use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
 use super::{plain, snp, spin, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, PAYLOAD_SIZE, doorbell};
+use crate::uapi::PAGE_SIZE;
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
 pub const PAYLOAD_SLOT: u32 = 9;
@@ -59,6 +60,19 @@ pub(super) enum Launch {
     Snp(OwnedFd),
     /// TDX: through KVM.
     Tdx,
+}
+
+/// Tries whether the launch calls of an encrypted platform's guests take a page without a source. The error is theirs where
+/// it has an errno.
+pub fn try_launch_in_place(machine: &dyn Machine, platform: Platform) -> Result<(), LaunchError> {
+    /// How long the trial may be busy.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
+    let mut guest = Guest::begin(machine, platform, deadline)?;
+    // A page of the payload's memory that is not part of its launch. The guest never runs.
+    let gpas = COPY_BUFFER..COPY_BUFFER + PAGE_SIZE;
+    super::encrypted::make_private(&guest.memory, gpas.clone())?;
+    guest.launch_pages(gpas, None, deadline)
 }
 
 impl Guest {
@@ -112,7 +126,10 @@ impl Guest {
             Launch::Snp(sev) => snp::finish(&*self.vm, sev, deadline)?,
             Launch::Tdx => tdx::finish(&*self.vm, deadline)?,
         }
-        self.wait_until_ready(deadline)
+        self.wait_until_ready(deadline).map_err(|error| match error {
+            LaunchError::Stopped(stop) => LaunchError::StoppedAfterLaunch(stop),
+            error => error,
+        })
     }
 
     /// Makes private pages part of the launch of an encrypted guest, with `contents`, or with what they hold. The guest has

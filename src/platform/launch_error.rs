@@ -54,6 +54,8 @@ pub enum LaunchError {
     CannotReset,
     /// The payload did not get as far as to wait for a command.
     Stopped(GuestStop),
+    /// The same of an encrypted guest, every call of whose launch has succeeded.
+    StoppedAfterLaunch(GuestStop),
 }
 
 impl LaunchError {
@@ -88,7 +90,9 @@ impl fmt::Display for LaunchError {
                 write!(f, "map {size:#x} bytes at {gpa:#x} in the guest's page tables")
             }
             LaunchError::CannotReset => f.write_str("start an encrypted guest anew"),
-            LaunchError::Stopped(stop) => write!(f, "start the payload: {stop}"),
+            LaunchError::Stopped(stop) | LaunchError::StoppedAfterLaunch(stop) => {
+                write!(f, "start the payload: {stop}")
+            }
         }
     }
 }
@@ -99,7 +103,7 @@ impl std::error::Error for LaunchError {
             LaunchError::Call { errno, .. }
             | LaunchError::Firmware { errno, .. }
             | LaunchError::Seamcall { errno, .. } => Some(errno),
-            LaunchError::Stopped(stop) => Some(stop),
+            LaunchError::Stopped(stop) | LaunchError::StoppedAfterLaunch(stop) => Some(stop),
             LaunchError::NoProgress { .. }
             | LaunchError::Lacks(_)
             | LaunchError::NoRoom { .. }

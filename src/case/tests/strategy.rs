@@ -33,6 +33,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         subsequence(Dialect::ALL.to_vec(), 1..=Dialect::ALL.len()).prop_map(Requirement::Dialect),
         select(vec![Mode::Zero, Mode::Preserve]).prop_map(Requirement::Mode),
         select(&Capability::ALL[..]).prop_map(Requirement::CapabilityNumber),
+        Just(Requirement::LaunchInPlace),
     ]
 }
 

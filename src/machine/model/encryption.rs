@@ -190,6 +190,9 @@ impl Inode {
         let contents = match contents {
             Some(contents) => contents,
             None => {
+                if self.planted(Fault::LaunchInPlaceCleared) {
+                    self.clear_folio(page)?;
+                }
                 in_place = self.read_page(page)?;
                 &in_place
             }

@@ -437,6 +437,8 @@ faults! {
             "from the 33rd page of a launch call on the contents are those of the first 32 again";
         LaunchProgressOverstated "launch-progress-overstated" "coco.launch-exact" ANY COCO
             "a launch call that stops after 32 pages says that it has done them all";
+        LaunchInPlaceCleared "launch-in-place-cleared" "coco.launch-in-place" UPSTREAM COCO
+            "a launch call without a source clears the page first";
         LaunchTakesShared "launch-takes-shared" "coco.launch-refused" ANY COCO
             "a launch call takes pages that are shared";
         LaunchNeverEnds "launch-never-ends" "coco.launch-refused" ANY COCO

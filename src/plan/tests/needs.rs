@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::case::Capability;
+use crate::exec::launch_in_place;
 use crate::plan::{platforms_of, unmet};
 
 use Dialect::{RfcV4, RfcV5, Upstream};
@@ -22,6 +23,19 @@ fn platforms() {
     assert_eq!(platforms_of(&case_that("needs platform=default")), [Default]);
     let both = case_that("needs platform=default,sw-protected");
     assert_eq!(platforms_of(&both), [Default, SwProtected]);
+}
+
+/// Whether launch calls do without a source is what asking them has shown.
+#[test]
+fn slug_of_the_launch() {
+    let mut environment = offers_all(Upstream);
+    let needs = "needs platform=snp launch=in-place";
+    for (answer, slug) in
+        [(None, &["no-launch-in-place"][..]), (Some(-22), &["no-launch-in-place"]), (Some(1), &[])]
+    {
+        environment.capabilities.extend(answer.map(|a| (launch_in_place(Platform::Snp), a)));
+        assert_eq!(slugs(needs, Platform::Snp, &environment), slug, "{answer:?}");
+    }
 }
 
 /// What a case lacks, for each kind of need in each revision. Slugs are a contract: scripts look for them.
@@ -103,6 +117,9 @@ fn every_built_in_case_can_run() {
     for environment in &mut environments {
         for capability in Capability::ALL {
             environment.capabilities.insert(capability.constant().to_string(), 8);
+        }
+        for platform in Platform::ALL {
+            environment.capabilities.insert(launch_in_place(platform), 1);
         }
     }
     for case in case::library().expect("built-in cases parse") {
