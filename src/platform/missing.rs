@@ -15,6 +15,26 @@ use crate::uapi::KVM_CAP_VM_TYPES;
 /// How long the trial of a platform may be busy.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Parameters without which KVM switches `kvm_amd.sev_snp` off (sev_hardware_setup() of Linux 7.3 and what it depends on),
+/// the causes first: nested paging and the next RIP for SEV at all, MMIO caching and LBR virtualization for SEV-ES, and
+/// each of SEV, SEV-ES and SNP for the next.
+const SNP_NEEDS: [&str; 6] = [
+    "kvm_amd.npt",
+    "kvm_amd.nrips",
+    "kvm_amd.sev",
+    "kvm.mmio_caching",
+    "kvm_amd.lbrv",
+    "kvm_amd.sev_es",
+];
+/// The same for `kvm_intel.tdx` (tdx_bringup() of Linux 7.3).
+const TDX_NEEDS: [&str; 5] = [
+    "kvm_intel.ept",
+    "kvm.tdp_mmu",
+    "kvm_intel.eptad",
+    "kvm.mmio_caching",
+    "kvm_intel.enable_apicv",
+];
+
 /// What is around a kernel's /dev/kvm. The model has nothing around it.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
@@ -38,7 +58,18 @@ impl Surroundings {
     }
 
     fn is_off(&self, parameter: &str) -> bool {
-        self.parameters.get(parameter).is_some_and(|value| value == "N")
+        self.parameters.get(parameter).is_some_and(|value| value == "N" || value == "0")
+    }
+
+    /// Why `parameter` is off: those of `needed`, in this order, that are off as well, or else that nobody has switched it
+    /// on, or what else may be.
+    fn why_off(&self, parameter: &str, needed: &[&str], otherwise: &str) -> String {
+        match needed.iter().find(|needed| self.is_off(needed)) {
+            Some(needed) => {
+                format!("{parameter} is N because {needed} is off: boot with {needed}=1")
+            }
+            None => format!("{parameter} is N: boot with {parameter}=1; if it was, {otherwise}"),
+        }
     }
 }
 
@@ -86,11 +117,8 @@ fn around_snp(around: &Surroundings) -> Option<Need> {
         return need("no-kvm-amd", "kvm_amd is not loaded");
     }
     if around.is_off("kvm_amd.sev_snp") {
-        return need(
-            "snp-off",
-            "kvm_amd.sev_snp is N: boot with it on; if it was, firmware setup, IOMMU or the ccp driver do not have SNP \
-             ready, see the kernel log for SEV-SNP",
-        );
+        let otherwise = "firmware setup, IOMMU or the ccp driver do not have SNP ready, see the kernel log for SEV-SNP";
+        return need("snp-off", &around.why_off("kvm_amd.sev_snp", &SNP_NEEDS, otherwise));
     }
     None
 }
@@ -110,11 +138,9 @@ fn around_tdx(around: &Surroundings) -> Option<Need> {
         return need("no-kvm-intel", "kvm_intel is not loaded");
     }
     if around.is_off("kvm_intel.tdx") {
-        return need(
-            "tdx-off",
-            "kvm_intel.tdx is N: boot with kvm_intel.tdx=1 and nohibernate; if it was, the TDX module could not be started, \
-             see the kernel log for tdx",
-        );
+        let otherwise = "hibernation is not off (nohibernate) or the TDX module could not be started, see the kernel log \
+                         for tdx";
+        return need("tdx-off", &around.why_off("kvm_intel.tdx", &TDX_NEEDS, otherwise));
     }
     None
 }

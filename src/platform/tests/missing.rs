@@ -68,6 +68,30 @@ fn around_the_machine() {
     assert_eq!(slug(&machine, Platform::Default, None), "");
 }
 
+/// A parameter that KVM itself has switched off is told with the one that is the cause, where that can be seen.
+#[test]
+fn the_cause_of_a_parameter_that_is_off() {
+    let machine = model(Dialect::Upstream);
+    let prose = |platform, mut around: Surroundings, off: &[&str]| {
+        around.parameters.extend(off.iter().map(|name| (name.to_string(), "N".to_string())));
+        missing(&machine, platform, Some(&around)).map_or(String::new(), |need| need.prose)
+    };
+    let (snp, tdx) = ("kvm_amd.sev_snp", "kvm_intel.tdx");
+    for (cause, off) in [
+        ("kvm_amd.npt", &[snp, "kvm_amd.sev_es", "kvm_amd.sev", "kvm_amd.npt"][..]),
+        ("kvm_amd.sev", &[snp, "kvm_amd.sev_es", "kvm_amd.sev"]),
+        ("kvm_amd.sev_es", &[snp, "kvm_amd.sev_es"]),
+    ] {
+        let expected = format!("{snp} is N because {cause} is off: boot with {cause}=1");
+        assert_eq!(prose(Platform::Snp, amd(), off), expected);
+    }
+    assert!(prose(Platform::Snp, amd(), &[snp]).starts_with("kvm_amd.sev_snp is N: boot with"));
+    // SNP may be there where plain SEV has no ASIDs left.
+    assert_eq!(prose(Platform::Snp, amd(), &["kvm_amd.sev", "kvm_amd.sev_es"]), "");
+    let expected = "kvm_intel.tdx is N because kvm_intel.ept is off: boot with kvm_intel.ept=1";
+    assert_eq!(prose(Platform::Tdx, intel(), &[tdx, "kvm.tdp_mmu", "kvm_intel.ept"]), expected);
+}
+
 /// What only a trial shows.
 #[test]
 fn trials() {
