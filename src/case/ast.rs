@@ -325,6 +325,14 @@ pub enum Action {
         /// An SNP guest asks page by page, with the GHCB's MSR protocol.
         by_msr: bool,
     },
+    /// An encrypted guest asks for the conversion of one page by an access through the alias that its attribute rules out.
+    /// The host makes it, and the guest goes on.
+    ConvertByAccess {
+        /// The page.
+        page: u64,
+        /// To what: the other attribute than it has.
+        to: Attribute,
+    },
     /// Make private pages part of an encrypted guest's launch: LAUNCH_UPDATE, INIT_MEM_REGION.
     Launch {
         /// Which pages.

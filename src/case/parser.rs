@@ -322,8 +322,18 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "host" => access(line, View::Host, case)?,
         "host2" => access(line, View::Host2, case)?,
         "guest" if line.take("convert") => {
+            let word = line.peek();
             let pages = pages(line, case)?;
-            Action::GuestConvert { pages, to: attribute(line)?, by_msr: line.take("by-msr") }
+            let to = attribute(line)?;
+            match word {
+                Some(word) if line.take("by-access") => {
+                    if pages.end - pages.start != 1 {
+                        return Err(line.at(word, "expected a range of one page".into()));
+                    }
+                    Action::ConvertByAccess { page: pages.start, to }
+                }
+                _ => Action::GuestConvert { pages, to, by_msr: line.take("by-msr") },
+            }
         }
         "guest" if line.take("wrong-alias") => {
             let page = one_page(line, case)?;

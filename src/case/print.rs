@@ -126,6 +126,9 @@ impl Display for Action {
             }
             Action::Launch { pages, from: None } => write!(f, "launch  {pages:?} in-place"),
             Action::Finalize => f.write_str("finalize"),
+            Action::ConvertByAccess { page, to } => {
+                write!(f, "guest   convert {page}..{} {to} by-access", page + 1)
+            }
             Action::WrongAlias { page, by_write } => {
                 let by_write = if *by_write { " by-write" } else { "" };
                 write!(f, "guest   wrong-alias {page}..{}{by_write}", page + 1)

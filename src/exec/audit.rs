@@ -100,7 +100,7 @@ impl Session<'_> {
         })
     }
 
-    fn pages_of_interest(&self) -> BTreeSet<u64> {
+    pub fn pages_of_interest(&self) -> BTreeSet<u64> {
         self.touched.iter().map(|(page, _)| *page).chain(self.edges.iter().copied()).collect()
     }
 
@@ -137,7 +137,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn same(
+    pub fn same(
         &self,
         view: View,
         page: u64,

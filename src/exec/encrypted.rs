@@ -11,15 +11,10 @@ use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{Command, GuestStop, Platform, Refusal};
 use crate::results::Blame;
-use crate::uapi::{KVM_MEMORY_EXIT_FLAG_PRIVATE, PAGE_SIZE};
+use crate::uapi::PAGE_SIZE;
 
 /// Bytes of the blocks in which plaintext is looked for: what the memory controller encrypts at once is smaller.
 const BLOCK: usize = 64;
-
-/// The byte of a page that is accessed through the wrong alias; arbitrary, the middle of it. The word that a write puts
-/// there is arbitrary, too, and no pattern's.
-const WRONG_ALIAS_OFFSET: u64 = 0x808;
-const WRONG_ALIAS_WORD: u64 = 0x6e6f_7420_7468_6973;
 
 /// Vectors of the exceptions that a guest gets at a page that is not its own: #VE, #VC.
 const NOT_THE_GUESTS: [u64; 2] = [20, 29];
@@ -268,47 +263,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The guest accesses a page through the other alias: KVM says which page, and what it would have to be. The guest could
-    /// go on only if it became that.
-    ///
-    /// An SNP guest writes where the page is private. Its reads without the C-bit are not checked against the RMP (APM
-    /// volume 2, table 15-39): where the nested page table has the page, a read gives ciphertext and nothing exits.
-    pub fn wrong_alias(&mut self, page: u64, by_write: bool) -> Result<(), Stop> {
-        let address = self.guest_address(page).filter(|_| self.setup.platform.is_encrypted());
-        let Some(address) = address else {
-            return Err(suite(format!("page {page} has no other alias")));
-        };
-        let flags = match self.oracle.attribute(page) {
-            Attribute::Shared => u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE),
-            Attribute::Private => 0,
-        };
-        let gpa = address & !PRIVATE_WINDOW;
-        let expected = GuestStop::MemoryFault { flags, gpa, size: PAGE_SIZE };
-        // Not the page's first word, whose address is also the page's.
-        let at = (address ^ PRIVATE_WINDOW) + WRONG_ALIAS_OFFSET;
-        let unchecked = self.setup.platform == Platform::Snp && flags == 0;
-        let command = match by_write || unchecked {
-            true => Command::Write { address: at, word: WRONG_ALIAS_WORD },
-            false => Command::Read { address: at },
-        };
-        let found = match self.guest.command(command, self.deadline()) {
-            Err(stop) if stop == expected => {
-                self.spoiled = true;
-                self.oracle.lose_guest();
-                return Ok(());
-            }
-            Err(stop) => stop.to_string(),
-            Ok(_) if by_write || unchecked => "the guest wrote to the page".to_string(),
-            Ok(answer) => format!("the guest read {:#018x}", answer.found),
-        };
-        let summary = format!(
-            "guest access through the wrong alias to page {page} is not the right KVM_EXIT_MEMORY_FAULT"
-        );
-        Err(Stop::broken("coco.memory-fault", summary)
-            .at("guest", page, None)
-            .but(expected.to_string(), found))
-    }
-
     /// A command to the guest about `pages` did not end well, or not at all.
     pub fn guest_failed(
         &self,
@@ -367,7 +321,7 @@ fn is_accepted_already(platform: Platform, status: u64) -> bool {
 }
 
 /// The guest could not accept a page, or give it up.
-fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
+pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
     let found = format!("{:#x}", refusal.status);
     let summary = format!("guest cannot {verb} page {page}: {found}");
     Stop::broken("coco.acceptance", summary).at("guest", page, None).but("success", found)
@@ -378,7 +332,7 @@ fn wrong_request(page: u64, what: String) -> Stop {
     Stop::broken("coco.guest-converts", what).at("guest", page, None)
 }
 
-fn suite(why: String) -> Stop {
+pub(super) fn suite(why: String) -> Stop {
     Stop::error(Blame::Suite, why)
 }
 

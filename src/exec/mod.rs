@@ -2,6 +2,7 @@
 //! Running the steps of a case against one VM, in a worker process.
 
 pub(crate) mod access;
+mod alias;
 mod audit;
 mod bystander;
 mod child;

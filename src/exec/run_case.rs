@@ -231,7 +231,7 @@ fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) ->
         // That the last step has had its effect is what the look in the end finds fault with.
         trail.push_back((step, session.oracle.clone()));
     }
-    session.final_audit().map_err(|mut stop| {
+    session.final_audit().and_then(|()| session.try_other_aliases()).map_err(|mut stop| {
         stop.failure.detail.insert(0, "seen in the look at all pages after the last step".into());
         place(stop, &trail, session, case)
     })

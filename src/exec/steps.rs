@@ -5,6 +5,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sig
 
 use super::access;
 use super::child::Child;
+use super::encrypted::suite;
 use super::look::child_failed;
 use super::session::{After, Session, failed};
 use super::stop::Stop;
@@ -89,6 +90,13 @@ impl Session<'_> {
             Action::Rescind(pages) => {
                 self.rescind_explicitly(pages)?;
                 return Ok(None);
+            }
+            Action::ConvertByAccess { page, to } => {
+                if self.oracle.attribute(*page) == *to {
+                    let why = format!("the case has the guest convert page {page}, which is {to}");
+                    return Err(suite(why));
+                }
+                self.convert_by_access(*page)?
             }
             Action::WrongAlias { page, by_write } => {
                 self.wrong_alias(*page, *by_write)?;

@@ -99,6 +99,7 @@ impl Rules {
             Action::Accept(_)
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
+            | Action::ConvertByAccess { .. }
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::Finalize
@@ -160,6 +161,7 @@ impl Rules {
             | Action::Accept(_)
             | Action::Rescind(_)
             | Action::GuestConvert { .. }
+            | Action::ConvertByAccess { .. }
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::Finalize

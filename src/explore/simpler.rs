@@ -76,6 +76,7 @@ fn weight(action: &Action) -> u64 {
         Action::Accept(_)
         | Action::Rescind(_)
         | Action::GuestConvert { .. }
+        | Action::ConvertByAccess { .. }
         | Action::WrongAlias { .. }
         | Action::Launch { .. }
         | Action::Finalize

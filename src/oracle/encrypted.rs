@@ -126,6 +126,11 @@ impl Oracle {
         }
     }
 
+    /// Somebody else than the guest in private has written to `page`.
+    pub(super) fn note_overwritten(&mut self, page: u64) {
+        self.secrets.remove(&page);
+    }
+
     /// The memory of `range` is gone.
     pub(super) fn forget_encrypted(&mut self, range: &Range<u64>) {
         self.accepted.retain(|page| !range.contains(page));

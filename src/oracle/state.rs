@@ -191,6 +191,15 @@ impl Oracle {
         self.punched.remove(&page);
     }
 
+    /// Somebody has written to a part of `page`.
+    pub fn written_in_part(&mut self, page: u64) {
+        self.touch(page);
+        self.note_overwritten(page);
+        if let Some(page) = self.pages.get_mut(&page) {
+            (page.content, page.clause) = (Content::Unknown, "memory.same");
+        }
+    }
+
     /// Somebody has seen the contents of `page`, which were unknown.
     pub fn learn(&mut self, page: u64, bytes: &PageBytes) {
         self.touch(page);

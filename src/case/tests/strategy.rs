@@ -90,6 +90,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => Just(Action::Finalize),
         1 => (0..size, any::<bool>())
             .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),
+        1 => (0..size, attribute()).prop_map(|(page, to)| Action::ConvertByAccess { page, to }),
         1 => pages(size).prop_map(Action::Punch),
         1 => pages(size).prop_map(Action::Allocate),
         1 => pages(size).prop_map(Action::Pin),
