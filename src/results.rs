@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 
 /// Version of the format, raised whenever a field is added or changed.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// One line of a results file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -378,6 +378,9 @@ pub struct Summary {
     pub waived: usize,
     /// Planned, but without a verdict when the run ended.
     pub not_run: usize,
+    /// Launches of encrypted guests that the cases took. Since version 4.
+    #[serde(default)]
+    pub launches: u64,
     /// Wall time of the run in milliseconds; of runs that were joined, the time in which any of them went on.
     pub elapsed_ms: u64,
     /// The program's exit status.

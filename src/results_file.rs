@@ -47,6 +47,9 @@ pub struct Outline {
     /// Of a summary.
     #[serde(default)]
     pub exit_status: u8,
+    /// Launches of encrypted guests, of a summary.
+    #[serde(default)]
+    pub launches: u64,
     /// Of a summary.
     #[serde(default)]
     pub elapsed_ms: u64,

@@ -38,6 +38,8 @@ pub struct Case {
     /// Whether the guest_memfd may be one that an earlier case has used, emptied and converted back, with its mapping and
     /// memslot: what a fresh one costs is most of the time of a small case.
     pub file_reused: bool,
+    /// Whether no other case may have run in the VM before. Otherwise one may: a launch is what takes most time.
+    pub vm_fresh: bool,
     /// Whether there is no memslot at the start; otherwise slot 0 maps all of the file at page 0 of the test memory.
     pub no_slots: bool,
     /// What happens.

@@ -239,6 +239,7 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
         }
         "audit" => case.audit_end = switch(line, "end")?,
         "file" => case.file_reused = switch(line, "reused")?,
+        "vm" => case.vm_fresh = switch(line, "fresh")?,
         "mmap" => case.no_mmap = switch(line, "none")?,
         "slots" => case.no_slots = switch(line, "none")?,
         _ => return Ok(false),

@@ -51,6 +51,9 @@ impl Display for Header<'_> {
         if case.file_reused {
             f.write_str("file    reused\n")?;
         }
+        if case.vm_fresh {
+            f.write_str("vm      fresh\n")?;
+        }
         if case.no_slots {
             f.write_str("slots   none\n")?;
         }

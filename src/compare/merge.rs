@@ -97,6 +97,7 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
     let problems = problems(files, &parts);
     let mut summary = Summary {
         not_run: parts.iter().map(Part::not_run).sum(),
+        launches: parts.iter().filter_map(|p| Some(p.summary.as_ref()?.launches)).sum(),
         elapsed_ms: elapsed_ms(&parts),
         ..Summary::default()
     };

@@ -13,7 +13,7 @@ use crate::machine::host::Host;
 use crate::machine::model::{self, Config, Fault, Model};
 use crate::machine::{Machine, Timed};
 use crate::oracle::Oracle;
-use crate::platform::{Guest, Platform};
+use crate::platform::{Guest, Platform, launches};
 use crate::results::{Blame, Observation, TrailStep, Verdict};
 use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
 use crate::scenario;
@@ -99,12 +99,14 @@ impl Executor {
         progress: &mut dyn FnMut(usize),
     ) -> Outcome {
         let mut observations = Vec::new();
+        let launches_before = launches();
         let stop = self.run_text(platform, text, timeout, progress, &mut observations).err();
         let (verdict, failure) = match stop {
             None => (Verdict::Pass, None),
             Some(stop) => (stop.verdict, Some(*stop.failure)),
         };
-        Outcome { id: id.to_string(), verdict, failure, observations }
+        let launches = launches() - launches_before;
+        Outcome { id: id.to_string(), verdict, failure, observations, launches }
     }
 
     fn run_text(
@@ -136,7 +138,8 @@ impl Executor {
         let job = Job { case, platform, dialect, timeout };
 
         // A VM whose launch is finished is of no use to a case that begins in the launch.
-        let fits = |of: Platform| of == platform && !job.case.begins_in_launch();
+        let fits =
+            |of: Platform| of == platform && !job.case.begins_in_launch() && !job.case.vm_fresh;
         let used = self.used.take().filter(|(of, ..)| fits(*of));
         let Some((_, vm, passed)) = used else {
             return self.run_in(&job, None, 0, progress, observations);

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::encrypted::LaunchPages;
@@ -62,6 +63,14 @@ pub(super) enum Launch {
     Tdx,
 }
 
+/// Launches of encrypted guests that this process has begun.
+static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+
+/// How many launches of encrypted guests this process has begun. They are dear: firmware, keys and ASIDs take part.
+pub fn launches() -> u64 {
+    LAUNCHES.load(Ordering::Relaxed)
+}
+
 /// Tries whether the launch calls of an encrypted platform's guests take a page without a source. The error is theirs where
 /// it has an errno.
 pub fn try_launch_in_place(machine: &dyn Machine, platform: Platform) -> Result<(), LaunchError> {
@@ -96,6 +105,9 @@ impl Guest {
         platform: Platform,
         deadline: Instant,
     ) -> Result<Guest, LaunchError> {
+        if platform.is_encrypted() {
+            LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        }
         let Created { vcpu, vm, memory, launch } = match platform {
             Platform::Default | Platform::SwProtected => {
                 plain::create(machine, platform, PAYLOAD_SLOT)?

@@ -32,8 +32,12 @@ pub fn counts(summary: &Summary) -> String {
         0 => String::new(),
         n => format!("{n} waived, "),
     };
+    let launches = match summary.launches {
+        0 => String::new(),
+        n => format!(", {n} launches of encrypted guests"),
+    };
     format!(
-        "{} planned: {} passed, {} failed, {} errors, {} timeouts, {} skipped, {waived}{} not run; {:.1} s",
+        "{} planned: {} passed, {} failed, {} errors, {} timeouts, {} skipped, {waived}{} not run; {:.1} s{launches}",
         summary.planned,
         summary.passed,
         summary.failed,

@@ -336,6 +336,7 @@ impl Runner<'_> {
             return;
         };
         self.strikes = 0;
+        self.summary.launches += outcome.launches;
         let record = verdict::replied(&running.case, outcome);
         seat.before = Some(running.case.id.clone());
         self.complete(seat, running, record);

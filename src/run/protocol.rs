@@ -121,4 +121,6 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// What was seen where nothing is promised.
     pub observations: Vec<Observation>,
+    /// Launches of encrypted guests that it took.
+    pub launches: u64,
 }
