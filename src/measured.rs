@@ -58,7 +58,7 @@ impl Head {
             environment.machine,
             environment.kernel_release,
             environment.cpu,
-            environment.virtualization,
+            environment.kind_of_host(),
         ))
     }
 }

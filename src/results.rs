@@ -99,8 +99,13 @@ pub struct Environment {
     pub kernel_command_line: String,
     /// CPU vendor and model.
     pub cpu: String,
-    /// `bare-metal`, or `nested` when the CPU says that a hypervisor is present.
+    /// `bare-metal`, or `nested` when the CPU says that a hypervisor is present, or, since version 4, the machine is
+    /// emulated and does not say so.
     pub virtualization: String,
+    /// What the machine is made of: `bare-metal`; `virtual`, which is under a hypervisor; or `emulated`, which is a program.
+    /// Empty when it is not known. Of runs that were joined, the one that is the least real. Since version 4.
+    #[serde(default)]
+    pub host: String,
     /// The parameters of the kvm modules, `module.parameter` to value.
     pub kvm_parameters: BTreeMap<String, String>,
     /// What KVM_CHECK_EXTENSION answered on the system, by name; and for what else cases need of the kernel, such as
@@ -112,6 +117,16 @@ pub struct Environment {
     pub platforms: Vec<PlatformState>,
     /// Remarks about the environment that a reader must know, such as a forced dialect that the machine contradicts.
     pub remarks: Vec<String>,
+}
+
+impl Environment {
+    /// What the machine is made of, in words, as far as the version that wrote this knows.
+    pub fn kind_of_host(&self) -> String {
+        match self.host.as_str() {
+            "" => self.virtualization.clone(),
+            host => format!("{host} host"),
+        }
+    }
 }
 
 /// Whether a platform can run here.

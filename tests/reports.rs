@@ -179,6 +179,7 @@ fn events(machine: &str) -> Vec<Event> {
             dialect: Some(Dialect::RfcV5),
             kernel_release: "7.3.4".into(),
             virtualization: "bare-metal".into(),
+            host: "bare-metal".into(),
             remarks: vec!["the kernel log cannot be read".into()],
             ..Environment::default()
         },
@@ -274,6 +275,34 @@ fn the_model_is_named() {
             assert!(last.next().unwrap().contains("1 not run"), "{text}");
             let warns = last.next().unwrap().ends_with("nothing here is about a kernel");
             assert_eq!(warns, machine == "model", "{text}");
+        }
+    }
+}
+
+/// Whatever is made of a run on an emulated host says so, and nothing in it speaks of real hardware.
+#[test]
+fn an_emulated_host_is_named() {
+    let mut events = events("host");
+    let Some(Event::Started(run)) = events.first_mut() else { panic!("no run") };
+    run.environment.host = "emulated".into();
+    run.environment.virtualization = "nested".into();
+    run.environment.cpu = "AuthenticAMD AMD EPYC-Milan Processor".into();
+    let (tap, human) = (Shared::default(), Shared::default());
+    let submission = Submission { origin: "a_lab".into(), build: None };
+    let caveat = "emulated host: nothing here is about real hardware";
+    for (name, text, says) in [
+        ("tap", written(Tap::new(tap.clone()), &tap, &events), caveat),
+        ("human", written(Human::new(human.clone()), &human, &events), caveat),
+        ("html", of(&events, |path| Box::new(Html::create(path).unwrap())), caveat),
+        ("junit", of(&events, |path| Box::new(Junit::create(path).unwrap())), caveat),
+        ("kcidb", of(&events, |path| Box::new(Kcidb::create(path, submission).unwrap())), caveat),
+        ("json", of(&events, |path| Box::new(Json::create(path).unwrap())), r#""host":"emulated""#),
+    ] {
+        assert!(text.contains(says), "{name}: {text}");
+        assert!(!text.contains("bare-metal"), "{name}: {text}");
+        // Where the run is named, at the top, it is said as well.
+        if let Some(headline) = text.lines().find(|line| line.contains(": 8 cases, ")) {
+            assert!(headline.contains("Linux 7.3.4, emulated host"), "{name}: {text}");
         }
     }
 }
@@ -381,10 +410,15 @@ fn a_closed_pipe_ends_the_run() {
 
 /// The text of a report that is written when the run has ended.
 fn at_end(create: impl FnOnce(&std::path::Path) -> Box<dyn Report>) -> String {
+    of(&events("host"), create)
+}
+
+/// The text of a report of `events` that goes to a file.
+fn of(events: &[Event], create: impl FnOnce(&std::path::Path) -> Box<dyn Report>) -> String {
     let file = NamedTempFile::new().unwrap();
     let mut report = create(file.path());
-    for event in events("host") {
-        report.event(&event).unwrap();
+    for event in events {
+        report.event(event).unwrap();
     }
     fs::read_to_string(file.path()).unwrap()
 }

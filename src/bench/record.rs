@@ -12,7 +12,7 @@ use crate::measured::Head;
 use crate::results_file::ResultsFile;
 
 /// Version of the format, raised whenever a field is added.
-pub const BENCH_SCHEMA_VERSION: u32 = 1;
+pub const BENCH_SCHEMA_VERSION: u32 = 2;
 
 /// One line of a file that `gmem-conform bench` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

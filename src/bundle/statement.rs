@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::case;
 use crate::contract::{State, contract};
-use crate::report::{ascii, counts, headline, slugs};
+use crate::report::{ascii, caveat, counts, headline, slugs};
 use crate::results::{CaseRecord, Record, RunRecord, Summary, Verdict};
 
 /// What a results file says, taken apart.
@@ -50,8 +50,8 @@ pub fn statement(records: &[Record]) -> Result<String, String> {
         )),
     }
     line(&format!("command line: {}", run.arguments.join(" ")));
-    if run.environment.machine == "model" {
-        line("THE MACHINE WAS THE BUILT-IN MODEL: NOTHING HERE IS ABOUT A KERNEL");
+    if let Some(caveat) = caveat(&run.environment) {
+        line(&caveat.to_uppercase());
     }
 
     out += "\nWhat was not tested\n";

@@ -20,6 +20,7 @@ pub(super) fn probe_text(environment: &Environment) -> String {
     row("boot", &environment.kernel_command_line);
     row("cpu", &environment.cpu);
     row("", &environment.virtualization);
+    row("host", &environment.host);
     let forced = if environment.dialect_forced { " (forced)" } else { "" };
     let dialect = match environment.dialect {
         Some(dialect) => format!("{dialect}{forced}"),
@@ -79,6 +80,7 @@ mod tests {
             kernel_release: "7.3.4".into(),
             cpu: "AMD EPYC".into(),
             virtualization: "bare-metal".into(),
+            host: "bare-metal".into(),
             capabilities: [("KVM_CAP_GUEST_MEMFD".into(), 1)].into(),
             kvm_parameters: [("kvm_amd.sev_snp".into(), "N".into())].into(),
             platforms: vec![

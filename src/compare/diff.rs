@@ -79,8 +79,12 @@ impl Side {
     fn headline(&self) -> String {
         let text = |value: &Value| ascii(value.as_str().unwrap_or("?"));
         let environment = &self.head["environment"];
+        let host = match environment["host"].as_str() {
+            None | Some("") => String::new(),
+            Some(host) => format!(", {} host", ascii(host)),
+        };
         let mut line = format!(
-            "{}, machine {}, Linux {}, dialect {}: {} results",
+            "{}, machine {}{host}, Linux {}, dialect {}: {} results",
             text(&self.head["suite"]),
             text(&environment["machine"]),
             text(&environment["kernel_release"]),

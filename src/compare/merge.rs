@@ -245,7 +245,8 @@ fn head(files: &[PathBuf], parts: &[Part], problems: &[String], planned: usize) 
     let first = fields(&parts[0].head);
     for (file, part) in files.iter().zip(parts).skip(1) {
         let other = fields(&part.head);
-        let telling = ["suite", "machine", "dialect", "kernel_release", "cpu", "planted_fault"];
+        let telling =
+            ["suite", "machine", "host", "dialect", "kernel_release", "cpu", "planted_fault"];
         for name in telling.into_iter().filter(|n| first.get(*n) != other.get(*n)) {
             let value =
                 |fields: &BTreeMap<String, String>| fields.get(name).cloned().unwrap_or_default();
@@ -270,8 +271,26 @@ fn head(files: &[PathBuf], parts: &[Part], problems: &[String], planned: usize) 
     if head["environment"].is_object() {
         head["environment"]["platforms"] = platforms.into();
         head["environment"]["remarks"] = remarks.into();
+        let each = |name| parts.iter().map(move |part| part.head["environment"][name].as_str());
+        head["environment"]["host"] =
+            least_real(each("host").map(Option::unwrap_or_default)).into();
+        if each("virtualization").any(|kind| kind == Some("nested")) {
+            head["environment"]["virtualization"] = "nested".into();
+        }
     }
     head
+}
+
+/// What results of these hosts together are worth: no more than the least real of them.
+fn least_real<'a>(hosts: impl Iterator<Item = &'a str>) -> &'a str {
+    // An old version did not say what it was; what a newer one says, this one cannot judge.
+    let rank = |host: &&str| match *host {
+        "bare-metal" => 0,
+        "" => 1,
+        "virtual" => 2,
+        _ => 3,
+    };
+    hosts.max_by_key(rank).unwrap_or_default()
 }
 
 fn write_all(

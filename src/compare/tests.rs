@@ -192,6 +192,50 @@ fn diff_reads_other_versions() {
     assert!(!back.broke && back.text.contains("PASS    a.fails  (was fail)"), "{}", back.text);
 }
 
+/// A run on an emulated host is told from one on silicon when they are compared, and what is made of both is worth no more
+/// than the emulated one, for readers of every version.
+#[test]
+fn an_emulated_host_is_never_lost() {
+    let on = |host: Option<&str>, virtualization: &str, id: &str| {
+        let mut head = run(1, "7.3.4");
+        head["schema"] = host.map_or(3, |_| 4).into();
+        head["environment"]["virtualization"] = virtualization.into();
+        if let Some(host) = host {
+            head["environment"]["host"] = host.into();
+        }
+        file(&text(&[head, case(id, "pass"), summary(0, 0)]))
+    };
+    let silicon = || on(Some("bare-metal"), "bare-metal", "a.b");
+    let emulated = || on(Some("emulated"), "nested", "a.c");
+    let old = || on(None, "bare-metal", "a.d");
+    let found = diff(silicon().path(), emulated().path(), false).unwrap();
+    assert!(found.text.contains("  host: bare-metal -> emulated\n"), "{}", found.text);
+    assert!(found.text.contains("machine host, emulated host, Linux"), "{}", found.text);
+    for (files, host, virtualization) in [
+        ([silicon(), silicon()], "bare-metal", "bare-metal"),
+        ([silicon(), emulated()], "emulated", "nested"),
+        ([emulated(), silicon()], "emulated", "nested"),
+        ([emulated(), old()], "emulated", "nested"),
+        // What the old file says of itself is not known.
+        ([silicon(), old()], "", "bare-metal"),
+        ([on(Some("virtual"), "nested", "a.e"), old()], "virtual", "nested"),
+        ([on(Some("simulated"), "nested", "a.f"), silicon()], "simulated", "nested"),
+    ] {
+        let paths = files.each_ref().map(|file| file.path().to_path_buf());
+        let mut out = Vec::new();
+        merge(&paths, &mut out).unwrap();
+        let head: Value =
+            serde_json::from_slice(out.split(|b| *b == b'\n').next().unwrap()).unwrap();
+        let environment = &head["environment"];
+        assert_eq!(environment["host"], host, "{head}");
+        assert_eq!(environment["virtualization"], virtualization, "{head}");
+        if paths.iter().any(|p| std::fs::read_to_string(p).unwrap().contains("emulated")) {
+            let remarks = environment["remarks"].to_string();
+            assert!(host == "emulated" && remarks.contains("host is `"), "{head}");
+        }
+    }
+}
+
 /// A merged file keeps what a newer version wrote word for word, and can be merged and compared again.
 #[test]
 fn merge_keeps_other_versions() {

@@ -10,6 +10,7 @@ mod convert;
 mod encrypted;
 pub mod guard;
 mod hexdiff;
+mod host;
 mod look;
 mod mappings;
 mod memslot;

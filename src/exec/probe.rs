@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use super::host::host;
 use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -35,7 +36,10 @@ pub fn probe(config: &MachineConfig) -> Environment {
         dialect_forced: config.dialect.is_some(),
         ..Environment::default()
     };
-    (environment.cpu, environment.virtualization) = cpu(&read("/proc/cpuinfo"));
+    let hypervisor_bit;
+    (environment.cpu, hypervisor_bit) = cpu(&read("/proc/cpuinfo"));
+    environment.host = host(hypervisor_bit).into();
+    environment.virtualization = virtualization(&environment.host).into();
 
     let missing = match open_machine(config) {
         Ok(machine) => {
@@ -113,7 +117,7 @@ fn judged_by(found: Dialect, forced: Option<Dialect>) -> (Dialect, Option<String
     }
 }
 
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_string()
 }
 
@@ -273,12 +277,17 @@ pub(crate) fn cpuinfo_field(cpuinfo: &str, name: &str) -> String {
     line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
 }
 
-/// Vendor and model, and whether a hypervisor is present.
-fn cpu(cpuinfo: &str) -> (String, String) {
+/// Vendor and model, and whether the CPU says that a hypervisor is present.
+fn cpu(cpuinfo: &str) -> (String, bool) {
     let field = |name: &str| cpuinfo_field(cpuinfo, name);
-    let nested = field("flags").split_whitespace().any(|f| f == "hypervisor");
-    let kind = if nested { "nested" } else { "bare-metal" };
-    (format!("{} {}", field("vendor_id"), field("model name")).trim().to_string(), kind.into())
+    let hypervisor_bit = field("flags").split_whitespace().any(|f| f == "hypervisor");
+    (format!("{} {}", field("vendor_id"), field("model name")).trim().to_string(), hypervisor_bit)
+}
+
+/// What readers of results from before there was [`Environment::host`] know: two kinds of machine, of which only that of
+/// silicon is `bare-metal`.
+fn virtualization(host: &str) -> &'static str {
+    if host == "bare-metal" { "bare-metal" } else { "nested" }
 }
 
 #[cfg(test)]
@@ -354,6 +363,8 @@ mod tests {
         assert_eq!(environment.kvm_parameters, kvm_parameters(Path::new("/sys/module")));
         assert_eq!(environment.planted_fault.as_deref(), Some(fault.name()));
         assert!(environment.dialect_forced);
+        assert_eq!(environment.virtualization, virtualization(&environment.host));
+        assert!(!environment.host.is_empty());
         // What scenarios ask of a kernel is nothing that the model has.
         assert_eq!(environment.capabilities.len(), 8);
         assert_eq!(environment.capabilities["launch.in-place.snp"], -22, "not in RFC v4");
@@ -459,13 +470,18 @@ mod tests {
         assert_eq!((found.len(), capabilities(&machine, &unnumbered).len()), (6, 4));
     }
 
-    /// A machine under a hypervisor is recorded as nested: nested KVM is known to be less reliable.
+    /// A machine that is not of silicon is recorded as nested: nested KVM is known to be less reliable.
     #[test]
-    fn hypervisor_flag_means_nested() {
+    fn only_silicon_is_not_nested() {
         let info =
             "vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\nflags\t\t: fpu hypervisor svm\n";
-        assert_eq!(cpu(info), ("AuthenticAMD AMD EPYC".into(), "nested".into()));
-        assert_eq!(cpu("flags : fpu svm").1, "bare-metal");
+        assert_eq!(cpu(info), ("AuthenticAMD AMD EPYC".into(), true));
+        assert!(!cpu("flags : fpu svm").1);
+        for (host, nested) in
+            [("bare-metal", "bare-metal"), ("virtual", "nested"), ("emulated", "nested")]
+        {
+            assert_eq!(virtualization(host), nested);
+        }
     }
 
     /// A switched-off interface is told from a missing one, and the way out is named.

@@ -11,7 +11,7 @@ use super::trial::Trial;
 use crate::measured::Head;
 
 /// Version of the format, raised whenever a field is added.
-pub const OBSERVE_SCHEMA_VERSION: u32 = 1;
+pub const OBSERVE_SCHEMA_VERSION: u32 = 2;
 
 /// One line of a file that `gmem-conform observe` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

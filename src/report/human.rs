@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict, WaiverRecord};
 use crate::run::Event;
 
-use super::summary::{counts, headline, model_warning, slugs, waiver_line};
+use super::summary::{caveat, counts, headline, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -42,7 +42,8 @@ struct Skips {
 pub struct Human<W> {
     out: W,
     looks: Looks,
-    on_model: bool,
+    /// What the run is not about.
+    caveat: Option<&'static str>,
     since: Instant,
     /// What has come so far; `planned` is known from the start.
     so_far: Summary,
@@ -61,7 +62,7 @@ impl<W: Write> Human<W> {
         Human {
             out,
             looks: Looks::default(),
-            on_model: false,
+            caveat: None,
             since: Instant::now(),
             so_far: Summary::default(),
             skips: Vec::new(),
@@ -114,7 +115,7 @@ impl<W: Write> Human<W> {
     }
 
     fn started(&mut self, run: &RunRecord) -> String {
-        self.on_model = run.environment.machine == "model";
+        self.caveat = caveat(&run.environment);
         self.so_far.planned = run.planned;
         self.since = Instant::now();
         let mut text = headline(run) + "\n";
@@ -197,8 +198,8 @@ impl<W: Write> Human<W> {
         for (verdict, id) in &self.failures {
             let _ = writeln!(text, "{} {}", self.named(*verdict), ascii(id));
         }
-        if self.on_model {
-            let _ = writeln!(text, "{}", model_warning());
+        if let Some(caveat) = self.caveat {
+            let _ = writeln!(text, "{caveat}");
         }
         let style = if summary.exit_status == 0 { GOOD } else { BAD };
         let _ = writeln!(text, "{}", self.painted(&counts(summary), style));

@@ -12,7 +12,7 @@ use crate::run::Event;
 use crate::waivers::civil;
 
 use super::file::{create, escape};
-use super::summary::{model_warning, slugs, waiver_line};
+use super::summary::{caveat, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
 /// Writes one XML file when the run has ended: a test suite for each platform.
@@ -62,6 +62,7 @@ impl Junit {
             ("kernel_command_line", &environment.kernel_command_line),
             ("cpu", &environment.cpu),
             ("virtualization", &environment.virtualization),
+            ("host", &environment.host),
         ] {
             let _ = writeln!(head, "      <property name=\"{name}\" value=\"{}\"/>", escape(value));
         }
@@ -71,9 +72,8 @@ impl Junit {
             // Jenkins wants the time without a zone.
             self.timestamp = format!(" timestamp=\"{}\"", moment.trim_end_matches('Z'));
         }
-        if environment.machine == "model" {
-            self.notes += model_warning();
-            self.notes += "\n";
+        if let Some(caveat) = caveat(environment) {
+            let _ = writeln!(self.notes, "{caveat}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::run::Event;
 use crate::waivers::civil;
 
 use super::file::create;
+use super::summary::caveat;
 use super::{Report, failure_lines};
 
 /// The most that KCIDB takes as an excerpt of a log, in characters.
@@ -105,13 +106,19 @@ impl Kcidb {
             }
         }
         let dialect = environment.dialect.map_or("unknown", |dialect| dialect.name());
+        // What lists of results show.
+        let comment = match caveat(environment) {
+            Some(caveat) => format!("{}; {caveat}", environment.cpu),
+            None => environment.cpu.clone(),
+        };
         self.environment = json!({
-            "comment": clean(&environment.cpu),
+            "comment": clean(&comment),
             "misc": {
                 "suite": run.suite,
                 "machine": environment.machine,
                 "dialect": dialect,
                 "virtualization": environment.virtualization,
+                "host": environment.host,
                 "kernel_command_line": environment.kernel_command_line,
                 "kvm_parameters": environment.kvm_parameters,
             },

@@ -25,5 +25,5 @@ pub use kcidb::{Kcidb, Submission};
 pub use replay::replay;
 pub use reports::{Report, Reports};
 pub use summary::counts;
-pub(crate) use summary::{headline, slugs};
+pub(crate) use summary::{caveat, headline, slugs};
 pub use tap::Tap;

@@ -2,7 +2,7 @@
 //! Lines that the text reports have in common.
 
 use super::ascii;
-use crate::results::{CaseRecord, RunRecord, Summary, WaiverRecord, WaiverState};
+use crate::results::{CaseRecord, Environment, RunRecord, Summary, WaiverRecord, WaiverState};
 
 /// What runs and where, in one line.
 pub(crate) fn headline(run: &RunRecord) -> String {
@@ -21,7 +21,7 @@ pub(crate) fn headline(run: &RunRecord) -> String {
         text += &format!(", planted fault {fault}");
     }
     if !environment.kernel_release.is_empty() {
-        text += &format!(", Linux {}, {}", environment.kernel_release, environment.virtualization);
+        text += &format!(", Linux {}, {}", environment.kernel_release, environment.kind_of_host());
     }
     ascii(&text)
 }
@@ -49,9 +49,15 @@ pub fn counts(summary: &Summary) -> String {
     )
 }
 
-/// What every report of a run on the model ends with.
-pub(super) fn model_warning() -> &'static str {
-    "machine model: nothing here is about a kernel"
+/// What a reader must not take the results for, if anything; every report of the run says so.
+pub(crate) fn caveat(environment: &Environment) -> Option<&'static str> {
+    if environment.machine == "model" {
+        Some("machine model: nothing here is about a kernel")
+    } else if environment.host == "emulated" {
+        Some("emulated host: nothing here is about real hardware")
+    } else {
+        None
+    }
 }
 
 /// The slugs of a skip's needs, each once.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 use crate::run::Event;
 
-use super::summary::{counts, headline, model_warning, slugs, waiver_line};
+use super::summary::{caveat, counts, headline, slugs, waiver_line};
 use super::{Report, ascii, failure_lines};
 
 /// Writes TAP. The result lines are numbered in the order in which cases end.
@@ -14,17 +14,18 @@ pub struct Tap<W> {
     out: W,
     /// What one case is given, in seconds, where the run says it.
     timeout_s: Option<u64>,
-    on_model: bool,
+    /// What the run is not about.
+    caveat: Option<&'static str>,
 }
 
 impl<W: Write> Tap<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Tap<W> {
-        Tap { out, timeout_s: None, on_model: false }
+        Tap { out, timeout_s: None, caveat: None }
     }
 
     fn started(&mut self, run: &RunRecord) -> String {
-        self.on_model = run.environment.machine == "model";
+        self.caveat = caveat(&run.environment);
         self.timeout_s = run.timeout_s;
         let mut text = format!("TAP version 13\n1..{}", run.planned);
         // Nothing falls into the shard; a plan of no tests must say why.
@@ -67,9 +68,7 @@ impl<W: Write> Tap<W> {
 
     fn ended(&self, summary: &Summary) -> String {
         let mut text = String::new();
-        if self.on_model {
-            comment(&mut text, model_warning());
-        }
+        comment(&mut text, self.caveat.unwrap_or_default());
         comment(&mut text, &counts(summary));
         text
     }

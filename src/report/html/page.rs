@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::failure::{article, strip};
 use super::matrix::Matrix;
 use crate::report::file::{create, escape};
-use crate::report::summary::{counts, model_warning, slugs, waiver_line};
+use crate::report::summary::{caveat, counts, slugs, waiver_line};
 use crate::report::{Report, headline};
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 use crate::run::Event;
@@ -181,8 +181,8 @@ fn about(run: &RunRecord, summary: &Summary) -> String {
     let environment = &run.environment;
     let mut out = format!("<p>{}</p>\n", escape(&headline(run)));
     let _ = writeln!(out, "<p class=dim>{}</p>", escape(&counts(summary)));
-    if environment.machine == "model" {
-        let _ = writeln!(out, "<p class=warn>{}</p>", model_warning());
+    if let Some(caveat) = caveat(environment) {
+        let _ = writeln!(out, "<p class=warn>{caveat}</p>");
     }
     for remark in &environment.remarks {
         let _ = writeln!(out, "<p class=warn>{}</p>", escape(remark));
@@ -201,6 +201,7 @@ fn about(run: &RunRecord, summary: &Summary) -> String {
     row("command line", &environment.kernel_command_line);
     row("cpu", &environment.cpu);
     row("virtualization", &environment.virtualization);
+    row("host", &environment.host);
     for (name, value) in &environment.kvm_parameters {
         row(name, value);
     }
