@@ -10,6 +10,7 @@ use crate::dialect::Dialect;
 use crate::explore::layouts::Tier;
 use crate::platform::Platform;
 use crate::results::Shard;
+use crate::run::MAX_TIMEOUTS;
 use crate::run::protocol::MachineKind;
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
@@ -289,6 +290,9 @@ pub struct RunArgs {
     /// Time that one case may take, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: u32,
+    /// End the run when so many cases have timed out
+    #[arg(long, global = true, value_name = "N", default_value_t = MAX_TIMEOUTS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_timeouts: u32,
     /// The text report [default: human on a terminal, tap otherwise]
     #[arg(long, global = true, value_name = "NAME")]
     pub format: Option<Format>,

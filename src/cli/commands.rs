@@ -236,6 +236,7 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
             .iter()
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
+        max_timeouts: cli.run.max_timeouts as usize,
         ..Options::new(Duration::from_secs(cli.run.timeout.into()))
     };
     if cli.run.timings.is_some() {

@@ -24,6 +24,9 @@ const TDX_ALREADY_ACCEPTED: u64 = 0x0b0a;
 /// PVALIDATE with the carry flag set: the page was in the wanted state already, as the payload reports it.
 const SNP_NO_CHANGE: u64 = 1 << 32;
 
+/// What the guest is doing, in messages.
+const ACCEPT: &str = "accept";
+
 impl Session<'_> {
     /// Has the guest accept those of `pages` that it is about to use and has not accepted.
     pub fn accept_for_guest(&mut self, pages: impl IntoIterator<Item = u64>) -> Result<(), Stop> {
@@ -64,13 +67,13 @@ impl Session<'_> {
             };
             let length = (pages.end - next) * PAGE_SIZE;
             let command = Command::Accept { address, length };
-            let done = match self.guest_command(command, "accept", next)?.refusal {
+            let done = match self.guest_command(command, ACCEPT, next)?.refusal {
                 None => pages.end,
                 Some(refusal) => {
                     let page = page_at(&(next..pages.end), refusal.offset);
                     let accepted = is_accepted_already(self.setup.platform, refusal.status);
                     if !self.oracle.may_be_accepted(page) || !accepted {
-                        return Err(refused("accept", page, refusal));
+                        return Err(refused(ACCEPT, page, refusal));
                     }
                     page + 1
                 }
@@ -278,7 +281,14 @@ impl Session<'_> {
         let mut pages = pages.into_iter().peekable();
         let first = pages.peek().copied().unwrap_or(0);
         let Some(page) = pages.find(|page| taken && self.oracle.is_accepted(*page)) else {
-            return guest_stop(stop, doing, first);
+            let hangs = matches!(stop, GuestStop::Hang { .. });
+            let mut told = guest_stop(stop, doing, first);
+            // The payload accepts a page with one instruction, which KVM has let the guest execute for ever.
+            if hangs && doing == ACCEPT {
+                told.failure.blame = Some(Blame::Kernel);
+                told.failure.clause = Some("coco.acceptance".into());
+            }
+            return told;
         };
         let clause = match self.oracle.content_clause(page) {
             clause @ ("coco.mixed-range" | "coco.launch-exact" | "coco.launch-preserve") => clause,

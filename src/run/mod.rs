@@ -19,6 +19,6 @@ pub use event::{Event, Sink};
 pub use headers::capability_numbers;
 pub use interview::{Interview, NoAnswer};
 pub(crate) use pool::now_ms;
-pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, Options, run, suite};
+pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, MAX_TIMEOUTS, Options, run, suite};
 pub use probe::probe;
 pub use signals::interrupts;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plan::PlannedCase;
-use crate::results::{CaseRecord, Environment, RunRecord, SCHEMA_VERSION, Shard, Summary};
+use crate::results::{CaseRecord, Environment, RunRecord, SCHEMA_VERSION, Shard, Summary, Verdict};
 use crate::timings::{self, Part, spend};
 use crate::waivers::{Waivers, Waiving};
 
@@ -28,12 +28,18 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit status: nothing ran, everything was skipped. (2 and 3 mean XFAIL and XPASS to a kselftest runner.)
 pub const EXIT_SKIPPED: u8 = 4;
 
+/// How many cases may time out before the run ends, unless `--max-timeouts` says otherwise. Arbitrary: enough to see that it is
+/// not one case, and few minutes.
+pub const MAX_TIMEOUTS: usize = 10;
+
 /// How to run.
 pub struct Options {
     /// Number of workers that run at the same time; 0 is taken as 1.
     pub jobs: usize,
     /// How long one case may take, in full seconds.
     pub timeout: Duration,
+    /// How many cases may time out before the run ends: on a kernel that hangs everywhere each would take all of its time.
+    pub max_timeouts: usize,
     /// The command that starts a worker.
     pub worker: Vec<OsString>,
     /// Readable when the run is to end, with the number of the signal that asked for it; see [`super::interrupts`].
@@ -56,6 +62,7 @@ impl Options {
         Options {
             jobs: 1,
             timeout,
+            max_timeouts: MAX_TIMEOUTS,
             worker: vec!["/proc/self/exe".into(), "worker".into()],
             interrupt: None,
             root: "/".into(),
@@ -425,6 +432,11 @@ impl Runner<'_> {
         }
         self.summary.count(record.verdict);
         self.number += 1;
+        if record.verdict == Verdict::Timeout && self.summary.timeouts == self.options.max_timeouts
+        {
+            let count = self.options.max_timeouts;
+            self.abort(format!("{count} cases have timed out; --max-timeouts allows for more"));
+        }
         self.emit(Event::Finished {
             number: self.number,
             total: self.summary.planned,
