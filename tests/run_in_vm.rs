@@ -13,7 +13,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("usage_errors_are_status_1", usage_errors_are_status_1),
         trial("missing_tools_are_named", missing_tools_are_named),
+        trial("missing_hosts_are_named", missing_hosts_are_named),
         vm_trial("version_of_the_suite", version_of_the_suite),
         vm_trial("bad_flag_of_the_suite", bad_flag_of_the_suite),
         vm_trial("arguments_arrive_unchanged", arguments_arrive_unchanged),
@@ -168,7 +169,11 @@ impl Script {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let mut processes = self.processes();
-            processes.retain(|(_, line)| line.starts_with(b"qemu-system"));
+            processes.retain(|(_, line)| {
+                let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+                let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+                name.starts_with(b"qemu-system")
+            });
             let qemus: Vec<Pid> = processes.into_iter().map(|(pid, _)| pid).collect();
             if qemus.len() == count {
                 return qemus;
@@ -212,6 +217,8 @@ fn usage_errors_are_status_1(script: &Script) {
         (&["text", "--memory"], "--memory needs a value"),
         (&["text", "--memory", "2G"], "--memory needs a positive number, not '2G'"),
         (&["text", "--idle=0"], "--idle needs a positive number, not '0'"),
+        (&["text", "--host", "sev"], "--host is snp or tdx, not 'sev'"),
+        (&["text", "--qemu", "missing"], "missing: no such QEMU, or it cannot be executed"),
         (&["text", "--guests", "two"], "--guests needs a positive number, not 'two'"),
         (&["missing"], "missing: no such kernel"),
         (&["text"], "text: not a bzImage"),
@@ -267,6 +274,28 @@ fn missing_tools_are_named(script: &Script) {
     missing("qemu-system-x86_64 not found; Debian has it in the package qemu-system-x86");
     symlink("/bin/true", bin.join("qemu-system-x86_64")).expect("the directory is writable");
     missing("cpio not found; Debian has it in the package cpio");
+}
+
+/// Requires that a QEMU without the emulated hosts is found out before anything boots, with what it says.
+fn missing_hosts_are_named(script: &Script) {
+    let bin = script.directory.join("qemu");
+    let refuses = "#!/bin/bash\necho \"Property 'x.snp-host' not found\" >&2\nexit 1\n";
+    fs::write(&bin, refuses).expect("the directory is writable");
+    fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut kernel = vec![0; 0x206];
+    kernel[0x202..].copy_from_slice(b"HdrS");
+    fs::write(script.directory.join("kernel"), kernel).expect("the directory is writable");
+    for (host, name) in [("snp", "SNP"), ("tdx", "TDX")] {
+        let mut command = script.bare();
+        command.env("GMEM_CONFORM_QEMU", &bin).args(["--host", host, "kernel", "--binary"]);
+        command.arg(env::current_exe().expect("/proc/self/exe is readable"));
+        let (status, _, stderr) = script.finish(command);
+        assert_eq!(status, Some(1));
+        let said = "run-in-vm: qemu: Property 'x.snp-host' not found\n";
+        assert!(stderr.contains(said), "{stderr}");
+        let message = format!("qemu does not emulate {name} hosts; see --qemu");
+        assert!(stderr.contains(&message), "{stderr}");
+    }
 }
 
 /// Requires that the suite itself runs as the only program of a guest.
