@@ -42,6 +42,9 @@ pub struct Case {
     pub vm_fresh: bool,
     /// Whether there is no memslot at the start; otherwise slot 0 maps all of the file at page 0 of the test memory.
     pub no_slots: bool,
+    /// Whether the memslots' `userspace_addr` is other memory than the guest_memfd's mapping. Then it shows who serves the
+    /// guest's accesses to shared pages, and no MMU notifier takes the guest's mappings away when the host's go.
+    pub userspace_elsewhere: bool,
     /// What happens.
     pub steps: Vec<Step>,
 }

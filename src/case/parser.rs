@@ -241,6 +241,7 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
         "file" => case.file_reused = switch(line, "reused")?,
         "vm" => case.vm_fresh = switch(line, "fresh")?,
         "mmap" => case.no_mmap = switch(line, "none")?,
+        "userspace" => case.userspace_elsewhere = switch(line, "elsewhere")?,
         "slots" => case.no_slots = switch(line, "none")?,
         _ => return Ok(false),
     }

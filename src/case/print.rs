@@ -57,6 +57,9 @@ impl Display for Header<'_> {
         if case.no_slots {
             f.write_str("slots   none\n")?;
         }
+        if case.userspace_elsewhere {
+            f.write_str("userspace elsewhere\n")?;
+        }
         f.write_str("\n")
     }
 }

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Which mapping of the guest_memfd a view is.
 
+use std::ffi::c_void;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
 use super::session::{Session, failed};
 use super::stop::Stop;
 use crate::case::View;
@@ -22,6 +28,38 @@ impl Session<'_> {
             }
         };
         Ok(&**self.view2.insert(second))
+    }
+}
+
+/// Anonymous memory that nobody accesses: a `userspace_addr` that has nothing to do with the guest_memfd.
+pub(super) struct Elsewhere {
+    start: NonNull<c_void>,
+    size: usize,
+}
+
+impl Elsewhere {
+    /// `size` bytes of it.
+    pub(super) fn new(size: u64) -> std::result::Result<Elsewhere, Errno> {
+        let size = NonZeroUsize::new(size as usize).ok_or(Errno::EINVAL)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping where the kernel likes.
+        let start = unsafe { mmap_anonymous(None, size, protection, flags) };
+        let start = start.map_err(|errno| Errno(errno as i32))?;
+        Ok(Elsewhere { start, size: size.get() })
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody has a reference into it. The VM, whose memslots name it, has been dropped
+        // before, or its memslots have been deleted.
+        let _ = unsafe { munmap(self.start, self.size) };
     }
 }
 

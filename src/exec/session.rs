@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::bystander::{Bystander, creation_flags};
 use super::child::Child;
 use super::guard;
-use super::mappings::no_view;
+use super::mappings::{Elsewhere, no_view};
 use super::stop::Stop;
 use super::used::{self, UsedFile, UsedVm};
 use crate::case::{Attribute, Case, SlotMap, View, apart};
@@ -67,6 +67,8 @@ pub(super) struct Session<'a> {
     /// Other guest_memfds of the VM, which nothing may change.
     pub bystanders: Vec<Bystander>,
     pub gmem: Box<dyn GuestMemfd>,
+    /// Memory of the process that memslots have for a `userspace_addr` in place of the view's.
+    elsewhere: Option<Elsewhere>,
     /// Who has touched which page through which view.
     pub touched: BTreeSet<(u64, View)>,
     /// Pages to look at in the end besides those that were touched: the ends of ranges and their neighbours.
@@ -109,6 +111,9 @@ impl<'a> Session<'a> {
             false => gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?,
         };
         let mut session = Session::new(setup, case, guest, view, gmem);
+        if case.userspace_elsewhere {
+            session.elsewhere = Some(Elsewhere::new(size).map_err(|e| failed("mmap", e))?);
+        }
         let slots: Vec<SlotMap> = session.oracle.slots().cloned().collect();
         for map in slots {
             session.map_slot(&map)?;
@@ -134,6 +139,7 @@ impl<'a> Session<'a> {
             view2: None,
             bystanders: Vec::new(),
             gmem,
+            elsewhere: None,
             touched: BTreeSet::new(),
             edges: BTreeSet::from([0, case.pages - 1]),
             refused: Vec::new(),
@@ -179,12 +185,16 @@ impl<'a> Session<'a> {
         use std::os::fd::AsRawFd;
         // An address that is bad by itself would hide whether the offset is checked.
         let into_view = if offset < self.view.length() { offset } else { 0 };
+        let userspace = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.address(),
+            None => self.view.address() as u64,
+        };
         kvm_userspace_memory_region2 {
             slot,
             flags: KVM_MEM_GUEST_MEMFD,
             guest_phys_addr: TEST_MEMORY + at * PAGE_SIZE,
             memory_size: size,
-            userspace_addr: self.view.address() as u64 + into_view / PAGE_SIZE * PAGE_SIZE,
+            userspace_addr: userspace + into_view / PAGE_SIZE * PAGE_SIZE,
             guest_memfd_offset: offset,
             guest_memfd: self.gmem.fd().as_raw_fd() as u32,
             ..Default::default()

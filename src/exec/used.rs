@@ -72,7 +72,7 @@ pub(super) fn empty(case: &Case, gmem: &dyn GuestMemfd) -> bool {
 
 /// Whether the case is content with a used file. One that has to be of another kind than the others is not.
 pub(super) fn may_be_used(case: &Case) -> bool {
-    case.file_reused && !case.no_mmap && !case.no_slots
+    case.file_reused && !case.no_mmap && !case.no_slots && !case.userspace_elsewhere
 }
 
 /// The memslots of a case that has changed none: slot 0 over all of the file.

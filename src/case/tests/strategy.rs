@@ -145,7 +145,7 @@ pub fn case() -> impl Strategy<Value = Case> {
     let size = prop_oneof![1..32u64, Just(1 << 30)];
     size.prop_flat_map(move |pages| {
         let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4), fixes());
-        let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool, bool, bool)>());
+        let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool, bool, bool, bool)>());
         let steps = prop_oneof![
             4 => (Just(false), vec(step(pages), 1..8)),
             1 => (Just(true), vec(step_without_mapping(pages), 1..8)),
@@ -153,7 +153,7 @@ pub fn case() -> impl Strategy<Value = Case> {
         (head, rest, steps).prop_map(
             move |(
                 (about, name, clauses, fixes),
-                (start, needs, (audit_end, file_reused, vm_fresh, no_slots)),
+                (start, needs, (audit_end, file_reused, vm_fresh, no_slots, userspace_elsewhere)),
                 (no_mmap, steps),
             )| Case {
                 about,
@@ -168,6 +168,7 @@ pub fn case() -> impl Strategy<Value = Case> {
                 file_reused,
                 vm_fresh,
                 no_slots,
+                userspace_elsewhere,
                 steps,
             },
         )
