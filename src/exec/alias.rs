@@ -2,8 +2,7 @@
 //! Accesses of encrypted guests through the alias that a page's attribute rules out: implicit requests for a conversion.
 
 use super::access;
-use super::encrypted::{refused, suite};
-use super::look::guest_stop;
+use super::encrypted::{ACCEPT, hang_of_kernel, refused, suite};
 use super::session::{After, Session};
 use super::stop::Stop;
 use crate::case::{Attribute, RawConvert, View};
@@ -63,13 +62,15 @@ impl Session<'_> {
         };
         self.convert(&call, None)?;
         let answer = self.guest.resume(self.deadline());
-        let doing = "go on after the conversion that it asked for by an access to";
-        let answer = answer.map_err(|stop| self.guest_failed(stop, doing, [page]))?;
+        let answer = answer.map_err(|stop| match to {
+            Attribute::Private => self.guest_failed(stop, ACCEPT, [page]),
+            Attribute::Shared => hang_of_kernel(stop, "write", page, "memory.same"),
+        })?;
         self.before.remove(&page);
         self.touched.insert((page, View::Guest));
         match (to, answer) {
             (Attribute::Private, Answer { refusal: Some(refusal), .. }) => {
-                return Err(refused("accept", page, refusal));
+                return Err(refused(ACCEPT, page, refusal));
             }
             (Attribute::Private, _) => self.oracle.accept(page),
             (Attribute::Shared, _) => {
@@ -122,7 +123,9 @@ impl Session<'_> {
         let expected = GuestStop::MemoryFault { flags, gpa, size: PAGE_SIZE };
         let found = match self.guest.command(command, self.deadline()) {
             Err(stop) if stop == expected => return Ok(()),
-            Err(stop @ GuestStop::Hang { .. }) => return Err(guest_stop(stop, "access", page)),
+            Err(stop @ GuestStop::Hang { .. }) => {
+                return Err(hang_of_kernel(stop, "access", page, "coco.memory-fault"));
+            }
             Err(stop) => stop.to_string(),
             Ok(answer) => match command {
                 Command::Read { .. } => format!("the guest read {:#018x}", answer.found),

@@ -25,7 +25,7 @@ const TDX_ALREADY_ACCEPTED: u64 = 0x0b0a;
 const SNP_NO_CHANGE: u64 = 1 << 32;
 
 /// What the guest is doing, in messages.
-const ACCEPT: &str = "accept";
+pub(super) const ACCEPT: &str = "accept";
 
 impl Session<'_> {
     /// Has the guest accept those of `pages` that it is about to use and has not accepted.
@@ -281,14 +281,10 @@ impl Session<'_> {
         let mut pages = pages.into_iter().peekable();
         let first = pages.peek().copied().unwrap_or(0);
         let Some(page) = pages.find(|page| taken && self.oracle.is_accepted(*page)) else {
-            let hangs = matches!(stop, GuestStop::Hang { .. });
-            let mut told = guest_stop(stop, doing, first);
-            // The payload accepts a page with one instruction, which KVM has let the guest execute for ever.
-            if hangs && doing == ACCEPT {
-                told.failure.blame = Some(Blame::Kernel);
-                told.failure.clause = Some("coco.acceptance".into());
-            }
-            return told;
+            return match doing {
+                ACCEPT => hang_of_kernel(stop, doing, first, "coco.acceptance"),
+                _ => guest_stop(stop, doing, first),
+            };
         };
         let clause = match self.oracle.content_clause(page) {
             clause @ ("coco.mixed-range" | "coco.launch-exact" | "coco.launch-preserve") => clause,
@@ -340,6 +336,18 @@ pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
 /// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.
 fn wrong_request(page: u64, what: String) -> Stop {
     Stop::broken("coco.guest-converts", what).at("guest", page, None)
+}
+
+/// As [`guest_stop`], of a guest that was to do no more than one instruction for each page: if it hangs, KVM has it fault
+/// for ever, and breaks `clause`.
+pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: &str) -> Stop {
+    let hangs = matches!(stop, GuestStop::Hang { .. });
+    let mut told = guest_stop(stop, doing, page);
+    if hangs {
+        told.failure.blame = Some(Blame::Kernel);
+        told.failure.clause = Some(clause.into());
+    }
+    told
 }
 
 pub(super) fn suite(why: String) -> Stop {
