@@ -122,5 +122,6 @@ pub struct Outcome {
     /// What was seen where nothing is promised.
     pub observations: Vec<Observation>,
     /// Launches of encrypted guests that it took.
+    #[serde(default)]
     pub launches: u64,
 }
