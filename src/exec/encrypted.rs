@@ -342,12 +342,11 @@ fn wrong_request(page: u64, what: String) -> Stop {
 /// for ever, and breaks `clause`.
 pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: &str) -> Stop {
     let hangs = matches!(stop, GuestStop::Hang { .. });
-    let mut told = guest_stop(stop, doing, page);
-    if hangs {
-        told.failure.blame = Some(Blame::Kernel);
-        told.failure.clause = Some(clause.into());
+    let told = guest_stop(stop, doing, page);
+    if !hangs {
+        return told;
     }
-    told
+    Stop { verdict: told.verdict, ..Stop::broken(clause, told.failure.summary) }
 }
 
 pub(super) fn suite(why: String) -> Stop {

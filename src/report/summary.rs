@@ -34,6 +34,7 @@ pub fn counts(summary: &Summary) -> String {
     };
     let launches = match summary.launches {
         0 => String::new(),
+        1 => ", 1 launch of encrypted guests".to_string(),
         n => format!(", {n} launches of encrypted guests"),
     };
     format!(
