@@ -6,6 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use super::host::host;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
 use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -73,13 +76,8 @@ pub fn probe(config: &MachineConfig) -> Environment {
             });
             let runs = Platform::ALL.into_iter().zip(&missing).filter(|(_, why)| why.is_empty());
             for platform in runs.map(|(platform, _)| platform).filter(|p| p.is_encrypted()) {
-                let answer = platform::try_launch_in_place(&*machine, platform);
-                // What fails otherwise, such as a payload that cannot be launched, every case will say.
-                let errno = match answer {
-                    Ok(()) => Some(1),
-                    Err(error) => error.errno().map(|errno| -i64::from(errno.0)),
-                };
-                environment.capabilities.extend(errno.map(|e| (launch_in_place(platform), e)));
+                let answer = ask_launch_in_place(&*machine, platform);
+                environment.capabilities.extend(answer.map(|a| (launch_in_place(platform), a)));
             }
             missing
         }
@@ -98,6 +96,32 @@ pub fn probe(config: &MachineConfig) -> Environment {
         .collect();
     environment
 }
+
+/// Whether the launch calls of a platform's guests take no source: 1, or their error number as a negative number. `None` if
+/// something else fails, which every case will say.
+///
+/// In a process of its own, because a launch accesses memory, and a kernel may have made it inaccessible by mistake.
+fn ask_launch_in_place(machine: &dyn Machine, platform: Platform) -> Option<i64> {
+    // SAFETY: a worker has one thread, so the child can go on with all that there is; it ends in this function.
+    match unsafe { fork() }.ok()? {
+        ForkResult::Child => {
+            let errno = match platform::try_launch_in_place(machine, platform) {
+                Ok(()) => Some(0),
+                Err(error) => error.errno().map(|errno| errno.0),
+            };
+            // SAFETY: ends the child, without the destructors that belong to its parent.
+            unsafe { libc::_exit(errno.unwrap_or(NOT_ASKED)) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).ok()? {
+            WaitStatus::Exited(_, 0) => Some(1),
+            WaitStatus::Exited(_, errno) if errno != NOT_ASKED => Some(-i64::from(errno)),
+            _ => None,
+        },
+    }
+}
+
+/// Exit status of the trial of a launch that failed without an error number; no error has this one.
+const NOT_ASKED: i32 = 255;
 
 /// The name among the environment's capabilities of whether the launch calls of a platform's guests take no source.
 pub(crate) fn launch_in_place(platform: Platform) -> String {
