@@ -252,7 +252,8 @@ no_handlers:
 	jmp .
 
 # A page that was not accepted, with SEPT_VE_DISABLE
-touch:	REP 60, %rax
+touch:	xor %eax, %eax
+	REP 60, %rax
 	mov X, %rax
 	jmp end
 
