@@ -262,6 +262,8 @@ pub enum Look {
     Pattern(u8),
     /// Zeros.
     Zero,
+    /// Nobody's data: zeros as a rule.
+    Unwritten,
     /// The access faults: SIGBUS for the host.
     Fault,
     /// The access is an MMIO exit.

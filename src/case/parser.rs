@@ -403,17 +403,18 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
         "read" => Ok(Action::Read { view, pages: pages(line, case)? }),
         "expect" => {
             let pages = pages(line, case)?;
-            let word = line.word("a pattern, `zero`, `fault`, `mmio` or `any`")?;
+            let word = line.word("a pattern, `zero`, `unwritten`, `fault`, `mmio` or `any`")?;
             let look = match word.text {
                 "zero" => Look::Zero,
+                "unwritten" => Look::Unwritten,
                 "fault" if view != View::Guest => Look::Fault,
                 "mmio" if view == View::Guest => Look::Mmio,
                 "any" => Look::Any,
                 _ => Look::Pattern(letter(word).ok_or_else(|| {
                     let known = match view {
-                        View::Guest => "A to X, `zero`, `mmio` or `any`",
+                        View::Guest => "A to X, `zero`, `unwritten`, `mmio` or `any`",
                         View::Host | View::Host2 | View::Child => {
-                            "A to X, `zero`, `fault` or `any`"
+                            "A to X, `zero`, `unwritten`, `fault` or `any`"
                         }
                     };
                     line.at(word, format!("expected {known}, found `{}`", word.text))

@@ -173,6 +173,7 @@ impl Display for Look {
         match self {
             Look::Pattern(letter) => write!(f, "{}", *letter as char),
             Look::Zero => f.write_str("zero"),
+            Look::Unwritten => f.write_str("unwritten"),
             Look::Fault => f.write_str("fault"),
             Look::Mmio => f.write_str("mmio"),
             Look::Any => f.write_str("any"),

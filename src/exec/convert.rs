@@ -89,7 +89,7 @@ impl Session<'_> {
         }
         let mut returned = self.issue(call)?;
         let mut tries = 1;
-        while tries < TRANSIENT_TRIES && self.is_transient(call, &allowed, &returned) {
+        while tries < TRANSIENT_TRIES && self.is_transient(call, &returned) {
             thread::yield_now();
             returned = self.issue(call)?;
             tries += 1;
@@ -158,20 +158,17 @@ impl Session<'_> {
         let range = call.offset / PAGE_SIZE..(call.offset + call.size) / PAGE_SIZE;
         for page in self.oracle.pages_with_memory(range).into_iter().take(REMEMBERED) {
             let content = self.oracle.content(page);
-            if content != Content::Unknown {
+            if !matches!(content, Content::Unwritten | Content::Unknown) {
                 self.before.insert(page, (content, self.line, to));
             }
         }
     }
 
     /// Whether a refusal may be a page in flight: EAGAIN to private that names a page of the range that nothing of ours
-    /// uses.
-    fn is_transient(&self, call: &RawConvert, allowed: &[Allowed], returned: &Returned) -> bool {
-        let may_convert =
-            allowed.iter().any(|a| a.result.is_ok() || a.result == Err(Errno::EAGAIN));
+    /// uses. Whatever else is to be said against the call: the order of a kernel's checks is no promise.
+    fn is_transient(&self, call: &RawConvert, returned: &Returned) -> bool {
         let page = returned.error_offset / PAGE_SIZE;
-        may_convert
-            && call.attributes == ATTRIBUTE_PRIVATE
+        call.attributes == ATTRIBUTE_PRIVATE
             && returned.result == Err(Errno::EAGAIN)
             && returned.error_offset.is_multiple_of(PAGE_SIZE)
             && returned.error_offset >= call.offset

@@ -35,6 +35,17 @@ pub(super) fn first_difference(expected: &[u8], found: &[u8]) -> Option<usize> {
     expected.iter().zip(found).position(|(w, h)| w != h)
 }
 
+/// The first place at which `bytes` hold what somebody has written: two words in a row of one pattern, which chance does not
+/// make. The byte offset, with the letter of the pattern and the page that it belongs to.
+pub(super) fn data_in(bytes: &[u8]) -> Option<(usize, char, u64)> {
+    let words = || bytes.chunks_exact(8).map(|c| c.try_into().map_or(0, u64::from_le_bytes));
+    words().zip(words().skip(1)).enumerate().find_map(|(index, (word, next))| {
+        let (letter, _, page, _) = pattern::parse(word)?;
+        let follows = next.wrapping_sub(word) == 1 && pattern::parse(next).is_some();
+        follows.then_some((index * 8, letter as char, page))
+    })
+}
+
 /// The bytes of a page in words: a pattern with the page that it belongs to, zeros, or bytes that mean nothing to us.
 pub(super) fn describe(bytes: &[u8], page: u64) -> String {
     if bytes.iter().all(|b| *b == 0) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::access;
 use super::guard::{BUS_ADRERR, BusError};
-use super::hexdiff::{describe, first_difference, hexdiff};
+use super::hexdiff::{data_in, describe, first_difference, hexdiff};
 use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::View;
@@ -136,7 +136,8 @@ impl Session<'_> {
         self.accept_for_guest(pages.iter().copied())?;
         // Consecutive pages with the same known pattern are one command.
         let checkable = |content: &Content| match content {
-            Content::Zero => Some(crate::payload::pattern::ZERO),
+            // Nobody's data is zeros as a rule; if not, the page is looked at itself.
+            Content::Zero | Content::Unwritten => Some(crate::payload::pattern::ZERO),
             Content::Pattern(tag) => Some(*tag),
             Content::Bytes(_) | Content::Unknown => None,
         };
@@ -192,7 +193,12 @@ impl Session<'_> {
             let page = page_at(group, mismatch.offset);
             let address = range.address + (page - group.start) * PAGE_SIZE;
             let bytes = self.guest_copy_out(page, address)?;
+            let unwritten = self.oracle.content(page) == Content::Unwritten;
             self.seen(View::Guest, page, &bytes, after)?;
+            if unwritten {
+                let pages: Vec<u64> = known.iter().flat_map(|(group, _)| group.clone()).collect();
+                return self.look_guest(&pages, after);
+            }
             // The page is as it must be now, but the guest has seen it otherwise.
             let clause = self.content_clause(page, after);
             let summary = format!("guest saw a change of page {page} that went away");
@@ -201,7 +207,10 @@ impl Session<'_> {
                 .but(format!("{:#018x}", mismatch.expected), format!("{:#018x}", mismatch.found)));
         }
         for page in known.iter().flat_map(|(group, _)| group.clone()) {
-            self.oracle.touch(page);
+            match self.oracle.content(page) {
+                Content::Unwritten => self.oracle.learn(page, &[0; PAGE_SIZE as usize]),
+                _ => self.oracle.touch(page),
+            }
             self.touched.insert((page, View::Guest));
         }
         Ok(())
@@ -275,6 +284,9 @@ impl Session<'_> {
                 .but(content.describe(), found)
                 .detail(hexdiff(&expected, bytes)));
         }
+        if content == Content::Unwritten {
+            self.must_be_nobodys(view, page, bytes, after)?;
+        }
         if let Some((before, line, to)) = self.before.remove(&page) {
             let seen = match before.bytes(page) {
                 Some(before) if before == *bytes => "kept",
@@ -285,6 +297,27 @@ impl Session<'_> {
         }
         self.oracle.learn(page, bytes);
         self.touched.insert((page, view));
+        Ok(())
+    }
+
+    /// What a page holds that nobody has written must not be what somebody has written elsewhere.
+    fn must_be_nobodys(
+        &mut self,
+        view: View,
+        page: u64,
+        bytes: &PageBytes,
+        after: &After,
+    ) -> Result<(), Stop> {
+        if let Some((at, letter, of_page)) = data_in(bytes) {
+            let found = format!("pattern {letter} of page {of_page}");
+            let summary = format!("{view} sees {found} in page {page}, which nobody has written");
+            return Err(Stop::broken(self.content_clause(page, after), summary)
+                .at(view.name(), page, Some(at as u64))
+                .but(Content::Unwritten.describe(), found));
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            self.observe(self.line, "contents-of-unwritten-page", "other");
+        }
         Ok(())
     }
 

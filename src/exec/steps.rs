@@ -270,6 +270,7 @@ impl Session<'_> {
                     *content == Content::Pattern(self.tag(letter))
                 }
                 (Look::Zero, Sight::Content(content)) => *content == Content::Zero,
+                (Look::Unwritten, Sight::Content(content)) => *content == Content::Unwritten,
                 (Look::Fault, Sight::Fault) | (Look::Mmio, Sight::Mmio) => true,
                 _ => false,
             };

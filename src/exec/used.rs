@@ -59,15 +59,16 @@ impl UsedFile {
     }
 }
 
-/// Takes the memory from the file of a case that has ended, and gives every page its attribute of the start. Whether a
-/// kernel may refuse that is for cases to say; then the file is not used again.
+/// Gives every page of the file of a case that has ended its attribute of the start, and then takes its memory: what was
+/// part of a conversion need not read as zeros, what was punched out must. Whether a kernel may refuse any of it is for
+/// cases to say; then the file is not used again.
 pub(super) fn empty(case: &Case, gmem: &dyn GuestMemfd) -> bool {
     let size = case.pages * PAGE_SIZE;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let mut argument = MemoryAttributes2::of_pages(&(0..case.pages), case.start.bits(), 0);
-    gmem.fallocate(mode, 0, size).is_ok()
-        // SAFETY: the argument is ours; the file's memory is accessed through raw pointers only.
-        && unsafe { gmem.set_memory_attributes2(&mut argument) }.is_ok()
+    // SAFETY: the argument is ours; the file's memory is accessed through raw pointers only.
+    unsafe { gmem.set_memory_attributes2(&mut argument) }.is_ok()
+        && gmem.fallocate(mode, 0, size).is_ok()
 }
 
 /// Whether the case is content with a used file. One that has to be of another kind than the others is not.

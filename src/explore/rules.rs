@@ -64,7 +64,7 @@ impl Rules {
                     && pages.clone().all(|page| match look {
                         Look::Any => self.may_access(*view, page),
                         Look::Fault => self.must_fault(*view, page),
-                        Look::Pattern(_) | Look::Zero | Look::Mmio => false,
+                        Look::Pattern(_) | Look::Zero | Look::Unwritten | Look::Mmio => false,
                     })
             }
             Action::Touch { who, pages } => {

@@ -18,6 +18,9 @@ pub enum Content {
     Pattern(u64),
     /// These bytes, which nobody promised but somebody has seen.
     Bytes(Rc<PageBytes>),
+    /// What nobody has written: zeros as a rule, and in no case what somebody has written elsewhere. Once seen, it must
+    /// stay so.
+    Unwritten,
     /// Anything; but once seen, it must stay so.
     Unknown,
 }
@@ -28,7 +31,7 @@ impl Content {
         let tag = match self {
             Content::Zero => return Some([0; PAGE_SIZE as usize]),
             Content::Bytes(bytes) => return Some(**bytes),
-            Content::Unknown => return None,
+            Content::Unwritten | Content::Unknown => return None,
             Content::Pattern(tag) => *tag,
         };
         let mut bytes = [0; PAGE_SIZE as usize];
@@ -44,6 +47,7 @@ impl Content {
             Content::Zero => "zeros".into(),
             Content::Pattern(tag) => format!("pattern {}", (tag >> 56) as u8 as char),
             Content::Bytes(_) => "the bytes seen before".into(),
+            Content::Unwritten => "nobody's data".into(),
             Content::Unknown => "anything".into(),
         }
     }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::content::Content;
-use super::state::{Backing, Oracle};
+use super::state::{Backing, Hole, Oracle};
 use crate::case::{Attribute, Capability, Descriptor, Mode, Pointer, RawConvert};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -248,10 +248,16 @@ impl Oracle {
                 continue;
             };
             if page.backing == Backing::Reserved {
-                // Never touched: zeros on first touch, whatever a mode did to it. But ZERO may be the touch that clears
-                // the memory, and what comes later then acts on it like on any other.
-                if *mode == Mode::Zero {
-                    page.backing = Backing::Allocated;
+                match mode {
+                    // ZERO may be the touch that clears the memory, and what comes later then acts on it like on any other.
+                    Mode::Zero => {
+                        (page.backing, page.content) = (Backing::Allocated, Content::Zero)
+                    }
+                    // The memory is there, so nothing is promised about it. Nobody has written to it either.
+                    Mode::Unspecified if encrypted || self.dialect.has_content_modes() => {
+                        (page.content, page.clause) = (Content::Unwritten, "convert.holes");
+                    }
+                    Mode::Preserve | Mode::Unspecified => {}
                 }
                 continue;
             }
@@ -287,6 +293,7 @@ impl Oracle {
             }
         }
         self.convert_acceptance(range, *to);
+        self.holes.set(range.clone(), Hole::Converted);
         self.attributes.set(range.clone(), (*to, "convert.range"));
     }
 }

@@ -22,6 +22,17 @@ pub enum Backing {
     Allocated,
 }
 
+/// What became of a page that has no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hole {
+    /// Nothing: it is as in a fresh file.
+    Fresh,
+    /// It was in the range of a conversion.
+    Converted,
+    /// It was punched out since.
+    Punched,
+}
+
 /// A page that is not simply a hole.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
@@ -62,8 +73,8 @@ pub struct Oracle {
     pub(super) pins: BTreeMap<u64, u32>,
     /// Whether a conversion has been refused because of a page in use.
     pub(super) was_refused: bool,
-    /// Pages that were punched out since they last had memory.
-    punched: BTreeSet<u64>,
+    /// What became of the pages that have no memory.
+    pub(super) holes: Runs<Hole>,
     /// Encrypted guests: private pages that the guest has accepted.
     pub(super) accepted: BTreeSet<u64>,
     /// Those of which it cannot be told whether they still are.
@@ -93,7 +104,7 @@ impl Oracle {
             slots,
             pins: BTreeMap::new(),
             was_refused: false,
-            punched: BTreeSet::new(),
+            holes: Runs::new(Hole::Fresh),
             accepted: BTreeSet::new(),
             uncertain: BTreeSet::new(),
             secrets: BTreeMap::new(),
@@ -132,16 +143,27 @@ impl Oracle {
         if self.must_be_accepted(page) {
             return self.unaccepted_content(page);
         }
-        self.pages.get(&page).map_or(Content::Zero, |p| p.content.clone())
+        self.pages.get(&page).map_or_else(|| self.hole_content(page), |p| p.content.clone())
+    }
+
+    /// What the first touch of a page without memory finds.
+    fn hole_content(&self, page: u64) -> Content {
+        match self.holes.get(page) {
+            Hole::Fresh | Hole::Punched => Content::Zero,
+            // RFC v4 13/44 guarantees nothing for what has no memory; a kernel may give it some.
+            Hole::Converted => Content::Unwritten,
+        }
     }
 
     /// The clause that the contents of `page` follow from.
     pub fn content_clause(&self, page: u64) -> &'static str {
         match self.pages.get(&page) {
             Some(page) => page.clause,
-            None if self.punched.contains(&page) => "punch.zero",
-            None if self.attribute_clause(page) == "convert.range" => "convert.holes",
-            None => "fresh.zero",
+            None => match self.holes.get(page) {
+                Hole::Fresh => "fresh.zero",
+                Hole::Converted => "convert.holes",
+                Hole::Punched => "punch.zero",
+            },
         }
     }
 
@@ -176,10 +198,9 @@ impl Oracle {
 
     /// Somebody has touched `page`: it has memory from now on.
     pub fn touch(&mut self, page: u64) {
-        let clause = self.content_clause(page);
-        let new = Page { backing: Backing::Allocated, content: Content::Zero, clause };
+        let (content, clause) = (self.hole_content(page), self.content_clause(page));
+        let new = Page { backing: Backing::Allocated, content, clause };
         self.pages.entry(page).or_insert(new).backing = Backing::Allocated;
-        self.punched.remove(&page);
     }
 
     /// Somebody has written the pattern with `tag` to `page`.
@@ -188,7 +209,6 @@ impl Oracle {
         let content = Content::Pattern(tag);
         self.pages
             .insert(page, Page { backing: Backing::Allocated, content, clause: "memory.same" });
-        self.punched.remove(&page);
     }
 
     /// Somebody has written to a part of `page`.
@@ -200,36 +220,43 @@ impl Oracle {
         }
     }
 
-    /// Somebody has seen the contents of `page`, which were unknown.
+    /// Somebody has seen the contents of `page`, which nobody had promised.
     pub fn learn(&mut self, page: u64, bytes: &PageBytes) {
         self.touch(page);
-        if let Some(page) = self.pages.get_mut(&page)
-            && page.content == Content::Unknown
-        {
-            page.content = Content::Bytes(Rc::new(*bytes));
+        let Some(page) = self.pages.get_mut(&page) else {
+            return;
+        };
+        match page.content {
+            Content::Unwritten if bytes.iter().all(|byte| *byte == 0) => {
+                page.content = Content::Zero;
+            }
+            Content::Unwritten | Content::Unknown => {
+                page.content = Content::Bytes(Rc::new(*bytes));
+            }
+            Content::Zero | Content::Pattern(_) | Content::Bytes(_) => {}
         }
     }
 
     /// Pages of `range` were punched out.
     pub fn punch(&mut self, range: Range<u64>) {
         self.forget_encrypted(&range);
-        for page in self.pages_with_memory(range) {
+        for page in self.pages_with_memory(range.clone()) {
             self.pages.remove(&page);
             // Who used the old memory of the page does not use the page any more.
             self.pins.remove(&page);
-            self.punched.insert(page);
         }
+        self.holes.set(range, Hole::Punched);
     }
 
     /// Pages of `range` were allocated.
     pub fn allocate(&mut self, range: Range<u64>) {
         for page in range {
-            self.punched.remove(&page);
-            self.pages.entry(page).or_insert(Page {
-                backing: Backing::Reserved,
-                content: Content::Zero,
-                clause: "allocate.zero",
-            });
+            let content = self.hole_content(page);
+            let clause = match content {
+                Content::Zero => "allocate.zero",
+                _ => self.content_clause(page),
+            };
+            self.pages.entry(page).or_insert(Page { backing: Backing::Reserved, content, clause });
         }
     }
 

@@ -39,7 +39,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 
 fn access(size: u64) -> impl Strategy<Value = Action> {
     let view = select(&View::ALL[..]);
-    (view, pages(size), b'A'..=b'X', 0..6).prop_map(|(view, pages, letter, kind)| {
+    (view, pages(size), b'A'..=b'X', 0..7).prop_map(|(view, pages, letter, kind)| {
         let look = match kind {
             0 => {
                 return Action::Write { view, pages, letter };
@@ -49,6 +49,7 @@ fn access(size: u64) -> impl Strategy<Value = Action> {
             3 => Look::Zero,
             4 if view == View::Guest => Look::Mmio,
             4 => Look::Fault,
+            5 => Look::Unwritten,
             _ => Look::Any,
         };
         Action::Expect { view, pages, look }

@@ -94,6 +94,15 @@ impl Inode {
         } else if self.vm_type.scrambles {
             self.unspecified(state, &folios, &pages, attributes, to_private)?;
         }
+        if self.planted(Fault::HoleShowsOtherPage) && pages.end - pages.start <= SHORT {
+            let other = self.folios(0..self.pages().min(SHORT)).first().map(|run| run.start);
+            let hole = pages.clone().find(|page| !self.is_up_to_date(*page));
+            if let (Some(hole), Some(other)) = (hole, other) {
+                for index in 0..WORDS {
+                    self.store_word(hole, index, self.load_word(other, index)?)?;
+                }
+            }
+        }
         if self.planted(Fault::HolesAllocated) && pages.end - pages.start <= SHORT {
             for page in pages {
                 if !self.is_up_to_date(page) {

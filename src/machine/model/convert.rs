@@ -291,6 +291,10 @@ impl Inode {
         let at_start = |error| Refused { error, offset: pages.start * PAGE_SIZE };
         let mut state = self.lock();
 
+        let refuses_first = self.planted(Fault::EagainBeforeRefusal) && to_private;
+        if refuses_first && !std::mem::replace(&mut state.refused_once, true) {
+            return Err(at_start(Errno::EAGAIN));
+        }
         let settled = self.range_has_attributes(&state, &pages, attributes);
         let unchecked = settled && self.planted(Fault::NoopModeNotChecked);
         if !unchecked && !self.content_mode_supported(mode, to_private) {

@@ -162,8 +162,8 @@ faults! {
             "a range counts as already converted if its allocated pages are, and its holes are not looked at";
         OnlyFirstEntryChecked "only-first-entry-checked" "convert.range" ANY
             "a range counts as already converted if its first page is";
-        ScrambleFillsHoles "scramble-fills-holes" "convert.holes" MODES
-            "mode unspecified allocates holes and fills them with random bytes";
+        HoleShowsOtherPage "hole-shows-other-page" "convert.holes" ANY
+            "a conversion gives the first hole of a short range memory that still holds another page's data";
         SuccessWritesErrorOffset "success-writes-error-offset" "convert.success-untouched" ANY
             "error_offset is written back on success too";
         SuccessClearsErrorOffset "success-clears-error-offset" "convert.success-untouched" AFTER_V4
@@ -346,8 +346,8 @@ faults! {
             "fallocate erases the entries in the attribute store, so that the pages count as shared";
         AllocateLosesContents "allocate-loses-contents" "allocate.harmless" ANY
             "fallocate replaces the folios that are there by new ones";
-        AllocatedScrambled "allocated-scrambled" "allocate.zero" MODES
-            "scrambling a folio that fallocate allocated marks it up to date, so that nobody clears it any more";
+        AllocatedNotCleared "allocated-not-cleared" "allocate.zero" ANY
+            "a folio that fallocate allocates is marked up to date, so that nobody clears it any more";
 
         // Memslots.
         OffsetIsGuestAddress "offset-is-guest-address" "memslot.file-offset" ANY
@@ -493,6 +493,12 @@ faults! {
             "mode unspecified scrambles only the first word of each folio";
         HolesAllocated "holes-allocated" "convert.holes" ANY
             "a conversion allocates the holes of a short range, cleared";
+        ScrambleFillsHoles "scramble-fills-holes" "convert.holes" MODES
+            "mode unspecified allocates the holes of a short range and fills them with random bytes";
+        AllocatedScrambled "allocated-scrambled" "convert.holes" MODES
+            "mode unspecified fills what fallocate allocated with random bytes, too";
+        EagainBeforeRefusal "eagain-before-refusal" "mode.refused" MODES
+            "the first conversion to private of each file is refused with EAGAIN, also one whose mode is not offered";
         SpuriousEagain "spurious-eagain" "in-use.retry" ANY
             "the first conversion to private of each file is refused once, as if a page were in flight";
         ChecksReordered "checks-reordered" "arguments.no-effect" ANY

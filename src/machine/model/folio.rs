@@ -226,6 +226,11 @@ impl Inode {
             start = run.end;
         }
         state.allocated.set(start..pages.end, true);
+        if self.planted(Fault::AllocatedNotCleared) && pages.end - pages.start <= SHORT {
+            for page in pages.clone().filter(|page| !self.is_up_to_date(*page)) {
+                self.scramble(page)?;
+            }
+        }
         if self.planted(Fault::AllocateClears) && pages.end - pages.start <= SHORT {
             for page in pages {
                 self.touch(page)?;
@@ -295,6 +300,8 @@ impl Inode {
         }
         state.allocated.set(pages.clone(), false);
         state.drained.set(pages.clone(), false);
+        // What a bug has put off goes with the folio.
+        state.scramble_later.retain(|page| !pages.contains(page));
         let gone: Vec<u64> = state.referenced.range(pages).map(|(k, _)| *k).collect();
         for page in gone {
             state.referenced.remove(&page);

@@ -29,8 +29,8 @@ fn six(dialect: Dialect, start: Attribute) -> Oracle {
 }
 
 /// Contents of pages 2 to 4 after a conversion, by mode: unspecified makes them unknown, ZERO zero, PRESERVE keeps them; in
-/// both directions and on pages in the wanted state alike. Holes and pages that were only allocated read zeros whatever
-/// happens.
+/// both directions and on pages in the wanted state alike. A hole shows nobody's data, and so does a page that was only
+/// allocated after a conversion without a mode; otherwise that reads zeros.
 #[test]
 fn by_mode_and_direction() {
     let seen = Content::Bytes(Rc::new([7; PAGE_SIZE as usize]));
@@ -52,8 +52,13 @@ fn by_mode_and_direction() {
                     Mode::Zero => [zero.clone(), zero.clone(), zero.clone()],
                     Mode::Preserve => [zero.clone(), pattern.clone(), seen.clone()],
                 };
+                let reserved = match mode {
+                    Mode::Unspecified => Content::Unwritten,
+                    Mode::Zero | Mode::Preserve => zero,
+                };
                 let want =
-                    [&[zero.clone(), zero][..], &touched, std::slice::from_ref(&pattern)].concat();
+                    [&[Content::Unwritten, reserved][..], &touched, std::slice::from_ref(&pattern)]
+                        .concat();
                 assert_eq!(found, want, "{dialect} {start} to {to}, {mode}");
                 assert_eq!(oracle.backing(0), Backing::Hole);
                 let cleared = mode == Mode::Zero;
@@ -69,15 +74,15 @@ fn by_mode_and_direction() {
     }
 }
 
-/// An allocated page that nobody has touched reads zeros after any conversion, until ZERO has cleared it: then nothing is
-/// promised of it after a conversion without a mode, like of any other page.
+/// An allocated page that nobody has touched shows nobody's data after a conversion without a mode, until ZERO has cleared
+/// it: then nothing is promised of it after such a conversion, like of any other page.
 #[test]
 fn zero_is_a_touch() {
     let mut oracle = six(Dialect::RfcV4, Private);
     convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
     convert(&mut oracle, 1..2, Shared, Mode::Preserve);
     convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
-    assert_eq!(oracle.content(1), Content::Zero);
+    assert_eq!(oracle.content(1), Content::Unwritten);
     convert(&mut oracle, 1..2, Shared, Mode::Zero);
     assert_eq!(oracle.content(1), Content::Zero);
     convert(&mut oracle, 1..2, Shared, Mode::Unspecified);
@@ -101,7 +106,11 @@ fn clauses_of_contents() {
         convert(&mut oracle, 0..5, to, mode);
         assert_eq!(oracle.content_clause(3), clause);
         assert_eq!(oracle.content_clause(0), "convert.holes");
-        assert_eq!(oracle.content_clause(1), "allocate.zero");
+        let reserved = match mode {
+            Mode::Unspecified => "convert.holes",
+            Mode::Zero | Mode::Preserve => "allocate.zero",
+        };
+        assert_eq!(oracle.content_clause(1), reserved);
         assert_eq!(oracle.content_clause(5), "memory.same");
         assert_eq!(oracle.attribute_clause(3), "convert.range");
         assert_eq!(oracle.attribute_clause(5), "fresh.attribute");
@@ -115,7 +124,8 @@ fn upstream_keeps_contents() {
     {
         let mut oracle = six(Dialect::Upstream, start);
         convert(&mut oracle, 0..5, to, Mode::Unspecified);
-        for page in 0..3 {
+        assert_eq!(oracle.content(0), Content::Unwritten);
+        for page in 1..3 {
             assert_eq!(oracle.content(page), Content::Zero, "page {page}");
         }
         assert_eq!(oracle.content(3), Content::Pattern(TAG));

@@ -90,7 +90,12 @@ fn punch() {
         assert_eq!(oracle.content(page), Content::Zero);
         assert_eq!(oracle.content_clause(page), "punch.zero");
     }
-    assert_eq!(oracle.content_clause(3), "fresh.zero");
+    assert_eq!(oracle.content_clause(3), "punch.zero");
+    convert(&mut oracle, 2..4, Private, Mode::Preserve);
+    assert_eq!(oracle.content(3), Content::Unwritten);
+    assert_eq!(oracle.content_clause(3), "convert.holes");
+    oracle.learn(3, &[0; PAGE_SIZE as usize]);
+    assert_eq!(oracle.content(3), Content::Zero);
     oracle.touch(1);
     assert_eq!(oracle.content_clause(1), "punch.zero");
     oracle.write(1, TAG);
@@ -110,8 +115,8 @@ fn allocate() {
     assert_eq!((oracle.backing(0), oracle.content(0)), (Backing::Allocated, Content::Zero));
     convert(&mut oracle, 0..4, Shared, Mode::Unspecified);
     let contents = [0, 1, 2, 3].map(|page| oracle.content(page));
-    let (unknown, zero) = (Content::Unknown, Content::Zero);
-    assert_eq!(contents, [unknown.clone(), unknown, zero.clone(), zero]);
+    let unknown = Content::Unknown;
+    assert_eq!(contents, [unknown.clone(), unknown, Content::Unwritten, Content::Unwritten]);
     oracle.punch(2..3);
     oracle.allocate(2..3);
     assert_eq!(oracle.content_clause(2), "allocate.zero");
