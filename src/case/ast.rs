@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
 
 /// Pages of the guest_memfd under test, half-open.
 pub type Pages = Range<u64>;
@@ -174,6 +174,73 @@ pub struct RawSlot {
     pub size: u64,
     /// Page of the test memory that it begins at.
     pub at: u64,
+    /// `KVM_MEM_*`.
+    pub flags: u32,
+    /// Which descriptor is given as the guest_memfd.
+    pub file: SlotFile,
+    /// Whether the call is the first version of it, `KVM_SET_USER_MEMORY_REGION`.
+    pub first_version: bool,
+}
+
+impl RawSlot {
+    /// The arguments of a memslot that a range of pages can express.
+    pub fn of(map: &SlotMap) -> RawSlot {
+        RawSlot {
+            slot: map.slot,
+            offset: map.pages.start * PAGE_SIZE,
+            size: (map.pages.end - map.pages.start) * PAGE_SIZE,
+            at: map.at,
+            flags: KVM_MEM_GUEST_MEMFD,
+            file: SlotFile::GuestMemfd,
+            first_version: false,
+        }
+    }
+}
+
+/// Which descriptor a memslot is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotFile {
+    /// The guest_memfd under test.
+    GuestMemfd,
+    /// A file that is no guest_memfd.
+    Other,
+    /// None: the number is no open descriptor.
+    Closed,
+}
+
+/// A call on the guest_memfd's descriptor, with its arguments as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileCall {
+    /// `fallocate()`.
+    Fallocate {
+        /// `FALLOC_FL_*`.
+        mode: u64,
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+    },
+    /// `ftruncate()`.
+    Truncate {
+        /// In bytes.
+        size: u64,
+    },
+    /// `mmap()`.
+    Map {
+        /// `MAP_PRIVATE` instead of `MAP_SHARED`.
+        private: bool,
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+    },
+    /// `KVM_CREATE_GUEST_MEMFD` for another file, which is closed again.
+    Create {
+        /// In bytes.
+        size: u64,
+        /// `GUEST_MEMFD_FLAG_*`.
+        flags: u64,
+    },
 }
 
 /// One statement of a case.
@@ -268,6 +335,8 @@ pub enum Look {
     Fault,
     /// The access is an MMIO exit.
     Mmio,
+    /// The access is an exit with `KVM_EXIT_MEMORY_FAULT`.
+    MemoryFault,
     /// Whatever the oracle allows; what was seen is recorded.
     Any,
 }
@@ -356,6 +425,18 @@ pub enum Action {
         /// Whether the access is a write. An SNP guest writes to a private page always: its reads are not checked.
         by_write: bool,
     },
+    /// A call on the guest_memfd's descriptor with arguments that no range can express.
+    FileCall(FileCall),
+    /// Whether pages have memory, as `cachestat()` says.
+    FileExpect {
+        /// Which pages.
+        pages: Pages,
+        /// All of them, or else none.
+        allocated: bool,
+    },
+    /// Close the guest_memfd, which its memslots do not keep, and make another one of the same kind, of which no memslot
+    /// knows.
+    FileReplace,
     /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.
     Punch(Pages),
     /// `fallocate()`.

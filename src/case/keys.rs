@@ -4,18 +4,20 @@
 use super::ast::*;
 use super::lexer::{Line, ParseError, Word};
 use super::parser::{MAX_PAGES, number, pages};
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 
 pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     let word = line.word("the number of a memslot")?;
     let slot = number(line, word)?;
-    let slot = u32::try_from(slot).ok().filter(|s| *s < 8);
-    let slot = slot.ok_or_else(|| line.at(word, "expected a memslot from 0 to 7".into()))?;
-    if line.take("delete") {
-        return Ok(Action::SlotDelete(slot));
-    }
+    let slot = u32::try_from(slot).map_err(|_| line.at(word, "expected 32 bits".into()))?;
     if line.take("raw") {
         return raw_slot(line, slot);
+    }
+    if slot >= 8 {
+        return Err(line.at(word, "expected a memslot from 0 to 7".into()));
+    }
+    if line.take("delete") {
+        return Ok(Action::SlotDelete(slot));
     }
     if !line.take("map") {
         return Err(line.expected("`map`, `raw` or `delete`"));
@@ -56,17 +58,121 @@ fn pairs<'a>(
 }
 
 fn raw_slot(line: &mut Line, slot: u32) -> Result<Action, ParseError> {
-    let mut raw = RawSlot { slot, offset: 0, size: PAGE_SIZE, at: 0 };
+    let mut raw = RawSlot::of(&SlotMap { slot, pages: 0..1, at: 0 });
     pairs(line, |line, Pair { word, key, value }| {
         match key {
             "offset" => raw.offset = number(line, value)?,
             "size" => raw.size = number(line, value)?,
             "at" => raw.at = test_page(line, value)?,
-            _ => return Err(line.at(word, format!("expected offset, size or at, found `{key}`"))),
+            "flags" => {
+                raw.flags = u32::try_from(number(line, value)?)
+                    .map_err(|_| line.at(value, "expected 32 bits".into()))?;
+            }
+            "fd" => {
+                raw.file = match value.text {
+                    "guest_memfd" => SlotFile::GuestMemfd,
+                    "other" => SlotFile::Other,
+                    "closed" => SlotFile::Closed,
+                    found => {
+                        let known = "`guest_memfd`, `other` or `closed`";
+                        return Err(line.at(value, format!("expected {known}, found `{found}`")));
+                    }
+                }
+            }
+            "call" if value.text == "first" => raw.first_version = true,
+            "call" => {
+                return Err(line.at(value, format!("expected `first`, found `{}`", value.text)));
+            }
+            _ => {
+                let known = "offset, size, at, flags, fd or call";
+                return Err(line.at(word, format!("expected {known}, found `{key}`")));
+            }
         }
         Ok(())
     })?;
     Ok(Action::SlotRaw(raw))
+}
+
+/// A statement about the guest_memfd's descriptor.
+pub(super) fn fd_statement(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
+    let verbs = "`expect`, `replace`, `fallocate`, `truncate`, `mmap` or `create`";
+    let verb = line.word(verbs)?;
+    let call = match verb.text {
+        "replace" => return Ok(Action::FileReplace),
+        "expect" => {
+            let pages = pages(line, case)?;
+            let allocated = line.take("allocated");
+            if !allocated && !line.take("hole") {
+                return Err(line.expected("`allocated` or `hole`"));
+            }
+            return Ok(Action::FileExpect { pages, allocated });
+        }
+        "fallocate" => {
+            let mut mode = KEEP_SIZE;
+            let [offset, length] = numbers(line, ["offset", "length"], |line, key, value| {
+                match (key, value.text) {
+                    ("mode", "allocate") => mode = KEEP_SIZE,
+                    ("mode", "punch") => mode = KEEP_SIZE | PUNCH_HOLE,
+                    ("mode", _) => mode = number(line, value)?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            FileCall::Fallocate { mode, offset, length }
+        }
+        "truncate" => {
+            let [size] = numbers(line, ["size"], |_, _, _| Ok(false))?;
+            FileCall::Truncate { size }
+        }
+        "mmap" => {
+            let mut private = false;
+            let [offset, length] = numbers(line, ["offset", "length"], |line, key, value| {
+                match (key, value.text) {
+                    ("sharing", "private") => private = true,
+                    ("sharing", "shared") => private = false,
+                    ("sharing", found) => {
+                        let what = format!("expected `private` or `shared`, found `{found}`");
+                        return Err(line.at(value, what));
+                    }
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            FileCall::Map { private, offset, length }
+        }
+        "create" => {
+            let [size, flags] = numbers(line, ["size", "flags"], |_, _, _| Ok(false))?;
+            FileCall::Create { size, flags }
+        }
+        found => return Err(line.at(verb, format!("expected {verbs}, found `{found}`"))),
+    };
+    Ok(Action::FileCall(call))
+}
+
+/// `FALLOC_FL_KEEP_SIZE` and `FALLOC_FL_PUNCH_HOLE`, as a case counts bits.
+const KEEP_SIZE: u64 = libc::FALLOC_FL_KEEP_SIZE as u64;
+const PUNCH_HOLE: u64 = libc::FALLOC_FL_PUNCH_HOLE as u64;
+
+/// Reads `key=value` words with these keys, whose values are numbers and 0 if they are missing; `other` takes the words of
+/// another key, and says whether it knows it.
+fn numbers<const N: usize>(
+    line: &mut Line,
+    keys: [&str; N],
+    mut other: impl FnMut(&Line, &str, Word) -> Result<bool, ParseError>,
+) -> Result<[u64; N], ParseError> {
+    let mut values = [0; N];
+    pairs(line, |line, Pair { word, key, value }| {
+        match keys.iter().position(|known| *known == key) {
+            Some(index) => values[index] = number(line, value)?,
+            None if other(line, key, value)? => {}
+            None => {
+                let known = keys.join(" or ");
+                return Err(line.at(word, format!("expected {known}, found `{key}`")));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(values)
 }
 
 /// A page of the test memory.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::ast::*;
-use super::keys::{raw, slot};
+use super::keys::{fd_statement, raw, slot};
 use super::lexer::{Line, ParseError, Word};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -368,6 +368,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "pin" => Action::Pin(pages(line, case)?),
         "unpin" => Action::Unpin(pages(line, case)?),
         "slot" => slot(line, case)?,
+        "fd" => fd_statement(line, case)?,
         "remap" => Action::Remap,
         "bystander" => {
             if line.take("convert") {
@@ -381,7 +382,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
             let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, raw, punch, \
-                         allocate, pin, unpin, slot, remap, bystander, capability";
+                         allocate, pin, unpin, slot, fd, remap, bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));
         }
@@ -403,16 +404,17 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
         "read" => Ok(Action::Read { view, pages: pages(line, case)? }),
         "expect" => {
             let pages = pages(line, case)?;
-            let word = line.word("a pattern, `zero`, `unwritten`, `fault`, `mmio` or `any`")?;
+            let word = line.word("a pattern, `zero`, `unwritten`, `fault`, `mmio`, `memory-fault` or `any`")?;
             let look = match word.text {
                 "zero" => Look::Zero,
                 "unwritten" => Look::Unwritten,
                 "fault" if view != View::Guest => Look::Fault,
                 "mmio" if view == View::Guest => Look::Mmio,
+                "memory-fault" if view == View::Guest => Look::MemoryFault,
                 "any" => Look::Any,
                 _ => Look::Pattern(letter(word).ok_or_else(|| {
                     let known = match view {
-                        View::Guest => "A to X, `zero`, `unwritten`, `mmio` or `any`",
+                        View::Guest => "A to X, `zero`, `unwritten`, `mmio`, `memory-fault` or `any`",
                         View::Host | View::Host2 | View::Child => {
                             "A to X, `zero`, `unwritten`, `fault` or `any`"
                         }

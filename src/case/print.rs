@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::ast::*;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
+use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO};
 
 /// Both modes at once, which is refused.
 const MODE_BOTH: u64 = MODE_ZERO | MODE_PRESERVE;
@@ -152,8 +152,25 @@ impl Display for Action {
                     "slot    {} raw offset={:#x} size={:#x}",
                     raw.slot, raw.offset, raw.size
                 )?;
-                if raw.at != 0 { write!(f, " at={}", raw.at) } else { Ok(()) }
+                if raw.at != 0 {
+                    write!(f, " at={}", raw.at)?;
+                }
+                if raw.flags != KVM_MEM_GUEST_MEMFD {
+                    write!(f, " flags={:#x}", raw.flags)?;
+                }
+                f.write_str(match raw.file {
+                    SlotFile::GuestMemfd => "",
+                    SlotFile::Other => " fd=other",
+                    SlotFile::Closed => " fd=closed",
+                })?;
+                f.write_str(if raw.first_version { " call=first" } else { "" })
             }
+            Action::FileCall(call) => write!(f, "fd      {call}"),
+            Action::FileExpect { pages, allocated } => {
+                let what = if *allocated { "allocated" } else { "hole" };
+                write!(f, "fd      expect {pages:?} {what}")
+            }
+            Action::FileReplace => f.write_str("fd      replace"),
             Action::Bystander(attribute) => write!(f, "bystander {attribute}"),
             Action::BystanderConvert { pages, to } => {
                 write!(f, "bystander convert {pages:?} {to}")
@@ -168,6 +185,24 @@ impl Display for Action {
     }
 }
 
+impl Display for FileCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileCall::Fallocate { mode, offset, length } => {
+                write!(f, "fallocate mode={mode:#x} offset={offset:#x} length={length:#x}")
+            }
+            FileCall::Truncate { size } => write!(f, "truncate size={size:#x}"),
+            FileCall::Map { private, offset, length } => {
+                let kind = if *private { "private" } else { "shared" };
+                write!(f, "mmap offset={offset:#x} length={length:#x} sharing={kind}")
+            }
+            FileCall::Create { size, flags } => {
+                write!(f, "create size={size:#x} flags={flags:#x}")
+            }
+        }
+    }
+}
+
 impl Display for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,6 +211,7 @@ impl Display for Look {
             Look::Unwritten => f.write_str("unwritten"),
             Look::Fault => f.write_str("fault"),
             Look::Mmio => f.write_str("mmio"),
+            Look::MemoryFault => f.write_str("memory-fault"),
             Look::Any => f.write_str("any"),
         }
     }

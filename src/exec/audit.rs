@@ -31,7 +31,7 @@ impl Session<'_> {
                     // What faulted before a write faults after it: the end is soon enough to see it.
                     Sight::Fault if *after == After::Nothing => false,
                     Sight::Fault => view == View::Host || self.touched.contains(&(*page, view)),
-                    Sight::Mmio | Sight::Absent => false,
+                    Sight::Mmio | Sight::MemoryFault | Sight::Absent => false,
                 })
                 .filter(|_| view != View::Child || self.child.is_some())
                 .collect();
@@ -58,7 +58,9 @@ impl Session<'_> {
             holes.into_iter().partition(|p| p.is_multiple_of(2));
         // The first look at a hole allocates it: once from the host's side, once from the guest's.
         let all = [&memory[..], &odd, &even].concat();
-        let is_mapped = |page: &u64| self.oracle.sight(View::Guest, *page) != Sight::Mmio;
+        let is_mapped = |page: &u64| {
+            !matches!(self.oracle.sight(View::Guest, *page), Sight::Mmio | Sight::MemoryFault)
+        };
         let mapped: Vec<u64> = all.iter().copied().filter(is_mapped).collect();
         let writes = self.thorough;
         self.look(View::Host, &memory, &after, writes)?;

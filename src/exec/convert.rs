@@ -348,6 +348,22 @@ mod tests {
         fn mmap(&self, _: u64, _: u64) -> MachineResult<Box<dyn HostView>> {
             unreachable!("nobody maps it")
         }
+
+        fn mmap_private(&self, _: u64, _: u64) -> MachineResult<()> {
+            unreachable!("nobody maps it")
+        }
+
+        fn truncate(&self, _: u64) -> MachineResult<()> {
+            unreachable!("nobody resizes it")
+        }
+
+        fn size(&self) -> MachineResult<u64> {
+            unreachable!("nobody asks")
+        }
+
+        fn cached_pages(&self, _: u64, _: u64) -> MachineResult<u64> {
+            unreachable!("nobody asks")
+        }
     }
 
     /// What was returned and what is allowed are told in words, with offsets as bytes and, where they are whole pages, as

@@ -102,8 +102,8 @@ impl Session<'_> {
                 let bytes = read.map_err(|fault| self.must_not_fault(view, page, fault, after))?;
                 self.seen(view, page, &bytes, after)
             }
-            // Only guest accesses can be MMIO; without a mapping there is nothing to look through.
-            Sight::Mmio | Sight::Absent => Ok(()),
+            // Only guest accesses exit; without a mapping there is nothing to look through.
+            Sight::Mmio | Sight::MemoryFault | Sight::Absent => Ok(()),
         }
     }
 
@@ -128,7 +128,7 @@ impl Session<'_> {
                     read.map_err(|fault| self.must_not_fault(View::Child, page, fault, after))?;
                 self.seen(View::Child, page, &bytes, after)
             }
-            Sight::Mmio | Sight::Absent => Ok(()),
+            Sight::Mmio | Sight::MemoryFault | Sight::Absent => Ok(()),
         }
     }
 
@@ -144,7 +144,7 @@ impl Session<'_> {
         let groups =
             self.groups(pages.iter().copied(), |p| match self.oracle.sight(View::Guest, p) {
                 Sight::Content(content) => checkable(&content).ok_or(p),
-                Sight::Fault | Sight::Mmio | Sight::Absent => Err(p),
+                Sight::Fault | Sight::Mmio | Sight::MemoryFault | Sight::Absent => Err(p),
             });
         let mut known: Vec<(Range<u64>, CheckRange)> = Vec::new();
         for group in groups {
@@ -154,6 +154,7 @@ impl Session<'_> {
             };
             match self.oracle.sight(View::Guest, page) {
                 Sight::Mmio => self.must_be_mmio(page, address)?,
+                Sight::MemoryFault => self.must_be_memory_fault(page, address)?,
                 Sight::Fault | Sight::Absent => {}
                 Sight::Content(content) => match checkable(&content) {
                     Some(pattern) => {

@@ -8,6 +8,7 @@ mod bystander;
 mod child;
 mod convert;
 mod encrypted;
+mod file;
 pub mod guard;
 mod hexdiff;
 mod host;

@@ -42,14 +42,9 @@ impl Session<'_> {
             Action::Raw(call) => self.convert(call, expect)?,
             Action::SlotRaw(raw) => self.refused_slot(raw, expect)?,
             Action::SlotMap(map) if expect.is_some_and(|r| r.any_of != [None]) => {
-                let raw = RawSlot {
-                    slot: map.slot,
-                    offset: map.pages.start * PAGE_SIZE,
-                    size: (map.pages.end - map.pages.start) * PAGE_SIZE,
-                    at: map.at,
-                };
-                self.refused_slot(&raw, expect)?
+                self.refused_slot(&RawSlot::of(map), expect)?
             }
+            Action::FileCall(call) => self.file_call(call, expect)?,
             Action::GuestConvert { pages, to, by_msr } => {
                 self.guest_convert(pages, *to, *by_msr, expect)?
             }
@@ -60,7 +55,7 @@ impl Session<'_> {
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
                 return Err(Stop::error(
                     Blame::Suite,
-                    "only a conversion, a memslot or a launch call can be expected to fail",
+                    "only a conversion, a memslot, a launch call or a call on the file can be expected to fail",
                 ));
             }
             Action::Finalize => {
@@ -100,6 +95,14 @@ impl Session<'_> {
             }
             Action::WrongAlias { page, by_write } => {
                 self.wrong_alias(*page, *by_write)?;
+                return Ok(None);
+            }
+            Action::FileExpect { pages, allocated } => {
+                self.file_expect(pages, *allocated)?;
+                return Ok(None);
+            }
+            Action::FileReplace => {
+                self.replace_file()?;
                 return Ok(None);
             }
             Action::Punch(pages) => self.punch(pages)?,
@@ -271,7 +274,9 @@ impl Session<'_> {
                 }
                 (Look::Zero, Sight::Content(content)) => *content == Content::Zero,
                 (Look::Unwritten, Sight::Content(content)) => *content == Content::Unwritten,
-                (Look::Fault, Sight::Fault) | (Look::Mmio, Sight::Mmio) => true,
+                (Look::Fault, Sight::Fault)
+                | (Look::Mmio, Sight::Mmio)
+                | (Look::MemoryFault, Sight::MemoryFault) => true,
                 _ => false,
             };
             if !agrees {
@@ -279,6 +284,7 @@ impl Session<'_> {
                     Sight::Content(content) => content.describe(),
                     Sight::Fault => "a fault".into(),
                     Sight::Mmio => "an MMIO exit".into(),
+                    Sight::MemoryFault => "KVM_EXIT_MEMORY_FAULT".into(),
                     Sight::Absent => "that nobody can see it".into(),
                 };
                 let why = format!(
@@ -300,6 +306,12 @@ impl Session<'_> {
         self.gmem
             .fallocate(mode, pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
             .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))?;
+        self.punched(pages);
+        Ok(After::Punched(pages.clone()))
+    }
+
+    /// Pages were punched out.
+    pub(super) fn punched(&mut self, pages: &Pages) {
         self.oracle.punch(pages.clone());
         self.before.retain(|page, _| !pages.contains(page));
         // They are holes again, and a look at a hole allocates it: that can wait until the end.
@@ -308,7 +320,6 @@ impl Session<'_> {
         self.edges.extend(punched.into_iter().map(|(page, _)| page));
         self.touched = touched.into_iter().collect();
         self.watch_ends(pages.start, pages.end);
-        Ok(After::Punched(pages.clone()))
     }
 
     fn allocate(&mut self, pages: &Pages) -> Result<After, Stop> {

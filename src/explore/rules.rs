@@ -64,7 +64,11 @@ impl Rules {
                     && pages.clone().all(|page| match look {
                         Look::Any => self.may_access(*view, page),
                         Look::Fault => self.must_fault(*view, page),
-                        Look::Pattern(_) | Look::Zero | Look::Unwritten | Look::Mmio => false,
+                        Look::Pattern(_)
+                        | Look::Zero
+                        | Look::Unwritten
+                        | Look::Mmio
+                        | Look::MemoryFault => false,
                     })
             }
             Action::Touch { who, pages } => {
@@ -104,6 +108,9 @@ impl Rules {
             | Action::Launch { .. }
             | Action::Finalize
             | Action::SlotRaw(_)
+            | Action::FileCall(_)
+            | Action::FileExpect { .. }
+            | Action::FileReplace
             | Action::Capability(_)
             | Action::Misbehave(_) => false,
         }
@@ -166,6 +173,9 @@ impl Rules {
             | Action::Launch { .. }
             | Action::Finalize
             | Action::SlotRaw(_)
+            | Action::FileCall(_)
+            | Action::FileExpect { .. }
+            | Action::FileReplace
             | Action::BystanderConvert { .. }
             | Action::Capability(_)
             | Action::Misbehave(_) => {}

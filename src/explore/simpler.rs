@@ -91,6 +91,9 @@ fn weight(action: &Action) -> u64 {
         | Action::Remap
         | Action::ChildFork
         | Action::ChildExit
+        | Action::FileCall(_)
+        | Action::FileExpect { .. }
+        | Action::FileReplace
         | Action::Capability(_)
         | Action::Misbehave(_) => 500,
     }

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
 
 use super::{Exit, GuestMemfd, HostView, Machine, Pin, Result, Vcpu, Vm};
 use crate::timings::{Part, spend};
@@ -87,6 +87,11 @@ impl Vm for Timed<Box<dyn Vm>> {
         set_up(|| unsafe { self.inner().set_user_memory_region2(region) })
     }
 
+    unsafe fn set_user_memory_region(&self, region: &kvm_userspace_memory_region) -> Result<()> {
+        // SAFETY: the caller's promise is the one that is asked for.
+        set_up(|| unsafe { self.inner().set_user_memory_region(region) })
+    }
+
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()> {
         spend(Part::Conversions, || self.inner().set_memory_attributes(attributes))
     }
@@ -119,6 +124,22 @@ impl GuestMemfd for Timed<Box<dyn GuestMemfd>> {
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>> {
         let view = set_up(|| self.inner().mmap(offset, length))?;
         Ok(Box::new(Timed::new(view)))
+    }
+
+    fn mmap_private(&self, offset: u64, length: u64) -> Result<()> {
+        set_up(|| self.inner().mmap_private(offset, length))
+    }
+
+    fn truncate(&self, length: u64) -> Result<()> {
+        set_up(|| self.inner().truncate(length))
+    }
+
+    fn size(&self) -> Result<u64> {
+        set_up(|| self.inner().size())
+    }
+
+    fn cached_pages(&self, offset: u64, length: u64) -> Result<u64> {
+        set_up(|| self.inner().cached_pages(offset, length))
     }
 }
 

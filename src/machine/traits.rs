@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
 
 use crate::errno::Errno;
 use crate::uapi::{MemoryAttributes2, kvm_memory_attributes, kvm_userspace_memory_region2};
@@ -54,6 +54,12 @@ pub trait Vm: Sync {
     /// The guest may from now on read and write `region.memory_size` bytes at `region.userspace_addr`. The caller keeps
     /// that mapping until the slot or the VM is gone, and reads and writes it only through raw pointers.
     unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()>;
+    /// `KVM_SET_USER_MEMORY_REGION`, the first version of the call, which knows no guest_memfd.
+    ///
+    /// # Safety
+    ///
+    /// As [`Vm::set_user_memory_region2`].
+    unsafe fn set_user_memory_region(&self, region: &kvm_userspace_memory_region) -> Result<()>;
     /// `KVM_SET_MEMORY_ATTRIBUTES`, the per-VM call of Linux 6.8, which in-place conversion replaces.
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()>;
     /// `KVM_SET_MEMORY_ATTRIBUTES2` on the VM's descriptor instead of a guest_memfd's.
@@ -82,6 +88,14 @@ pub trait GuestMemfd: Send + Sync {
     fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<()>;
     /// `mmap(2)` of `length` bytes at `offset`, shared, readable and writable.
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>>;
+    /// `mmap(2)` with `MAP_PRIVATE`; what was mapped is unmapped again.
+    fn mmap_private(&self, offset: u64, length: u64) -> Result<()>;
+    /// `ftruncate(2)`.
+    fn truncate(&self, length: u64) -> Result<()>;
+    /// `fstat(2)`: the size in bytes.
+    fn size(&self) -> Result<u64>;
+    /// `cachestat(2)`: how many pages of the `length` bytes from `offset` on have memory. ENOSYS before Linux 6.5.
+    fn cached_pages(&self, offset: u64, length: u64) -> Result<u64>;
 }
 
 /// The host's view of a guest_memfd: a mapping of it in this process, unmapped when dropped.

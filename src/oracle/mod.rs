@@ -6,6 +6,7 @@
 
 mod content;
 mod encrypted;
+mod file;
 mod judge;
 mod memslot;
 mod runs;
@@ -14,5 +15,6 @@ mod state;
 mod tests;
 
 pub use content::{Content, PageBytes};
+pub use file::CallRule;
 pub use judge::{Allowed, ErrorOffset, capability_values, mode_offered};
 pub use state::{Backing, Oracle, Sight};

@@ -51,6 +51,8 @@ pub enum Sight {
     Fault,
     /// The access is an MMIO exit.
     Mmio,
+    /// The access is an exit with `KVM_EXIT_MEMORY_FAULT`: the file of the memslot is gone.
+    MemoryFault,
     /// Nobody may look: the guest_memfd cannot be mapped, so the host does not see it, nor the guest its shared pages; or
     /// the guest cannot go on, or has not begun.
     Absent,
@@ -69,6 +71,8 @@ pub struct Oracle {
     /// Every page that is not a hole.
     pub(super) pages: BTreeMap<u64, Page>,
     pub(super) slots: BTreeMap<u32, SlotMap>,
+    /// The memslots of which the file is gone.
+    pub(super) orphans: BTreeSet<u32>,
     /// Pages that are in use elsewhere, with the number of references.
     pub(super) pins: BTreeMap<u64, u32>,
     /// Whether a conversion has been refused because of a page in use.
@@ -102,6 +106,7 @@ impl Oracle {
             attributes: Runs::new((case.start, "fresh.attribute")),
             pages: BTreeMap::new(),
             slots,
+            orphans: BTreeSet::new(),
             pins: BTreeMap::new(),
             was_refused: false,
             holes: Runs::new(Hole::Fresh),
@@ -176,12 +181,22 @@ impl Oracle {
                 Sight::Content(self.content(page))
             }
             (View::Guest, _) if self.is_guest_lost() => Sight::Absent,
-            (View::Guest, _) if self.slot_of(page).is_none() => Sight::Mmio,
+            (View::Guest, _) => match self.slot_of(page) {
+                None => Sight::Mmio,
+                Some((slot, _)) if self.orphans.contains(&slot) => Sight::MemoryFault,
+                Some(_) => self.guest_sight(page),
+            },
+        }
+    }
+
+    /// What the guest must see at a page that a memslot maps.
+    fn guest_sight(&self, page: u64) -> Sight {
+        match self.attribute(page) {
             // Before the queued revision KVM took such a page from the memslot's userspace_addr, where nothing is.
-            (View::Guest, Attribute::Shared) if !self.mappable => Sight::Absent,
+            Attribute::Shared if !self.mappable => Sight::Absent,
             // An encrypted guest uses the alias that the attribute asks for; on other platforms the state is the
             // guest_memfd's alone, and no access can contradict it.
-            (View::Guest, _) => Sight::Content(self.content(page)),
+            Attribute::Shared | Attribute::Private => Sight::Content(self.content(page)),
         }
     }
 
@@ -281,6 +296,19 @@ impl Oracle {
         self.pins.contains_key(&page)
     }
 
+    /// The file is gone, and a fresh one in its place: the memslots are the old one's.
+    pub fn replace_file(&mut self, start: Attribute) {
+        self.attributes = Runs::new((start, "fresh.attribute"));
+        self.holes = Runs::new(Hole::Fresh);
+        self.pages.clear();
+        self.pins.clear();
+        self.accepted.clear();
+        self.uncertain.clear();
+        self.secrets.clear();
+        self.was_refused = false;
+        self.orphans = self.slots.keys().copied().collect();
+    }
+
     /// A memslot was made.
     pub fn map_slot(&mut self, map: &SlotMap) {
         self.slots.insert(map.slot, map.clone());
@@ -289,6 +317,7 @@ impl Oracle {
     /// A memslot was deleted.
     pub fn delete_slot(&mut self, slot: u32) {
         self.slots.remove(&slot);
+        self.orphans.remove(&slot);
     }
 
     /// Every page of `range` that is not a hole.

@@ -59,7 +59,59 @@ impl GuestMemfd for HostGuestMemfd {
         let address = NonNull::new(address.cast()).ok_or(Errno::EFAULT)?;
         Ok(Box::new(Mapping { address, length }))
     }
+
+    fn mmap_private(&self, offset: u64, length: u64) -> Result<()> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        let (fd, offset) = (self.fd.as_raw_fd(), offset as libc::off_t);
+        // SAFETY: a new mapping, where the kernel likes, takes nothing away from anybody.
+        let address =
+            unsafe { libc::mmap(null_mut(), length as usize, protection, flags, fd, offset) };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        // SAFETY: the mapping was made above, and nobody else has its address.
+        non_negative(unsafe { libc::munmap(address, length as usize) }).map(drop)
+    }
+
+    fn truncate(&self, length: u64) -> Result<()> {
+        // SAFETY: the call takes no pointers. Memory that it discards is exposed as raw pointers only.
+        let value = unsafe { libc::ftruncate(self.fd.as_raw_fd(), length as libc::off_t) };
+        non_negative(value).map(drop)
+    }
+
+    fn size(&self) -> Result<u64> {
+        let stat = nix::sys::stat::fstat(&self.fd)?;
+        Ok(stat.st_size as u64)
+    }
+
+    fn cached_pages(&self, offset: u64, length: u64) -> Result<u64> {
+        /// `struct cachestat_range`: offset and length in bytes.
+        #[repr(C)]
+        struct Range {
+            offset: u64,
+            length: u64,
+        }
+        /// `struct cachestat`, of which only the first word matters here: the pages that are in the page cache.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Counts {
+            cached: u64,
+            others: [u64; 4],
+        }
+        let (range, mut counts) = (Range { offset, length }, Counts::default());
+        // SAFETY: the kernel reads 16 bytes of `range` and writes the 40 of `counts` (include/uapi/linux/mman.h).
+        let value = unsafe {
+            libc::syscall(SYS_CACHESTAT, self.fd.as_raw_fd(), &raw const range, &raw mut counts, 0)
+        };
+        if value < 0 {
+            return Err(Errno::last());
+        }
+        Ok(counts.cached)
+    }
 }
+
+/// `cachestat(2)`, which libc does not name on every C library; x86-64, arch/x86/entry/syscalls/syscall_64.tbl.
+const SYS_CACHESTAT: libc::c_long = 451;
 
 /// A shared mapping of a guest_memfd.
 struct Mapping {

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use kvm_bindings::kvm_enable_cap;
+use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use libc::c_ulong;
 
@@ -61,6 +61,11 @@ impl Vm for HostVm {
         // SAFETY: the caller keeps the memory at `region.userspace_addr` mapped and out of Rust's hands. Whether slots
         // overlap and whose the guest_memfd is, KVM checks itself.
         Ok(unsafe { self.vm.set_user_memory_region2(*region) }?)
+    }
+
+    unsafe fn set_user_memory_region(&self, region: &kvm_userspace_memory_region) -> Result<()> {
+        // SAFETY: as above.
+        Ok(unsafe { self.vm.set_user_memory_region(*region) }?)
     }
 
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()> {

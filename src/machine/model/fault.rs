@@ -349,7 +349,26 @@ faults! {
         AllocatedNotCleared "allocated-not-cleared" "allocate.zero" ANY
             "a folio that fallocate allocates is marked up to date, so that nobody clears it any more";
 
+        AllocateLastMissed "allocate-last-missed" "fallocate.pages" ANY
+            "fallocate does not allocate the last page of its range";
+        AllocatePastEndAccepted "allocate-past-end-accepted" "fallocate.arguments" ANY
+            "fallocate accepts a range that reaches past the end of the file, and allocates what there is of it";
+
+        // The descriptor.
+        CreationFlagIgnored "creation-flag-ignored" "create.arguments" ANY
+            "KVM_CREATE_GUEST_MEMFD ignores flags that mean nothing";
+        PrivateMmapAccepted "private-mmap-accepted" "descriptor.calls" ANY
+            "the host may map the file privately";
+        TruncateAccepted "truncate-accepted" "descriptor.calls" ANY
+            "ftruncate() succeeds and does nothing";
+        ClosedFaultAddress "closed-fault-address" "descriptor.closed" ANY
+            "KVM_EXIT_MEMORY_FAULT gives address 0 when the memslot's file is gone";
+        ClosedIsMmio "closed-is-mmio" "descriptor.closed" ANY
+            "a guest access is KVM_EXIT_MMIO when the memslot's file is gone";
+
         // Memslots.
+        ReadonlySlotAccepted "readonly-slot-accepted" "memslot.flags" ANY
+            "KVM_MEM_READONLY is accepted together with KVM_MEM_GUEST_MEMFD";
         OffsetIsGuestAddress "offset-is-guest-address" "memslot.file-offset" ANY
             "offset counts from where the memslot starts, not from where the file starts";
         GuestIgnoresFileOffset "guest-ignores-file-offset" "memslot.file-offset" ANY

@@ -64,6 +64,19 @@ impl Inode {
         self.seek(page * PAGE_SIZE, libc::SEEK_DATA) == Some(page * PAGE_SIZE)
     }
 
+    /// How many of `pages` have a folio, up to date or not.
+    pub(super) fn cached(&self, pages: Range<u64>) -> u64 {
+        let state = self.lock();
+        let length = |run: &Range<u64>| run.end - run.start;
+        let mut count: u64 = self.folios(pages.clone()).iter().map(length).sum();
+        for (run, allocated) in state.allocated.runs(pages) {
+            if allocated {
+                count += run.filter(|page| !self.is_up_to_date(*page)).count() as u64;
+            }
+        }
+        count
+    }
+
     /// `kvm_gmem_get_folio()`: makes sure that `page` has a folio, which is zero if it had none.
     pub(super) fn touch(&self, page: u64) -> Result<()> {
         let word = self.direct()?.word(page * PAGE_SIZE).ok_or(Errno::EFAULT)?;
@@ -200,7 +213,7 @@ impl Inode {
             return Err(Errno::EINVAL);
         }
         let punch = mode & libc::FALLOC_FL_PUNCH_HOLE != 0;
-        if !punch && end > self.size {
+        if !punch && end > self.size && !self.planted(Fault::AllocatePastEndAccepted) {
             return Err(Errno::EINVAL);
         }
         // A hole may reach past the end of the file.
@@ -226,6 +239,9 @@ impl Inode {
             start = run.end;
         }
         state.allocated.set(start..pages.end, true);
+        if self.planted(Fault::AllocateLastMissed) {
+            state.allocated.set(pages.end - 1..pages.end, false);
+        }
         if self.planted(Fault::AllocatedNotCleared) && pages.end - pages.start <= SHORT {
             for page in pages.clone().filter(|page| !self.is_up_to_date(*page)) {
                 self.scramble(page)?;

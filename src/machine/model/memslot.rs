@@ -68,6 +68,10 @@ impl VmState {
         let gmem = flags & KVM_MEM_GUEST_MEMFD != 0;
         let valid =
             if gmem { KVM_MEM_GUEST_MEMFD } else { KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY };
+        let valid = match self.planted(Fault::ReadonlySlotAccepted) {
+            true => valid | KVM_MEM_READONLY,
+            false => valid,
+        };
         let aligned = |value: u64| value.is_multiple_of(PAGE_SIZE);
         let user_end = region.userspace_addr.checked_add(size);
         let good = flags & !valid == 0
@@ -179,7 +183,10 @@ impl VmState {
             && (private || self.gmem_only(inode))
         {
             let Some(inode) = inode.upgrade() else {
-                return Target::Fault(private);
+                return match self.planted(Fault::ClosedIsMmio) {
+                    true => Target::Mmio,
+                    false => Target::Fault(private),
+                };
             };
             let first = match self.config.fault {
                 Some(Fault::GuestIgnoresFileOffset) => 0,

@@ -9,7 +9,7 @@ use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
-use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP};
+use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP, kvm_userspace_memory_region};
 
 use super::encryption::Protection;
 use super::fault::Fault;
@@ -25,7 +25,7 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Result, Vcpu, Vm};
 use crate::uapi::{
-    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
+    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
     kvm_userspace_memory_region2,
 };
 
@@ -258,7 +258,11 @@ impl Vm for ModelVm {
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
         let vm = &self.0;
         vm.alive()?;
-        if flags & !guest_memfd_flags(&vm.config, Some(vm.vm_type)) != 0 {
+        let known = match vm.planted(Fault::CreationFlagIgnored) {
+            true => u64::MAX,
+            false => guest_memfd_flags(&vm.config, Some(vm.vm_type)),
+        };
+        if flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
         let negative = i64::try_from(size).is_err();
@@ -281,6 +285,21 @@ impl Vm for ModelVm {
     unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
         self.0.alive()?;
         self.0.set_memory_region(region)
+    }
+
+    unsafe fn set_user_memory_region(&self, region: &kvm_userspace_memory_region) -> Result<()> {
+        self.0.alive()?;
+        if region.flags & KVM_MEM_GUEST_MEMFD != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.0.set_memory_region(&kvm_userspace_memory_region2 {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.guest_phys_addr,
+            memory_size: region.memory_size,
+            userspace_addr: region.userspace_addr,
+            ..Default::default()
+        })
     }
 
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()> {
@@ -375,5 +394,26 @@ impl GuestMemfd for ModelGuestMemfd {
 
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>> {
         Ok(Box::new(self.inode.mmap(offset, length)?))
+    }
+
+    fn mmap_private(&self, offset: u64, length: u64) -> Result<()> {
+        // kvm_gmem_mmap(): VM_SHARED and VM_MAYSHARE must both be set.
+        let mapped = self.inode.mmap(offset, length)?;
+        drop(mapped);
+        if self.vm.planted(Fault::PrivateMmapAccepted) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    fn truncate(&self, _length: u64) -> Result<()> {
+        // kvm_gmem_setattr() refuses everything.
+        if self.vm.planted(Fault::TruncateAccepted) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.inode.size)
+    }
+
+    fn cached_pages(&self, offset: u64, length: u64) -> Result<u64> {
+        let end = offset.saturating_add(length).min(self.inode.size);
+        Ok(self.inode.cached(offset.min(end) / PAGE_SIZE..end.div_ceil(PAGE_SIZE)))
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::result::Result;
 use std::time::{Duration, Instant};
 
-use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
 
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -169,6 +169,13 @@ impl Vm for ScriptedVm {
         let set = || unsafe { self.inner.set_user_memory_region2(region) };
         self.script.call("set_user_memory_region2", None, set)
     }
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        // SAFETY: the caller keeps the same promise.
+        unsafe { self.inner.set_user_memory_region(region) }
+    }
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<(), Errno> {
         self.inner.set_memory_attributes(attributes)
     }
@@ -206,6 +213,18 @@ impl GuestMemfd for ScriptedGmem {
     }
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>, Errno> {
         self.script.call("mmap", None, || self.inner.mmap(offset, length))
+    }
+    fn mmap_private(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        self.inner.mmap_private(offset, length)
+    }
+    fn truncate(&self, length: u64) -> Result<(), Errno> {
+        self.inner.truncate(length)
+    }
+    fn size(&self) -> Result<u64, Errno> {
+        self.inner.size()
+    }
+    fn cached_pages(&self, offset: u64, length: u64) -> Result<u64, Errno> {
+        self.inner.cached_pages(offset, length)
     }
 }
 
