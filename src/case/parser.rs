@@ -404,7 +404,8 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
         "read" => Ok(Action::Read { view, pages: pages(line, case)? }),
         "expect" => {
             let pages = pages(line, case)?;
-            let word = line.word("a pattern, `zero`, `unwritten`, `fault`, `mmio`, `memory-fault` or `any`")?;
+            let word = line
+                .word("a pattern, `zero`, `unwritten`, `fault`, `mmio`, `memory-fault` or `any`")?;
             let look = match word.text {
                 "zero" => Look::Zero,
                 "unwritten" => Look::Unwritten,
@@ -414,7 +415,9 @@ fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError
                 "any" => Look::Any,
                 _ => Look::Pattern(letter(word).ok_or_else(|| {
                     let known = match view {
-                        View::Guest => "A to X, `zero`, `unwritten`, `mmio`, `memory-fault` or `any`",
+                        View::Guest => {
+                            "A to X, `zero`, `unwritten`, `mmio`, `memory-fault` or `any`"
+                        }
                         View::Host | View::Host2 | View::Child => {
                             "A to X, `zero`, `unwritten`, `fault` or `any`"
                         }

@@ -296,15 +296,15 @@ fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[Pa
     report(&cli.run, plan, &config, &options, environment)
 }
 
-/// The waivers that were asked for; `ids` are those of all cases that a waiver can be about.
+/// The suite's own waivers and those that were asked for; `ids` are those of all cases that a waiver can be about.
 fn waivers(
     args: &RunArgs,
     ids: impl Fn() -> Result<Vec<String>, String>,
 ) -> Result<Option<Waivers>, String> {
-    let Some(path) = &args.waivers else {
-        return Ok(None);
-    };
-    let mut waivers = Waivers::read(path, args.strict_waivers)?;
+    let mut waivers = Waivers::built_in()?;
+    if let Some(path) = &args.waivers {
+        waivers.add(Waivers::read(path, args.strict_waivers)?);
+    }
     waivers.check_ids(ids()?.iter().map(String::as_str));
     Ok(Some(waivers))
 }

@@ -86,7 +86,8 @@ impl Session<'_> {
             match access::read_word(&*view, page - first, 0) {
                 Err(fault) if fault.code == BUS_ADRERR => {}
                 _ => {
-                    let summary = format!("page {page} is behind the end of the file, and is there");
+                    let summary =
+                        format!("page {page} is behind the end of the file, and is there");
                     return Err(Stop::broken("descriptor.calls", summary)
                         .at("host", page, None)
                         .but("SIGBUS, si_code 2 (BUS_ADRERR)", "no such fault"));
@@ -138,16 +139,24 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Closes the file, and makes another one.
-    pub fn replace_file(&mut self) -> Result<(), Stop> {
-        if self.oracle.is_mappable() || self.setup.platform.is_encrypted() {
-            let why = "only a file that nobody maps goes with its descriptor: say `mmap none`, not for encrypted guests";
+    /// Closes the file with its mapping, and makes another one.
+    pub fn replace_file(&mut self, start: Attribute) -> Result<(), Stop> {
+        let mappable = self.oracle.is_mappable();
+        // A memslot that names the mapping would name whatever comes to lie there.
+        let named = mappable && !self.userspace_is_elsewhere();
+        if named || self.child.is_some() || !self.pins.is_empty() || !self.guest.can_reset() {
+            let why = "a file is replaced in a case with `mmap none` or `userspace elsewhere`, without a child, without \
+                       pins, and not of encrypted guests";
             return Err(Stop::error(Blame::Suite, why));
         }
-        let start = Attribute::Private;
         let size = self.oracle.file_pages() * PAGE_SIZE;
-        let gmem = self.guest.vm().create_guest_memfd(size, creation_flags(start, false));
-        self.gmem = gmem.map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+        let gmem = self.guest.vm().create_guest_memfd(size, creation_flags(start, mappable));
+        let gmem = gmem.map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+        if mappable {
+            self.view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        }
+        self.view2 = None;
+        self.gmem = gmem;
         self.oracle.replace_file(start);
         self.touched.clear();
         self.edges.clear();
@@ -161,8 +170,11 @@ impl Session<'_> {
         let deadline = self.deadline();
         self.spoiled = true;
         let expected = GuestStop::MemoryFault { flags: 0, gpa: address, size: PAGE_SIZE };
+        // Where the file could not be mapped, a page without it counts as a shared one, which is looked for where
+        // userspace_addr says; there is nothing, and of that api.rst wants no exit.
+        let unmapped = GuestStop::Failed("KVM_RUN", Errno::EFAULT);
         let found = match self.guest.command(Command::Read { address }, deadline) {
-            Err(stop) if stop == expected => {
+            Err(stop) if stop == expected || stop == unmapped && !self.oracle.is_mappable() => {
                 // The vCPU is in the middle of the instruction; start it afresh.
                 return self.guest.reset(deadline).map_err(|e| launch_failed(&e));
             }

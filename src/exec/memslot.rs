@@ -47,9 +47,8 @@ impl Session<'_> {
         let mut region = self.region(raw.slot, raw.offset, raw.size, raw.at);
         region.flags = raw.flags;
         // Open until the call has returned.
-        let other = std::io::pipe().map_err(|e| {
-            failed("pipe", Errno(e.raw_os_error().unwrap_or(libc::EMFILE)))
-        })?;
+        let other = std::io::pipe()
+            .map_err(|e| failed("pipe", Errno(e.raw_os_error().unwrap_or(libc::EMFILE))))?;
         match raw.file {
             SlotFile::GuestMemfd => {}
             SlotFile::Other => region.guest_memfd = other.0.as_raw_fd() as u32,

@@ -86,6 +86,8 @@ pub(super) struct Session<'a> {
     pub salt: u16,
     /// Whether the case ends with all the looks that there are.
     pub thorough: bool,
+    /// The attribute of every page of a fresh file.
+    pub start: Attribute,
     /// Line of the step being executed.
     pub line: usize,
     /// Whether the VM must not be used for another case.
@@ -149,6 +151,7 @@ impl<'a> Session<'a> {
             observations: BTreeSet::new(),
             salt,
             thorough: !case.file_reused || salt.is_multiple_of(THOROUGH_ONE_IN),
+            start: case.start,
             line: 0,
             // Its memory may hold what only a launch puts there.
             spoiled: case.begins_in_launch(),
@@ -256,6 +259,11 @@ impl<'a> Session<'a> {
         let private = self.oracle.attribute(page) == Attribute::Private;
         let encrypted = self.setup.platform.is_encrypted();
         Some(if encrypted && private { address + PRIVATE_WINDOW } else { address })
+    }
+
+    /// Whether memslots have other memory than the guest_memfd's mapping for a `userspace_addr`.
+    pub fn userspace_is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
     }
 
     /// When a guest command that starts now must have ended.

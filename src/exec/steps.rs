@@ -102,7 +102,7 @@ impl Session<'_> {
                 return Ok(None);
             }
             Action::FileReplace => {
-                self.replace_file()?;
+                self.replace_file(self.start)?;
                 return Ok(None);
             }
             Action::Punch(pages) => self.punch(pages)?,

@@ -28,6 +28,8 @@ pub struct Waiver {
     pub clause: Option<String>,
     /// Whether the suite has a case that it can match.
     pub(super) known: bool,
+    /// Whether it is one of the suite's own, which nobody has asked for.
+    pub(super) built_in: bool,
 }
 
 /// The waivers of a run.
@@ -62,6 +64,20 @@ struct Entry {
 }
 
 impl Waivers {
+    /// Those for bugs that every kernel so far has, `cases/known-bugs.toml`. The error is a sentence for people.
+    pub fn built_in() -> Result<Waivers, String> {
+        let list = parse(include_str!("../../cases/known-bugs.toml"))
+            .map_err(|error| format!("cases/known-bugs.toml: {error}"))?;
+        let list = list.into_iter().map(|waiver| Waiver { built_in: true, ..waiver }).collect();
+        Ok(Waivers { list, strict: false, today: today() })
+    }
+
+    /// Adds the waivers of `other`, which are tried first.
+    pub fn add(&mut self, mut other: Waivers) {
+        other.list.append(&mut self.list);
+        *self = other;
+    }
+
     /// Reads a file. The error is a sentence for people that names the file.
     pub fn read(path: &Path, strict: bool) -> Result<Waivers, String> {
         let text = std::fs::read_to_string(path)
@@ -122,5 +138,6 @@ fn check(entry: Entry, number: usize) -> Result<Waiver, String> {
         dialect: entry.dialect,
         clause: entry.clause,
         known: true,
+        built_in: false,
     })
 }

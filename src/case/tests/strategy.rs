@@ -39,7 +39,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 
 fn access(size: u64) -> impl Strategy<Value = Action> {
     let view = select(&View::ALL[..]);
-    (view, pages(size), b'A'..=b'X', 0..7).prop_map(|(view, pages, letter, kind)| {
+    (view, pages(size), b'A'..=b'X', 0..8).prop_map(|(view, pages, letter, kind)| {
         let look = match kind {
             0 => {
                 return Action::Write { view, pages, letter };
@@ -48,6 +48,7 @@ fn access(size: u64) -> impl Strategy<Value = Action> {
             2 => Look::Pattern(letter),
             3 => Look::Zero,
             4 if view == View::Guest => Look::Mmio,
+            6 if view == View::Guest => Look::MemoryFault,
             4 => Look::Fault,
             5 => Look::Unwritten,
             _ => Look::Any,
@@ -75,8 +76,21 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         .prop_map(|(who, pages)| Action::Touch { who, pages });
     let slot = (0..8u32, pages(size), 0..=1u64 << 30)
         .prop_map(|(slot, pages, at)| Action::SlotMap(SlotMap { slot, pages, at }));
-    let raw_slot = (0..8u32, any::<u64>(), any::<u64>(), 0..=1u64 << 30)
-        .prop_map(|(slot, offset, size, at)| Action::SlotRaw(RawSlot { slot, offset, size, at }));
+    let raw_slot = (any::<u32>(), any::<u64>(), any::<u64>(), 0..=1u64 << 30);
+    let files = select(vec![SlotFile::GuestMemfd, SlotFile::Other, SlotFile::Closed]);
+    let raw_slot = (raw_slot, any::<u32>(), files, any::<bool>()).prop_map(
+        |((slot, offset, size, at), flags, file, first_version)| {
+            Action::SlotRaw(RawSlot { slot, offset, size, at, flags, file, first_version })
+        },
+    );
+    let file_call = prop_oneof![
+        (any::<u64>(), any::<u64>(), any::<u64>())
+            .prop_map(|(mode, offset, length)| FileCall::Fallocate { mode, offset, length }),
+        any::<u64>().prop_map(|size| FileCall::Truncate { size }),
+        (any::<bool>(), any::<u64>(), any::<u64>())
+            .prop_map(|(private, offset, length)| FileCall::Map { private, offset, length }),
+        (any::<u64>(), any::<u64>()).prop_map(|(size, flags)| FileCall::Create { size, flags }),
+    ];
     prop_oneof![
         4 => access(size),
         2 => convert,
@@ -98,6 +112,10 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => pages(size).prop_map(Action::Unpin),
         1 => slot,
         1 => raw_slot,
+        1 => file_call.prop_map(Action::FileCall),
+        1 => (pages(size), any::<bool>())
+            .prop_map(|(pages, allocated)| Action::FileExpect { pages, allocated }),
+        1 => Just(Action::FileReplace),
         1 => attribute().prop_map(Action::Bystander),
         1 => (pages(size), attribute())
             .prop_map(|(pages, to)| Action::BystanderConvert { pages, to }),

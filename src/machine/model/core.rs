@@ -177,6 +177,9 @@ impl<'a> Core<'a> {
                 };
                 return Err(Stop::Exit(Exit::Mmio { gpa, length: ACCESS, write }));
             }
+            Target::Fault(_) if self.vm.planted(Fault::ClosedFaultAddress) => {
+                return Err(memory_fault(0, false));
+            }
             Target::Fault(private) => return Err(fault(private)),
         }
         Ok(word.unwrap_or(0))

@@ -25,8 +25,8 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Result, Vcpu, Vm};
 use crate::uapi::{
-    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_memory_attributes,
-    kvm_userspace_memory_region2,
+    ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE,
+    kvm_memory_attributes, kvm_userspace_memory_region2,
 };
 
 /// `KVM_MAX_VCPU_IDS` on x86.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Planted faults make a difference, and liberties make none that anybody was promised.
 
+use std::os::fd::AsRawFd;
+
 use super::super::{Config, Fault, Model};
 use super::support::*;
 use crate::dialect::Dialect;
@@ -345,6 +347,38 @@ impl Observer {
         self.pages("another file", &*beside);
     }
 
+    fn descriptor(&mut self) {
+        let bench = self.bench(3);
+        let create = |size, flags| bench.vm.create_guest_memfd(size, flags).map(drop);
+        self.note("create", [create(PAGE_SIZE, 3), create(PAGE_SIZE, 1 << 7), create(0, 0)]);
+        self.note("private mmap", bench.file.mmap_private(0, PAGE_SIZE));
+        self.note("truncate", (bench.file.truncate(0), bench.file.size()));
+        let keep_size = libc::FALLOC_FL_KEEP_SIZE;
+        let allocated = bench.file.fallocate(keep_size, 2 * PAGE_SIZE, 3 * PAGE_SIZE);
+        let cached = |page| bench.file.cached_pages(page * PAGE_SIZE, PAGE_SIZE);
+        self.note("cached", (allocated, [1, 2, 3, 4, 5].map(cached)));
+        let beyond = bench.file.fallocate(keep_size, 7 * PAGE_SIZE, 2 * PAGE_SIZE);
+        self.note("allocate beyond the end", beyond);
+        let region = kvm_userspace_memory_region2 {
+            slot: 5,
+            flags: KVM_MEM_GUEST_MEMFD | kvm_bindings::KVM_MEM_READONLY,
+            guest_phys_addr: 1 << 33,
+            memory_size: PAGE_SIZE,
+            guest_memfd: bench.file.fd().as_raw_fd() as u32,
+            guest_memfd_offset: 7 * PAGE_SIZE,
+            ..Default::default()
+        };
+        // SAFETY: the slot has no memory of ours.
+        self.note("read-only", unsafe { bench.vm.set_user_memory_region2(&region) });
+        bench.slot(1, TEST_MEMORY, 0, 7).expect("slot");
+        let Bench { vm, file } = bench;
+        let mut guest = Guest::new(&*vm);
+        drop(file);
+        guest.command(operation::READ, TEST_MEMORY + PAGE_SIZE, 8, 0, 0);
+        let exit = guest.run();
+        self.note("closed", exit);
+    }
+
     fn capabilities(&mut self) {
         let machine = Model::new(Config { dialect: self.dialect, fault: self.fault });
         for vm_type in [KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM] {
@@ -373,6 +407,7 @@ fn observe(dialect: Dialect, fault: Option<Fault>) -> Vec<String> {
     observer.pages_in_use();
     observer.holes();
     observer.memslots();
+    observer.descriptor();
     observer.capabilities();
     observer.seen
 }
