@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
+use crate::uapi::sev::PAGE_TYPE_NORMAL;
 use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
 
 /// Pages of the guest_memfd under test, half-open.
@@ -243,6 +244,58 @@ pub enum FileCall {
     },
 }
 
+/// The arguments of a launch call, as they are; without keys a valid launch of page 0 of the test memory from a source of
+/// its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawLaunch {
+    /// Where it begins, in bytes from the start of the test memory. SNP guests are launched by frame numbers, which cannot
+    /// be unaligned.
+    pub offset: u64,
+    /// How much it takes.
+    pub length: LaunchLength,
+    /// Where its contents are.
+    pub source: LaunchSource,
+    /// How many pages of the source are there; `None`: as many as it takes.
+    pub mapped: Option<u64>,
+    /// SNP: `type`.
+    pub page_type: u8,
+    /// `flags`: of LAUNCH_UPDATE, or of the command that INIT_MEM_REGION is.
+    pub flags: u32,
+}
+
+impl Default for RawLaunch {
+    fn default() -> RawLaunch {
+        RawLaunch {
+            offset: 0,
+            length: LaunchLength::Pages(1),
+            source: LaunchSource::Pattern(b'A'),
+            mapped: None,
+            page_type: PAGE_TYPE_NORMAL,
+            flags: 0,
+        }
+    }
+}
+
+/// How much a launch call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchLength {
+    /// So many pages: `nr_pages` on TDX, 4096 times as much in `len` on SNP.
+    Pages(u64),
+    /// So many bytes: `len`. SNP only.
+    Bytes(u64),
+}
+
+/// Where the contents of a launch call are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchSource {
+    /// In memory with this pattern, which can be read only.
+    Pattern(u8),
+    /// The address is 0: in the page itself.
+    InPlace,
+    /// At an address that is not a multiple of a page.
+    Unaligned,
+}
+
 /// One statement of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -416,6 +469,8 @@ pub enum Action {
         /// The pattern that they get; `None`: what they hold.
         from: Option<u8>,
     },
+    /// One launch call with arguments that no range can express, again for what it has left undone.
+    LaunchRaw(RawLaunch),
     /// Finish the launch of an encrypted guest, which can run from then on. Without this statement it runs from the start.
     Finalize,
     /// An encrypted guest reads this page through the alias that its attribute rules out, from which it cannot go on.

@@ -3,7 +3,8 @@
 
 use super::ast::*;
 use super::lexer::{Line, ParseError, Word};
-use super::parser::{MAX_PAGES, number, pages};
+use super::parser::{MAX_PAGES, letter, number, pages};
+use crate::uapi::sev::{PAGE_TYPE_NORMAL, PAGE_TYPE_UNMEASURED, PAGE_TYPE_ZERO};
 use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 
 pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
@@ -233,6 +234,49 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
                         return Err(line.at(word, format!("expected {known}, found `{key}`")));
                     }
                 }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(raw)
+}
+
+/// Types of a launched page that have a name in a case.
+pub(super) const PAGE_TYPES: [(&str, u8); 3] =
+    [("normal", PAGE_TYPE_NORMAL), ("zero", PAGE_TYPE_ZERO), ("unmeasured", PAGE_TYPE_UNMEASURED)];
+
+pub(super) fn raw_launch(line: &mut Line) -> Result<RawLaunch, ParseError> {
+    let mut raw = RawLaunch::default();
+    pairs(line, |line, Pair { word, key, value }| {
+        let bad = |names: &str| line.at(value, format!("expected {names}, found `{}`", value.text));
+        match key {
+            "offset" => raw.offset = number(line, value)?,
+            "pages" => raw.length = LaunchLength::Pages(number(line, value)?),
+            "length" => raw.length = LaunchLength::Bytes(number(line, value)?),
+            "source" => {
+                raw.source = match value.text {
+                    "in-place" => LaunchSource::InPlace,
+                    "unaligned" => LaunchSource::Unaligned,
+                    _ => LaunchSource::Pattern(
+                        letter(value).ok_or_else(|| bad("`in-place`, `unaligned` or A to X"))?,
+                    ),
+                }
+            }
+            "mapped" => raw.mapped = Some(number(line, value)?),
+            "type" => {
+                let named = PAGE_TYPES.into_iter().find(|(name, _)| *name == value.text);
+                raw.page_type = match named {
+                    Some((_, number)) => number,
+                    None => u8::try_from(number(line, value)?).map_err(|_| bad("at most 255"))?,
+                }
+            }
+            "flags" => {
+                raw.flags =
+                    u32::try_from(number(line, value)?).map_err(|_| bad("at most 32 bits"))?;
+            }
+            _ => {
+                let known = "offset, pages, length, source, mapped, type or flags";
+                return Err(line.at(word, format!("expected {known}, found `{key}`")));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::ast::*;
-use super::keys::{fd_statement, raw, slot};
+use super::keys::{fd_statement, raw, raw_launch, slot};
 use super::lexer::{Line, ParseError, Word};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -358,6 +358,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "raw" => Action::Raw(raw(line)?),
         "accept" => Action::Accept(pages(line, case)?),
         "rescind" => Action::Rescind(pages(line, case)?),
+        "launch" if line.take("raw") => Action::LaunchRaw(raw_launch(line)?),
         "launch" => {
             let pages = pages(line, case)?;
             Action::Launch { pages, from: launch_source(line)? }
@@ -446,7 +447,7 @@ fn launch_source(line: &mut Line) -> Result<Option<u8>, ParseError> {
 }
 
 /// Y and Z are the executor's own.
-fn letter(word: Word) -> Option<u8> {
+pub(super) fn letter(word: Word) -> Option<u8> {
     match word.text.as_bytes() {
         [letter @ b'A'..=b'X'] => Some(*letter),
         _ => None,

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::ast::*;
+use super::keys::PAGE_TYPES;
 use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO};
 
 /// Both modes at once, which is refused.
@@ -131,6 +132,7 @@ impl Display for Action {
                 write!(f, "launch  {pages:?} {}", *letter as char)
             }
             Action::Launch { pages, from: None } => write!(f, "launch  {pages:?} in-place"),
+            Action::LaunchRaw(raw) => write!(f, "launch  raw {raw}"),
             Action::Finalize => f.write_str("finalize"),
             Action::ConvertByAccess { page, to } => {
                 write!(f, "guest   convert {page}..{} {to} by-access", page + 1)
@@ -248,6 +250,36 @@ impl Display for RawConvert {
         match self.descriptor {
             Descriptor::GuestMemfd => Ok(()),
             Descriptor::Vm => f.write_str(" fd=vm"),
+        }
+    }
+}
+
+impl Display for RawLaunch {
+    /// Start, length and source always, the other keys where they differ from the default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = RawLaunch::default();
+        write!(f, "offset={:#x}", self.offset)?;
+        match self.length {
+            LaunchLength::Pages(pages) => write!(f, " pages={pages}")?,
+            LaunchLength::Bytes(bytes) => write!(f, " length={bytes:#x}")?,
+        }
+        match self.source {
+            LaunchSource::Pattern(letter) => write!(f, " source={}", letter as char)?,
+            LaunchSource::InPlace => f.write_str(" source=in-place")?,
+            LaunchSource::Unaligned => f.write_str(" source=unaligned")?,
+        }
+        if let Some(mapped) = self.mapped {
+            write!(f, " mapped={mapped}")?;
+        }
+        if self.page_type != default.page_type {
+            match PAGE_TYPES.into_iter().find(|(_, number)| *number == self.page_type) {
+                Some((name, _)) => write!(f, " type={name}")?,
+                None => write!(f, " type={}", self.page_type)?,
+            }
+        }
+        match self.flags {
+            0 => Ok(()),
+            flags => write!(f, " flags={flags:#x}"),
         }
     }
 }

@@ -12,6 +12,7 @@ mod file;
 pub mod guard;
 mod hexdiff;
 mod host;
+mod launch;
 mod look;
 mod mappings;
 mod memslot;

@@ -52,6 +52,16 @@ impl Session<'_> {
                 self.launch(pages, *from, expect)?;
                 return Ok(None);
             }
+            Action::LaunchRaw(raw) => {
+                self.launch_raw(raw, expect)?;
+                return Ok(None);
+            }
+            Action::Finalize
+                if let Some(returns) = expect.filter(|r| !r.any_of.contains(&None)) =>
+            {
+                self.finish_again(returns)?;
+                return Ok(None);
+            }
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
                 return Err(Stop::error(
                     Blame::Suite,

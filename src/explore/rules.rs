@@ -106,6 +106,7 @@ impl Rules {
             | Action::ConvertByAccess { .. }
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
+            | Action::LaunchRaw(_)
             | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)
@@ -171,6 +172,7 @@ impl Rules {
             | Action::ConvertByAccess { .. }
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
+            | Action::LaunchRaw(_)
             | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)

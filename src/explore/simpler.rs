@@ -79,6 +79,7 @@ fn weight(action: &Action) -> u64 {
         | Action::ConvertByAccess { .. }
         | Action::WrongAlias { .. }
         | Action::Launch { .. }
+        | Action::LaunchRaw(_)
         | Action::Finalize
         | Action::Punch(_)
         | Action::Allocate(_)

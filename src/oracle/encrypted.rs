@@ -70,10 +70,16 @@ impl Oracle {
     /// A launch call has taken `page` and given it the pattern with `tag`, or left it what it held.
     pub fn launch(&mut self, page: u64, tag: Option<u64>) {
         let held = self.pages.get(&page).map(|page| page.content.clone());
-        let (content, clause) = match tag {
-            Some(tag) => (Content::Pattern(tag), "coco.launch-exact"),
-            None => (held.unwrap_or(Content::Unknown), self.in_place_clause()),
-        };
+        match tag {
+            Some(tag) => self.launch_as(page, Content::Pattern(tag), "coco.launch-exact"),
+            None => {
+                self.launch_as(page, held.unwrap_or(Content::Unknown), self.in_place_clause());
+            }
+        }
+    }
+
+    /// A launch call has taken `page`, and clause `clause` says that the guest finds `content` there.
+    pub(super) fn launch_as(&mut self, page: u64, content: Content, clause: &'static str) {
         self.touch(page);
         self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
         self.accepted.insert(page);

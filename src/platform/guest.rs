@@ -63,6 +63,21 @@ pub(super) enum Launch {
     Tdx,
 }
 
+/// The arguments of one launch call, and what KVM makes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchCall {
+    /// Guest physical address. An SNP guest's is a multiple of a page.
+    pub gpa: u64,
+    /// Address of the contents in this process; 0 for in place.
+    pub source: u64,
+    /// SNP: bytes. TDX: pages.
+    pub length: u64,
+    /// SNP: the type of the pages.
+    pub page_type: u8,
+    /// Flags of the call.
+    pub flags: u32,
+}
+
 /// Launches of encrypted guests that this process has begun.
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 
@@ -133,11 +148,10 @@ impl Guest {
 
     /// Finishes the launch, and runs the guest until the payload waits for its first command.
     pub fn finish(&mut self, deadline: Instant) -> Result<(), LaunchError> {
-        match &self.launch {
-            Launch::None(_) => return self.start(deadline),
-            Launch::Snp(sev) => snp::finish(&*self.vm, sev, deadline)?,
-            Launch::Tdx => tdx::finish(&*self.vm, deadline)?,
+        if self.can_reset() {
+            return self.start(deadline);
         }
+        self.finish_only(deadline)?;
         self.wait_until_ready(deadline).map_err(|error| match error {
             LaunchError::Stopped(stop) => LaunchError::StoppedAfterLaunch(stop),
             error => error,
@@ -157,6 +171,24 @@ impl Guest {
             Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
             Launch::Snp(sev) => snp::update(&*self.vm, sev, &pages, deadline),
             Launch::Tdx => tdx::add_pages(&*self.vcpu, &pages, deadline),
+        }
+    }
+
+    /// Makes one launch call as it is, and has in `call` what KVM writes back.
+    pub fn launch_once(&mut self, call: &mut LaunchCall) -> Result<(), LaunchError> {
+        match &self.launch {
+            Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
+            Launch::Snp(sev) => snp::update_once(&*self.vm, sev, call),
+            Launch::Tdx => tdx::add_pages_once(&*self.vcpu, call),
+        }
+    }
+
+    /// The call that finishes the launch, and nothing else: the guest does not run.
+    pub fn finish_only(&mut self, deadline: Instant) -> Result<(), LaunchError> {
+        match &self.launch {
+            Launch::None(_) => Ok(()),
+            Launch::Snp(sev) => snp::finish(&*self.vm, sev, deadline),
+            Launch::Tdx => tdx::finish(&*self.vm, deadline),
         }
     }
 

@@ -26,7 +26,7 @@ mod tdx;
 #[cfg(test)]
 mod tests;
 
-pub use guest::{Guest, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
+pub use guest::{Guest, LaunchCall, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
 pub use kind::Platform;
 pub use launch_error::LaunchError;
 pub use mailbox::{Answer, Command, Mismatch, Refusal};

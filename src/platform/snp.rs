@@ -11,7 +11,7 @@ use std::time::Instant;
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch};
+use super::guest::{Created, Launch, LaunchCall};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::page_tables::Aliases;
@@ -127,6 +127,27 @@ pub(super) fn update(
         left = update.len;
     }
     Ok(())
+}
+
+/// Makes one launch call, and says in `call` what KVM writes back.
+pub(super) fn update_once(
+    vm: &dyn Vm,
+    sev: &OwnedFd,
+    call: &mut LaunchCall,
+) -> Result<(), LaunchError> {
+    let mut update = kvm_sev_snp_launch_update {
+        gfn_start: call.gpa / PAGE_SIZE,
+        uaddr: call.source,
+        len: call.length,
+        type_: call.page_type,
+        // As many bits as there are.
+        flags: call.flags as u16,
+        ..Default::default()
+    };
+    let result = command(vm, sev, KVM_SEV_SNP_LAUNCH_UPDATE, UPDATE, &mut update);
+    call.gpa = update.gfn_start.wrapping_mul(PAGE_SIZE);
+    (call.source, call.length) = (update.uaddr, update.len);
+    result
 }
 
 /// Gives one command to KVM or the firmware.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch};
+use super::guest::{Created, Launch, LaunchCall};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -171,6 +171,24 @@ pub(super) fn add_pages(
         left = region.nr_pages;
     }
     Ok(())
+}
+
+/// Makes one launch call, and says in `call` what KVM writes back.
+pub(super) fn add_pages_once(vcpu: &dyn Vcpu, call: &mut LaunchCall) -> Result<(), LaunchError> {
+    let mut region =
+        TdxInitMemRegion { source_addr: call.source, gpa: call.gpa, nr_pages: call.length };
+    let argument = TdxCommand {
+        id: KVM_TDX_INIT_MEM_REGION,
+        flags: call.flags,
+        data: (&raw mut region) as u64,
+        ..Default::default()
+    };
+    let result = command(INIT_MEM_REGION, argument, |c| {
+        // SAFETY: as in `on_vcpu`. What is mapped at the source's address is only read.
+        unsafe { vcpu.memory_encrypt_op(c) }
+    });
+    (call.source, call.gpa, call.length) = (region.source_addr, region.gpa, region.nr_pages);
+    result
 }
 
 /// Gives the VM a command whose data is `data`.

@@ -69,6 +69,28 @@ fn raw() -> impl Strategy<Value = RawConvert> {
     })
 }
 
+fn raw_launch() -> impl Strategy<Value = RawLaunch> {
+    let length = prop_oneof![
+        any::<u64>().prop_map(LaunchLength::Pages),
+        any::<u64>().prop_map(LaunchLength::Bytes)
+    ];
+    let source = prop_oneof![
+        (b'A'..=b'X').prop_map(LaunchSource::Pattern),
+        select(vec![LaunchSource::InPlace, LaunchSource::Unaligned])
+    ];
+    let mapped = option::of(any::<u64>());
+    (any::<u64>(), length, source, mapped, any::<u8>(), any::<u32>()).prop_map(
+        |(offset, length, source, mapped, page_type, flags)| RawLaunch {
+            offset,
+            length,
+            source,
+            mapped,
+            page_type,
+            flags,
+        },
+    )
+}
+
 fn action(size: u64) -> impl Strategy<Value = Action> {
     let convert = (pages(size), attribute(), select(Mode::ALL.to_vec()))
         .prop_map(|(pages, to, mode)| Action::Convert { pages, to, mode });
@@ -102,6 +124,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
             .prop_map(|(pages, to, by_msr)| Action::GuestConvert { pages, to, by_msr }),
         1 => (pages(size), option::of(b'A'..=b'X'))
             .prop_map(|(pages, from)| Action::Launch { pages, from }),
+        1 => raw_launch().prop_map(Action::LaunchRaw),
         1 => Just(Action::Finalize),
         1 => (0..size, any::<bool>())
             .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),

@@ -176,14 +176,20 @@ impl Inode {
     }
 
     /// `kvm_gmem_populate()` of one page: encrypts `contents`, or what the page holds, into it, and makes it the guest's.
-    /// EINVAL if it is not private, EEXIST if it is the guest's already.
-    pub(super) fn populate(&self, page: u64, contents: Option<&PageWords>) -> Result<()> {
+    /// EINVAL if it is not private, unless that is `unchecked`, EEXIST if it is the guest's already.
+    pub(super) fn populate(
+        &self,
+        page: u64,
+        contents: Option<&PageWords>,
+        unchecked: bool,
+    ) -> Result<()> {
         let mut state = self.lock();
-        let private = self.is_private(&state, page) || self.planted(Fault::LaunchTakesShared);
+        let unchecked = unchecked || self.planted(Fault::LaunchTakesShared);
+        let private = self.is_private(&state, page) || unchecked;
         if page >= self.pages() || !private {
             return Err(Errno::EINVAL);
         }
-        if state.owned.contains_key(&page) {
+        if state.owned.contains_key(&page) && !self.planted(Fault::LaunchAgain) {
             return Err(Errno::EEXIST);
         }
         let in_place;

@@ -462,6 +462,34 @@ faults! {
             "a launch call takes pages that are shared";
         LaunchNeverEnds "launch-never-ends" "coco.launch-refused" ANY COCO
             "a launch call takes pages when the launch is finished";
+        LaunchChecksFirstOnly "launch-checks-first-only" "coco.launch-refused" ANY COCO
+            "a launch call looks only at its first page to see whether it is private";
+        LaunchAgain "launch-again" "coco.launch-refused" ANY COCO
+            "a launch call takes pages that are part of the launch already, with other contents";
+        LaunchEmptyAccepted "launch-empty-accepted" "coco.launch-arguments" ANY COCO
+            "a launch call of length 0 succeeds";
+        LaunchFlagsIgnored "launch-flags-ignored" "coco.launch-arguments" ANY COCO
+            "a launch call ignores flags that mean nothing";
+        LaunchTypeIgnored "launch-type-ignored" "coco.launch-arguments" ANY SNP
+            "a launch call takes pages of a type that is none for normal ones";
+        LaunchAddressRounded "launch-address-rounded" "coco.launch-arguments" ANY TDX
+            "a launch call rounds an address that is no multiple of a page";
+        LaunchLengthRounded "launch-length-rounded" "coco.launch-arguments" ANY SNP
+            "a launch call rounds a length that is no multiple of a page";
+        LaunchSourceRounded "launch-source-rounded" "coco.launch-arguments" ANY COCO
+            "a launch call rounds the address of its source";
+        LaunchSkipsNowhere "launch-skips-nowhere" "coco.launch-arguments" ANY COCO
+            "a launch call counts pages where no memslot is as done";
+        LaunchSkipsSource "launch-skips-source" "coco.launch-arguments" ANY COCO
+            "a launch call launches what a page holds if its source cannot be read";
+        LaunchSourceNotAdvanced "launch-source-not-advanced" "coco.launch-progress" ANY COCO
+            "a launch call writes back the source's address as it was";
+        LaunchInPlaceAdvances "launch-in-place-advances" "coco.launch-progress" AFTER_V4 COCO
+            "a launch call without a source writes back an address that it has advanced from 0";
+        LaunchStopCounted "launch-stop-counted" "coco.launch-progress" ANY COCO
+            "a launch call counts the page that it stops at as done";
+        FinishedAgain "finished-again" "coco.finished-once" ANY COCO
+            "a second call to finish the launch succeeds";
 
         // Exits.
         FaultFlagMissing "fault-flag-missing" "coco.memory-fault" ANY COCO

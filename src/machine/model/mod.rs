@@ -22,6 +22,7 @@ mod encryption;
 mod fault;
 mod folio;
 mod inode;
+mod launch;
 mod memory;
 mod memslot;
 mod published;

@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 use std::ptr::with_exposed_provenance_mut as pointer;
 
 use super::fault::Fault;
+use super::launch::Contents;
 use super::user::{Argument, copy_from_user, copy_to_user};
 use super::vm::VmState;
-use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::Result;
 use crate::uapi::PAGE_SIZE;
@@ -168,6 +168,51 @@ impl VmState {
         let argument = pointer(command.data as usize);
         // SAFETY: the caller's promise is the one that is asked for.
         let mut update: kvm_sev_snp_launch_update = unsafe { copy_from_user(argument) }?;
+        let from = match update.type_ {
+            PAGE_TYPE_ZERO => Some(Contents::Zeros),
+            _ => self.source_at(update.uaddr),
+        };
+        let from = from.filter(|_| self.is_good_update(&update)).ok_or(Errno::EINVAL)?;
+        let gpa = update.gfn_start.wrapping_mul(PAGE_SIZE);
+        let asked = update.len / PAGE_SIZE;
+        let pages = match self.gmem_page(gpa) {
+            Some((_, _, in_slot)) => asked.min(in_slot),
+            None if self.planted(Fault::LaunchSkipsNowhere) => 0,
+            None => return Err(Errno::EINVAL.into()),
+        };
+        self.check_sev_fd(command)?;
+
+        let mut taken = 0;
+        while taken < pages {
+            if self.launch_batch() == Some(taken) {
+                if self.planted(Fault::LaunchProgressOverstated) {
+                    taken = pages;
+                }
+                break;
+            }
+            let populated = match stage {
+                // The firmware refuses, and the kernel takes the page back from the guest.
+                Stage::Finished => Err(firmware(FirmwareStatus::INVALID_GUEST_STATE)),
+                // SAFETY: as above.
+                _ => unsafe { self.populate(gpa + taken * PAGE_SIZE, from, taken) }
+                    .map_err(|_| firmware(FirmwareStatus::SUCCESS)),
+            };
+            match populated {
+                Ok(()) => taken += 1,
+                Err(failed) if taken == 0 => return Err(failed),
+                Err(_) => break,
+            }
+        }
+        taken += self.counted_at_stop(gpa + taken * PAGE_SIZE, taken, asked - taken);
+        update.gfn_start += taken;
+        update.len -= taken * PAGE_SIZE;
+        update.uaddr += self.source_moved(from, taken);
+        // SAFETY: as above.
+        Ok(unsafe { copy_to_user(argument, update) }?)
+    }
+
+    /// Whether type, flags and length of a launch call are good ones.
+    fn is_good_update(&self, update: &kvm_sev_snp_launch_update) -> bool {
         let known = matches!(
             update.type_,
             PAGE_TYPE_NORMAL
@@ -176,68 +221,11 @@ impl VmState {
                 | PAGE_TYPE_SECRETS
                 | PAGE_TYPE_CPUID
         );
-        let zero = update.type_ == PAGE_TYPE_ZERO;
-        // 0, where it is allowed: what the page holds is the source.
-        let in_place =
-            update.uaddr == 0 && matches!(self.config.dialect, Dialect::RfcV5 | Dialect::Upstream);
-        let has_source =
-            zero || in_place || update.uaddr != 0 && update.uaddr.is_multiple_of(PAGE_SIZE);
-        let good = known
-            && has_source
-            && update.flags == 0
-            && update.len != 0
-            && update.len.is_multiple_of(PAGE_SIZE);
-        let gpa = update.gfn_start.wrapping_mul(PAGE_SIZE);
-        let Some((_, _, in_slot)) = self.gmem_page(gpa).filter(|_| good) else {
-            return Err(Errno::EINVAL.into());
-        };
-        self.check_sev_fd(command)?;
-
-        let source = update.uaddr;
-        let pages = (update.len / PAGE_SIZE).min(in_slot);
-        let batch = self.launch_batch();
-        for done in 0..pages {
-            let at = done * PAGE_SIZE;
-            if batch.is_some_and(|batch| done >= batch) {
-                // As if a signal had come.
-                if self.planted(Fault::LaunchProgressOverstated) {
-                    update.gfn_start += pages - done;
-                    update.len -= (pages - done) * PAGE_SIZE;
-                }
-                break;
-            }
-            // SAFETY: as above.
-            let result = unsafe {
-                match (zero, in_place) {
-                    // The firmware refuses, and the kernel takes the page back from the guest.
-                    _ if stage == Stage::Finished => Ok(()),
-                    (true, _) => self.populate_zeros(gpa + at),
-                    (_, true) => self.populate_in_place(gpa + at),
-                    _ => {
-                        let from = self.launch_source(source.wrapping_add(at), done);
-                        self.populate_from(gpa + at, from)
-                    }
-                }
-            };
-            let failed = match (stage, result) {
-                (Stage::Finished, _) => firmware(FirmwareStatus::INVALID_GUEST_STATE),
-                (_, Err(_)) => firmware(FirmwareStatus::SUCCESS),
-                (_, Ok(())) => {
-                    update.gfn_start += 1;
-                    update.len -= PAGE_SIZE;
-                    if !zero && !in_place {
-                        update.uaddr += PAGE_SIZE;
-                    }
-                    continue;
-                }
-            };
-            if done == 0 {
-                return Err(failed);
-            }
-            break;
-        }
-        // SAFETY: as above.
-        Ok(unsafe { copy_to_user(argument, update) }?)
+        let whole = update.len.is_multiple_of(PAGE_SIZE);
+        (known || self.planted(Fault::LaunchTypeIgnored))
+            && (update.flags == 0 || self.planted(Fault::LaunchFlagsIgnored))
+            && (whole || self.planted(Fault::LaunchLengthRounded))
+            && (update.len != 0 || self.planted(Fault::LaunchEmptyAccepted))
     }
 
     /// `snp_launch_finish()`.
@@ -251,6 +239,7 @@ impl VmState {
             Stage::Created => return Err(Errno::ENOTTY.into()),
             Stage::Initialized => return Err(Errno::EINVAL.into()),
             Stage::Started => {}
+            Stage::Finished if self.planted(Fault::FinishedAgain) => {}
             Stage::Finished => return Err(firmware(FirmwareStatus::INVALID_GUEST_STATE)),
         }
         if finish.flags != 0 || finish.pad0 != [0; 3] || finish.pad1 != [0; 4] {

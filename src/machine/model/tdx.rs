@@ -10,7 +10,6 @@ use super::fault::Fault;
 use super::system::supported_cpuid;
 use super::user::{copy_from_user, copy_to_user};
 use super::vm::VmState;
-use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::Result;
 use crate::uapi::PAGE_SIZE;
@@ -172,7 +171,11 @@ impl VmState {
     /// `tdx_td_finalize()`.
     fn tdx_finalize(&self, command: &TdxCommand) -> Result<()> {
         let mut stage = self.tdx.lock();
-        let Stage::Initialized(td) = *stage else { return Err(Errno::EINVAL) };
+        let td = match *stage {
+            Stage::Initialized(td) => td,
+            Stage::Finalized(td) if self.planted(Fault::FinishedAgain) => td,
+            Stage::Created | Stage::Finalized(_) => return Err(Errno::EINVAL),
+        };
         if command.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -226,49 +229,34 @@ impl VmState {
     ///
     /// As [`crate::machine::Vm::memory_encrypt_op`].
     unsafe fn tdx_init_mem_region(&self, command: &TdxCommand) -> Outcome {
-        if command.flags & !MEASURE_MEMORY_REGION != 0 {
+        let known = command.flags & !MEASURE_MEMORY_REGION == 0;
+        if !known && !self.planted(Fault::LaunchFlagsIgnored) {
             return Err(Errno::EINVAL.into());
         }
         let argument = pointer(command.data as usize);
         // SAFETY: the caller's promise is the one that is asked for.
         let mut region: TdxInitMemRegion = unsafe { copy_from_user(argument) }?;
-        let shared_bit = self.tdx.lock().td().map_or(0, |td| td.shared_bit);
-        let in_place = region.source_addr == 0
-            && matches!(self.config.dialect, Dialect::RfcV5 | Dialect::Upstream);
-        let size = region.nr_pages.checked_mul(PAGE_SIZE).filter(|size| *size != 0);
-        let end = size.and_then(|size| region.gpa.checked_add(size));
-        let good = (region.source_addr | region.gpa).is_multiple_of(PAGE_SIZE)
-            && (region.source_addr != 0 || in_place)
-            && end.is_some_and(|end| end <= shared_bit);
-        if !good {
-            return Err(Errno::EINVAL.into());
+        if region.nr_pages == 0 && self.planted(Fault::LaunchEmptyAccepted) {
+            return Ok(());
         }
+        let from = self.source_at(region.source_addr).filter(|_| self.is_good_range(&region));
+        let from = from.ok_or(Errno::EINVAL)?;
+        let gpa = region.gpa / PAGE_SIZE * PAGE_SIZE;
         let mut result = Ok(());
-        let batch = self.launch_batch();
-        let pages = region.nr_pages;
-        while region.nr_pages > 0 {
-            let done = pages - region.nr_pages;
-            if batch.is_some_and(|batch| done >= batch) {
+        let mut taken = 0;
+        while taken < region.nr_pages {
+            if self.launch_batch() == Some(taken) {
                 // As if a signal had come.
                 if self.planted(Fault::LaunchProgressOverstated) {
-                    region.nr_pages = 0;
+                    taken = region.nr_pages;
                 } else {
                     result = Err(Errno::EINTR.into());
                 }
                 break;
             }
             // SAFETY: as above.
-            let added = unsafe {
-                match in_place {
-                    true => self.populate_in_place(region.gpa),
-                    false => {
-                        let from = self.launch_source(region.source_addr, done);
-                        self.populate_from(region.gpa, from)
-                    }
-                }
-            };
-            match added {
-                Ok(()) => {}
+            match unsafe { self.populate(gpa + taken * PAGE_SIZE, from, taken) } {
+                Ok(()) => taken += 1,
                 // TDH.MEM.PAGE.ADD finds the page there.
                 Err(Errno::EEXIST) => {
                     let operand = SeamcallStatus::EPT_ENTRY_STATE_INCORRECT.0 | 1;
@@ -280,15 +268,29 @@ impl VmState {
                     break;
                 }
             }
-            region.gpa += PAGE_SIZE;
-            region.nr_pages -= 1;
-            if !in_place {
-                region.source_addr += PAGE_SIZE;
-            }
         }
+        let left = region.nr_pages - taken;
+        let counted = self.counted_at_stop(gpa + taken * PAGE_SIZE, taken, left);
+        taken += counted;
+        if counted > 0 && taken == region.nr_pages {
+            result = Ok(());
+        }
+        region.gpa += taken * PAGE_SIZE;
+        region.nr_pages -= taken;
+        region.source_addr += self.source_moved(from, taken);
         // SAFETY: as above.
         unsafe { copy_to_user(argument, region) }?;
         result
+    }
+
+    /// Whether the range of a launch call is a good one.
+    fn is_good_range(&self, region: &TdxInitMemRegion) -> bool {
+        let shared_bit = self.tdx.lock().td().map_or(0, |td| td.shared_bit);
+        let size = region.nr_pages.checked_mul(PAGE_SIZE).filter(|size| *size != 0);
+        let end = size.and_then(|size| region.gpa.checked_add(size));
+        let aligned =
+            region.gpa.is_multiple_of(PAGE_SIZE) || self.planted(Fault::LaunchAddressRounded);
+        aligned && end.is_some_and(|end| end <= shared_bit)
     }
 }
 

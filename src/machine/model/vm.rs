@@ -17,7 +17,6 @@ use super::inode::Inode;
 use super::memslot::Memslots;
 use super::range_map::RangeMap;
 use super::system::{Config, SevDevice, check_extension, guest_memfd_flags};
-use super::user::{PageWords, copy_from_user};
 use super::vcpu::ModelVcpu;
 use super::vm_type::{Hardware, VmType};
 use super::{snp, tdx};
@@ -33,8 +32,6 @@ use crate::uapi::{
 const MAX_VCPU_IDS: u64 = 4096;
 /// `KVM_IOAPIC_NUM_PINS`: how many interrupt routes a split irqchip may reserve.
 const IOAPIC_PINS: u64 = 24;
-/// Pages of a launch call that bugs which concern many pages leave alone; more than the payload has in one.
-const LAUNCH_BATCH: u64 = 32;
 /// Guest frame numbers are below this: 52 bits of physical address.
 const GFN_END: u64 = 1 << 40;
 
@@ -58,7 +55,7 @@ pub(super) struct VmState {
     /// Whether the guest's hypercalls exit to the host.
     pub(super) hypercall_exits: AtomicBool,
     /// Whether a launch was kept from being finished, for a liberty that does so once.
-    was_busy: AtomicBool,
+    pub(super) was_busy: AtomicBool,
     /// `kvm->vm_dead`.
     dead: AtomicBool,
 }
@@ -152,58 +149,6 @@ impl VmState {
             Hardware::Snp => *self.snp.lock() == snp::Stage::Finished,
             Hardware::Tdx => true,
         }
-    }
-
-    /// Gives a private page at `gpa` its first content, from `source` in the memory of the process. EFAULT if there is
-    /// none, otherwise as [`VmState::populate_in_place`].
-    ///
-    /// # Safety
-    ///
-    /// As [`copy_from_user`].
-    pub(super) unsafe fn populate_from(&self, gpa: u64, source: u64) -> Result<()> {
-        let source = std::ptr::with_exposed_provenance_mut(source as usize);
-        // SAFETY: the caller's promise is the one that is asked for.
-        let contents: PageWords = unsafe { copy_from_user(source) }?;
-        self.populate(gpa, Some(&contents))
-    }
-
-    /// As [`VmState::populate_from`], with what the page holds. EINVAL if it is not private or of no guest_memfd, EEXIST
-    /// if it has been given content before.
-    pub(super) fn populate_in_place(&self, gpa: u64) -> Result<()> {
-        self.populate(gpa, None)
-    }
-
-    /// As [`VmState::populate_from`], with zeros.
-    pub(super) fn populate_zeros(&self, gpa: u64) -> Result<()> {
-        self.populate(gpa, Some(&[0; PAGE_SIZE as usize / 8]))
-    }
-
-    /// After how many pages a launch call stops.
-    pub(super) fn launch_batch(&self) -> Option<u64> {
-        match self.config.fault {
-            Some(Fault::LaunchPiecemeal) => Some(1),
-            Some(Fault::LaunchProgressOverstated) => Some(LAUNCH_BATCH),
-            _ => None,
-        }
-    }
-
-    /// Where the contents of page `done` of a launch call are, which should be at `source`.
-    pub(super) fn launch_source(&self, source: u64, done: u64) -> u64 {
-        let stuck = self.planted(Fault::LaunchSourceStuck);
-        if stuck { source - done / LAUNCH_BATCH * LAUNCH_BATCH * PAGE_SIZE } else { source }
-    }
-
-    /// Whether the launch cannot be finished just now.
-    pub(super) fn is_busy(&self) -> bool {
-        self.planted(Fault::LaunchBusy) && !self.was_busy.swap(true, Ordering::Relaxed)
-    }
-
-    fn populate(&self, gpa: u64, contents: Option<&PageWords>) -> Result<()> {
-        let (inode, page, _) = self.gmem_page(gpa).ok_or(Errno::EINVAL)?;
-        if self.config.dialect == Dialect::None && !self.gfn_is_private(gpa / PAGE_SIZE) {
-            return Err(Errno::EINVAL);
-        }
-        inode.populate(page, contents)
     }
 
     /// Whether the VM's own attributes make `gfn` private. With in-place conversion they do not exist.

@@ -4,6 +4,7 @@
 mod content;
 mod encrypted;
 mod judge;
+mod launch;
 mod memslot;
 mod properties;
 mod runs;
