@@ -84,7 +84,18 @@ pub mod operation {
     /// As [`CHECK`] for each [`super::CheckRange`] of the `length` ones in [`super::COPY_BUFFER`], one after the other; the
     /// first difference ends it, and `range` says in which. An exit to the host costs more than most checks.
     pub const CHECK_LIST: u64 = 14;
+    /// SNP: one page state change through the GHCB. Its shared buffer is filled with the first words of
+    /// [`super::COPY_BUFFER`], [`super::LIST_WORDS`] of them, which then holds what the hypervisor has left there; the
+    /// scratch area is at `address`. SW_EXITINFO1 becomes `found`, SW_EXITINFO2 `expected`. Nothing is checked.
+    pub const RAW_LIST: u64 = 15;
+    /// SNP: one exchange of the GHCB's MSR protocol: `address` is what is written, `found` what is read then.
+    pub const RAW_MSR: u64 = 16;
+    /// TDX: MapGPA with `address` in R12 and `length` in R13. R10 becomes `found`, R11 `expected`.
+    pub const RAW_MAP_GPA: u64 = 17;
 }
+
+/// Words of the GHCB's shared buffer.
+pub const LIST_WORDS: u64 = 254;
 
 /// One range of [`operation::CHECK_LIST`], in [`COPY_BUFFER`].
 #[repr(C)]

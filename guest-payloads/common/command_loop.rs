@@ -45,6 +45,17 @@ pub trait Cpu {
         let _ = (gpa, length, private, by_msr);
         Ok(refusal::NOT_THERE)
     }
+    /// One request to the hypervisor as it is, one of [`operation::RAW_LIST`] and its like: what becomes `found` and
+    /// `expected`.
+    fn raw_request(
+        &mut self,
+        operation: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<[u64; 2], Self::Stop> {
+        let _ = (operation, address, length);
+        Ok([refusal::NOT_THERE, 0])
+    }
     /// How far behind `gpa` lies the page that the last [`Cpu::page_state_change`] was refused for, in bytes.
     fn refused_at(&self) -> u64 {
         0
@@ -114,6 +125,9 @@ pub fn execute<C: Cpu>(cpu: &mut C) -> Result<(), C::Stop> {
                 outcome = status::REFUSED;
                 detail = Detail { offset: cpu.refused_at(), expected: 0, found: refused };
             }
+        }
+        operation::RAW_LIST | operation::RAW_MSR | operation::RAW_MAP_GPA => {
+            [detail.found, detail.expected] = cpu.raw_request(operation, address, length)?;
         }
         _ => outcome = status::UNKNOWN_OPERATION,
     }

@@ -4,7 +4,7 @@
 use core::arch::asm;
 use core::convert::Infallible;
 
-use crate::common::abi::{DOORBELL_PORT, termination};
+use crate::common::abi::{DOORBELL_PORT, operation, refusal, termination};
 use crate::common::command_loop::Cpu;
 use crate::ghcb;
 use crate::guest::exceptions::Exception;
@@ -68,6 +68,19 @@ impl Cpu for SnpCpu {
         let (status, done) = change(gpa, length, private);
         self.refused_at = done;
         Ok(status)
+    }
+
+    fn raw_request(
+        &mut self,
+        operation: u64,
+        address: u64,
+        _: u64,
+    ) -> Result<[u64; 2], Infallible> {
+        Ok(match operation {
+            operation::RAW_LIST => ghcb::change_list(address),
+            operation::RAW_MSR => [ghcb::exchange_raw(address), 0],
+            _ => [refusal::NOT_THERE, 0],
+        })
     }
 
     fn refused_at(&self) -> u64 {

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use crate::common::abi::{GHCB, refusal, termination};
+use crate::common::abi::{COPY_BUFFER, GHCB, LIST_WORDS, refusal, termination};
 use crate::guest::memory::{read, write};
 
 /// Size of a page in bytes.
@@ -163,6 +163,24 @@ fn change_entries(entries: u64) -> (u64, u64) {
         }
     }
     (0, entries)
+}
+
+/// One page state change of the list that the host has left in the copy buffer, with the scratch area where it says:
+/// SW_EXITINFO1 and SW_EXITINFO2. The buffer is copied back, so that the host sees what became of it.
+pub fn change_list(scratch: u64) -> [u64; 2] {
+    for word in 0..LIST_WORDS {
+        write(GHCB + SHARED_BUFFER + word * 8, read(COPY_BUFFER + word * 8));
+    }
+    let (info_1, info_2) = event(PAGE_STATE_CHANGE, 0, (SCRATCH, scratch));
+    for word in 0..LIST_WORDS {
+        write(COPY_BUFFER + word * 8, read(GHCB + SHARED_BUFFER + word * 8));
+    }
+    [info_1, info_2]
+}
+
+/// One exchange of the MSR protocol as it is.
+pub fn exchange_raw(request: u64) -> u64 {
+    exchange(request)
 }
 
 /// Page state change by the MSR protocol, page by page: 0 or why not, and how many bytes were changed.

@@ -3,7 +3,7 @@
 
 use core::convert::Infallible;
 
-use crate::common::abi::{DOORBELL_PORT, PRIVATE_WINDOW, refusal, termination};
+use crate::common::abi::{DOORBELL_PORT, PRIVATE_WINDOW, operation, refusal, termination};
 use crate::common::command_loop::Cpu;
 use crate::guest::exceptions::Exception;
 use crate::guest::memory;
@@ -65,6 +65,18 @@ impl Cpu for TdxCpu {
         };
         self.refused_at = done;
         Ok(status)
+    }
+
+    fn raw_request(
+        &mut self,
+        operation: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<[u64; 2], Infallible> {
+        Ok(match operation {
+            operation::RAW_MAP_GPA => tdcall::map_gpa_raw(address, length),
+            _ => [refusal::NOT_THERE, 0],
+        })
     }
 
     fn refused_at(&self) -> u64 {

@@ -143,6 +143,12 @@ pub fn map_gpa(gpa: u64, length: u64, private: bool, shared_bit: u64) -> (u64, u
     (0, length)
 }
 
+/// MapGPA as it is: R10 and R11.
+pub fn map_gpa_raw(r12: u64, r13: u64) -> [u64; 2] {
+    let (status, failed) = vmcall(MAP_GPA, [r12, r13, 0, 0]);
+    [status, failed]
+}
+
 /// Ends the guest, for the reason `code`, one of [`crate::common::abi::termination`]. The VMM may come back nevertheless.
 pub fn report_fatal_error(code: u64) -> ! {
     loop {

@@ -285,6 +285,149 @@ pub enum LaunchLength {
     Bytes(u64),
 }
 
+/// One request of an encrypted guest to the hypervisor, as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestRequest {
+    /// What is asked for.
+    pub what: Request,
+    /// What the host answers, exit by exit; behind the last it makes the conversion that is asked for.
+    pub answers: Vec<Option<Errno>>,
+}
+
+/// What an encrypted guest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// SNP: a page state change through the GHCB.
+    List(PscList),
+    /// SNP: a page state change by the GHCB's MSR protocol.
+    Msr {
+        /// 1: to private. 2: to shared. The others are none.
+        operation: u64,
+        /// Page of the test memory.
+        page: u64,
+    },
+    /// TDX: MapGPA.
+    MapGpa {
+        /// Where it begins, in bytes from the start of the test memory.
+        offset: u64,
+        /// Bytes.
+        size: u64,
+        /// To what: whether the address has the shared bit.
+        to: Attribute,
+    },
+}
+
+/// The list of a page state change, in the GHCB's shared buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PscList {
+    /// Entries, in order.
+    pub entries: Vec<PscEntries>,
+    /// The header's current entry.
+    pub current: u16,
+    /// The header's last entry; `None`: the last that there is.
+    pub last: Option<u16>,
+    /// Where in the GHCB the list is, in bytes; `None`: at the start of the shared buffer.
+    pub scratch: Option<u64>,
+}
+
+impl PscList {
+    /// Every entry: what it says, and of which page of the test memory.
+    pub fn flat(&self) -> Vec<(PscKind, u64)> {
+        let pages = |entries: &PscEntries| {
+            let (kind, pages) = (entries.kind, entries.pages.clone());
+            pages.step_by(kind.span() as usize).map(move |page| (kind, page))
+        };
+        self.entries.iter().flat_map(pages).collect()
+    }
+
+    /// The header's last entry.
+    pub fn last(&self) -> u16 {
+        let count = self.flat().len() as u16;
+        self.last.unwrap_or(count.saturating_sub(1))
+    }
+}
+
+/// Entries of one kind for pages in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PscEntries {
+    /// What they say.
+    pub kind: PscKind,
+    /// Pages of the test memory: one entry each, or one for each 512.
+    pub pages: Pages,
+}
+
+/// What an entry of a page state change says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PscKind {
+    /// Make the page private.
+    Private,
+    /// Make the page shared.
+    Shared,
+    /// Make 2 MiB private.
+    Private2m,
+    /// Make 2 MiB shared.
+    Shared2m,
+    /// Split a page of 2 MiB, which no hypervisor has to do.
+    Smash,
+    /// An operation that is none.
+    Unknown,
+    /// Make the page private, which has been done.
+    Done,
+    /// Make the page private, of which more has been done than there is.
+    Overdone,
+}
+
+impl PscKind {
+    /// Every kind.
+    pub const ALL: [PscKind; 8] = [
+        PscKind::Private,
+        PscKind::Shared,
+        PscKind::Private2m,
+        PscKind::Shared2m,
+        PscKind::Smash,
+        PscKind::Unknown,
+        PscKind::Done,
+        PscKind::Overdone,
+    ];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            PscKind::Private => "private",
+            PscKind::Shared => "shared",
+            PscKind::Private2m => "private-2m",
+            PscKind::Shared2m => "shared-2m",
+            PscKind::Smash => "smash",
+            PscKind::Unknown => "unknown",
+            PscKind::Done => "done",
+            PscKind::Overdone => "overdone",
+        }
+    }
+
+    /// The bits of an entry besides the frame number: how much of it is done, the operation, the size.
+    pub fn bits(self) -> u64 {
+        let operation = |number: u64| number << 52;
+        match self {
+            PscKind::Private => operation(1),
+            PscKind::Shared => operation(2),
+            PscKind::Private2m => operation(1) | 1 << 56,
+            PscKind::Shared2m => operation(2) | 1 << 56,
+            PscKind::Smash => operation(3),
+            PscKind::Unknown => operation(15),
+            PscKind::Done => operation(1) | 1,
+            PscKind::Overdone => operation(1) | 2,
+        }
+    }
+
+    /// Pages that an entry is about.
+    pub fn span(self) -> u64 {
+        match self {
+            PscKind::Private2m | PscKind::Shared2m => 512,
+            _ => 1,
+        }
+    }
+}
+
 /// Where the contents of a launch call are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaunchSource {
@@ -454,6 +597,8 @@ pub enum Action {
         /// An SNP guest asks page by page, with the GHCB's MSR protocol.
         by_msr: bool,
     },
+    /// An encrypted guest makes one request as it is: a page state change, or MapGPA.
+    Request(GuestRequest),
     /// An encrypted guest asks for the conversion of one page by an access through the alias that its attribute rules out.
     /// The host makes it, and the guest goes on.
     ConvertByAccess {

@@ -34,14 +34,14 @@ pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
 }
 
 /// A word `key=value`, taken apart.
-struct Pair<'a> {
-    word: Word<'a>,
-    key: &'a str,
-    value: Word<'a>,
+pub(super) struct Pair<'a> {
+    pub(super) word: Word<'a>,
+    pub(super) key: &'a str,
+    pub(super) value: Word<'a>,
 }
 
 /// Hands the words `key=value` up to a result, of which there must be one at least, to `take`.
-fn pairs<'a>(
+pub(super) fn pairs<'a>(
     line: &mut Line<'a>,
     mut take: impl FnMut(&Line<'a>, Pair<'a>) -> Result<(), ParseError>,
 ) -> Result<(), ParseError> {

@@ -8,6 +8,7 @@ mod lexer;
 mod library;
 mod parser;
 mod print;
+mod requests;
 #[cfg(test)]
 mod tests;
 

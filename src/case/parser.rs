@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::ast::*;
 use super::keys::{fd_statement, raw, raw_launch, slot};
 use super::lexer::{Line, ParseError, Word};
+use super::requests::{map_gpa, psc, psc_msr};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -337,6 +338,9 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
                 _ => Action::GuestConvert { pages, to, by_msr: line.take("by-msr") },
             }
         }
+        "guest" if line.take("psc") => Action::Request(psc(line)?),
+        "guest" if line.take("psc-msr") => Action::Request(psc_msr(line)?),
+        "guest" if line.take("map-gpa") => Action::Request(map_gpa(line)?),
         "guest" if line.take("wrong-alias") => {
             let page = one_page(line, case)?;
             Action::WrongAlias { page, by_write: line.take("by-write") }
@@ -520,7 +524,7 @@ fn one_page(line: &mut Line, case: &Case) -> Result<u64, ParseError> {
     }
 }
 
-fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
+pub(super) fn range(line: &Line, word: Word) -> Result<Pages, ParseError> {
     let Some((start, end)) = word.text.split_once("..") else {
         return Err(line.at(word, format!("expected a range such as 0..4, found `{}`", word.text)));
     };

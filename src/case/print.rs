@@ -128,6 +128,7 @@ impl Display for Action {
                 let by_msr = if *by_msr { " by-msr" } else { "" };
                 write!(f, "guest   convert {pages:?} {to}{by_msr}")
             }
+            Action::Request(request) => write!(f, "guest   {request}"),
             Action::Launch { pages, from: Some(letter) } => {
                 write!(f, "launch  {pages:?} {}", *letter as char)
             }

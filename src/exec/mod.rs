@@ -17,6 +17,7 @@ mod look;
 mod mappings;
 mod memslot;
 mod probe;
+mod request;
 mod run_case;
 mod session;
 mod steps;

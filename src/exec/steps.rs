@@ -52,6 +52,7 @@ impl Session<'_> {
                 self.launch(pages, *from, expect)?;
                 return Ok(None);
             }
+            Action::Request(request) => self.request(request, expect)?,
             Action::LaunchRaw(raw) => {
                 self.launch_raw(raw, expect)?;
                 return Ok(None);

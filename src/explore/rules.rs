@@ -107,6 +107,7 @@ impl Rules {
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::LaunchRaw(_)
+            | Action::Request(_)
             | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)
@@ -173,6 +174,7 @@ impl Rules {
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::LaunchRaw(_)
+            | Action::Request(_)
             | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)

@@ -10,6 +10,7 @@ mod file;
 mod judge;
 mod launch;
 mod memslot;
+mod request;
 mod runs;
 mod state;
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub use content::{Content, PageBytes};
 pub use file::CallRule;
 pub use judge::{Allowed, ErrorOffset, capability_values, mode_offered};
 pub use launch::LaunchLimit;
+pub use request::{Asked, Petition};
 pub use state::{Backing, Oracle, Sight};

@@ -15,7 +15,9 @@ use super::page_tables::{self, PageTables};
 use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
 use super::{plain, snp, spin, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
-use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, PAYLOAD_SIZE, doorbell};
+use crate::payload::abi::{
+    CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, LIST_WORDS, PAYLOAD_SIZE, doorbell,
+};
 use crate::uapi::PAGE_SIZE;
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
@@ -293,6 +295,26 @@ impl Guest {
     ) -> Result<R, LaunchError> {
         let cpuid = plain::cpuid(machine)?;
         spin::while_running(&*self.vm, &mut self.memory, &cpuid, count, deadline, work)
+    }
+
+    /// Leaves what [`Command::RawList`] fills the GHCB's shared buffer with.
+    pub fn put_list(&mut self, words: &[u64; LIST_WORDS as usize]) {
+        for (word, gpa) in words.iter().zip((COPY_BUFFER..).step_by(8)) {
+            self.memory.write(gpa, *word);
+        }
+    }
+
+    /// What the last [`Command::RawList`] has found in the GHCB's shared buffer.
+    pub fn list(&self) -> [u64; LIST_WORDS as usize] {
+        std::array::from_fn(|word| self.memory.read(COPY_BUFFER + word as u64 * 8))
+    }
+
+    /// Guest physical address of the shared bit of a TD, which its requests have in their addresses.
+    pub fn shared_bit(&self) -> u64 {
+        match self.launch {
+            Launch::Tdx => tdx::SHARED_BIT,
+            Launch::None(_) | Launch::Snp(_) => 0,
+        }
     }
 
     /// The page that the last [`Command::CopyOut`] copied.

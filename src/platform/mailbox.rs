@@ -89,6 +89,24 @@ pub enum Command {
         /// SNP: page by page with the MSR protocol.
         by_msr: bool,
     },
+    /// SNP: one page state change of the list that [`super::Guest::put_list`] has left. [`Answer::found`] is
+    /// SW_EXITINFO1, [`Answer::second`] SW_EXITINFO2.
+    RawList {
+        /// Guest physical address of the scratch area.
+        scratch: u64,
+    },
+    /// SNP: one exchange of the GHCB's MSR protocol; [`Answer::found`] is the response.
+    RawMsr {
+        /// What the guest writes.
+        request: u64,
+    },
+    /// TDX: MapGPA as it is; [`Answer::found`] is R10, [`Answer::second`] R11.
+    RawMapGpa {
+        /// R12: guest physical address, with the shared bit if the memory is to be shared.
+        gpa: u64,
+        /// R13: bytes.
+        size: u64,
+    },
 }
 
 impl Command {
@@ -118,6 +136,9 @@ impl Command {
                 };
                 [operation, gpa, length, 0, 0]
             }
+            Command::RawList { scratch } => [operation::RAW_LIST, scratch, 0, 0, 0],
+            Command::RawMsr { request } => [operation::RAW_MSR, request, 0, 0, 0],
+            Command::RawMapGpa { gpa, size } => [operation::RAW_MAP_GPA, gpa, size, 0, 0],
         }
     }
 }
@@ -131,8 +152,10 @@ pub struct Answer {
     pub mismatch: Option<Mismatch>,
     /// For [`Command::Accept`], [`Command::Rescind`] and [`Command::PageState`]: what was refused.
     pub refusal: Option<Refusal>,
-    /// For [`Command::Read`]: the word.
+    /// For [`Command::Read`]: the word. For a raw request: what the hypervisor answered.
     pub found: u64,
+    /// For a raw request: what it answered in the second place.
+    pub second: u64,
     /// How often the vCPU had to be run again after `KVM_EXIT_MEMORY_FAULT`.
     pub retries: u32,
 }
@@ -186,6 +209,7 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
     }
     let found = get(memory, offset_of!(Mailbox, found));
     let offset = get(memory, offset_of!(Mailbox, offset));
+    let second = get(memory, offset_of!(Mailbox, expected));
     let (mut mismatch, mut refusal) = (None, None);
     match get(memory, offset_of!(Mailbox, status)) {
         status::OK => {}
@@ -198,7 +222,7 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
         status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
         other => return Err(format!("the guest answered with status {other:#x}")),
     }
-    Ok(Answer { mismatch, refusal, found, retries })
+    Ok(Answer { mismatch, refusal, found, second, retries })
 }
 
 /// Vector, error code, RIP and CR2 of the exception that the guest has reported.

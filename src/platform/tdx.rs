@@ -35,6 +35,8 @@ const IRQ_ROUTES: u64 = 24;
 /// The leaf of address widths, and the width that puts the shared bit at 47: every TDX machine can do that.
 const ADDRESS_WIDTHS: u32 = 0x8000_0008;
 const GUEST_WIDTH: u32 = 48;
+/// The bit of a guest physical address that says it is shared.
+pub(super) const SHARED_BIT: u64 = 1 << (GUEST_WIDTH - 1);
 /// The leaf of features that a TD must not be given although the module would let it have them: HLE and RTM in EBX,
 /// WAITPKG in ECX. KVM could not keep their MSRs apart.
 const FEATURES: u32 = 7;
@@ -49,7 +51,7 @@ pub(super) fn create(
     reset_slot: u32,
     deadline: Instant,
 ) -> Result<Created, LaunchError> {
-    let aliases = Aliases { private: 0, shared: 1 << (GUEST_WIDTH - 1) };
+    let aliases = Aliases { private: 0, shared: SHARED_BIT };
     let vm = init(machine, deadline)?;
     encrypted::let_hypercalls_exit(&*vm)?;
     let (mut memory, mut ranges) = encrypted::create_memory(&*vm, slot, TDX_IMAGE, aliases)?;

@@ -69,6 +69,25 @@ fn raw() -> impl Strategy<Value = RawConvert> {
     })
 }
 
+fn request(size: u64) -> impl Strategy<Value = GuestRequest> {
+    let entries = (select(PscKind::ALL.to_vec()), pages(size.min(64)))
+        .prop_map(|(kind, pages)| PscEntries { kind, pages });
+    let header = (any::<u16>(), option::of(any::<u16>()), option::of(any::<u64>()));
+    let list = (vec(entries, 0..4), header).prop_map(|(entries, (current, last, scratch))| {
+        Request::List(PscList { entries, current, last, scratch })
+    });
+    let what =
+        prop_oneof![
+            list,
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(operation, page)| Request::Msr { operation, page }),
+            (any::<u64>(), any::<u64>(), attribute())
+                .prop_map(|(offset, size, to)| Request::MapGpa { offset, size, to })
+        ];
+    let answers = vec(option::of(select(vec![Errno::EINVAL, Errno::EAGAIN])), 0..3);
+    (what, answers).prop_map(|(what, answers)| GuestRequest { what, answers })
+}
+
 fn raw_launch() -> impl Strategy<Value = RawLaunch> {
     let length = prop_oneof![
         any::<u64>().prop_map(LaunchLength::Pages),
@@ -125,6 +144,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
         1 => (pages(size), option::of(b'A'..=b'X'))
             .prop_map(|(pages, from)| Action::Launch { pages, from }),
         1 => raw_launch().prop_map(Action::LaunchRaw),
+        1 => request(size).prop_map(Action::Request),
         1 => Just(Action::Finalize),
         1 => (0..size, any::<bool>())
             .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),

@@ -252,6 +252,10 @@ impl Cpu for Core<'_> {
         self.request_page_state(gpa, length, private, by_msr)
     }
 
+    fn raw_request(&mut self, operation: u64, address: u64, length: u64) -> Result<[u64; 2]> {
+        self.request_raw(operation, address, length)
+    }
+
     fn refused_at(&self) -> u64 {
         self.refused_at
     }

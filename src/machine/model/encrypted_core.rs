@@ -45,17 +45,17 @@ const ALREADY_ACCEPTED: u64 = 0x0b0a << 32;
 const OPERAND_INVALID: u64 = 0xc000_0100_0000_0001;
 
 /// SW_EXITINFO2 for a page state change that the host refuses.
-const PSC_GENERIC: u64 = 0x100 << 32;
+pub(super) const PSC_GENERIC: u64 = 0x100 << 32;
 /// The same in the MSR protocol.
-const PSC_MSR_ERROR: u64 = 1 << 31;
+pub(super) const PSC_MSR_ERROR: u64 = 1 << 31;
 /// Entries that fit into the GHCB, of a page each.
 const PSC_ENTRIES: u64 = 253;
 /// R10: an operand is bad; the range is not aligned; there is no such function.
-const VMCALL_INVALID: u64 = 1 << 63;
-const VMCALL_ALIGN: u64 = 1 << 63 | 2;
-const VMCALL_UNSUPPORTED: u64 = 1 << 63 | 3;
+pub(super) const VMCALL_INVALID: u64 = 1 << 63;
+pub(super) const VMCALL_ALIGN: u64 = 1 << 63 | 2;
+pub(super) const VMCALL_UNSUPPORTED: u64 = 1 << 63 | 3;
 /// What KVM makes of MapGPA at once.
-const MAP_GPA_CHUNK: u64 = 2 << 20;
+pub(super) const MAP_GPA_CHUNK: u64 = 2 << 20;
 
 impl Core<'_> {
     /// Whether the registers that LAUNCH_FINISH has encrypted are the image's entry, in 64-bit mode with paging.
@@ -83,7 +83,7 @@ impl Core<'_> {
     }
 
     /// The bit of a page table entry that tells the aliases apart.
-    fn alias_bit(&self) -> u64 {
+    pub(super) fn alias_bit(&self) -> u64 {
         match self.vm.vm_type.hardware {
             Hardware::None => 0,
             Hardware::Snp => 1 << snp::C_BIT,
@@ -317,7 +317,7 @@ impl Core<'_> {
 }
 
 /// The exit by which the guest's request reaches the host.
-fn map_gpa_range(gpa: u64, size: u64, private: bool) -> Stop {
+pub(super) fn map_gpa_range(gpa: u64, size: u64, private: bool) -> Stop {
     let attributes = if private { MAP_GPA_RANGE_ENCRYPTED } else { 0 };
     Stop::Exit(Exit::Hypercall {
         number: KVM_HC_MAP_GPA_RANGE,

@@ -526,6 +526,36 @@ faults! {
             "a TD is told to try again whatever the error is that the host answers with";
         RequestByMsrDropped "request-by-msr-dropped" "coco.guest-converts" ANY SNP
             "a page state change by the GHCB's MSR protocol is granted without asking the host";
+        MapGpaRetriesFromStart "map-gpa-retries-from-start" "coco.guest-converts" ANY TDX
+            "a TD that is to try again is told the start of its request instead of where the host stopped";
+        PscMergesApart "psc-merges-apart" "coco.request-list" ANY SNP
+            "entries of a page state change reach the host as one range although there is something between them";
+        PscMergesDirections "psc-merges-directions" "coco.request-list" ANY SNP
+            "entries of a page state change reach the host as one range although one is to private and one to shared";
+        PscCurrentIgnored "psc-current-ignored" "coco.request-list" ANY SNP
+            "a page state change begins with the first entry of the list instead of the current one";
+        PscErrorCounted "psc-error-counted" "coco.request-list" ANY SNP
+            "entries that the host has refused count as done";
+        PscStopsAtChange "psc-stops-at-change" "coco.request-list" ANY SNP
+            "a page state change ends with the first range of the list";
+        PscScratchAnywhere "psc-scratch-anywhere" "coco.request-refused" ANY SNP
+            "the list of a page state change may be outside the GHCB";
+        PscRoomIgnored "psc-room-ignored" "coco.request-refused" ANY SNP
+            "the list's last entry is compared with the most that there can be, wherever the list begins";
+        PscLastNotChecked "psc-last-not-checked" "coco.request-refused" ANY SNP
+            "the list's last entry is not checked";
+        PscUnaligned "psc-unaligned" "coco.request-refused" ANY SNP
+            "an entry for 2 MiB may begin at any page";
+        PscMsrAnyOperation "psc-msr-any-operation" "coco.request-refused" ANY SNP
+            "the MSR protocol takes an operation that is none for one to shared";
+        MapGpaEmpty "map-gpa-empty" "coco.request-refused" ANY TDX
+            "MapGPA of no bytes succeeds";
+        MapGpaWraps "map-gpa-wraps" "coco.request-refused" ANY TDX
+            "MapGPA takes a range that wraps around 64 bits";
+        MapGpaCrosses "map-gpa-crosses" "coco.request-refused" ANY TDX
+            "MapGPA takes a range that ends in the other half of the address space";
+        MapGpaRounded "map-gpa-rounded" "coco.request-refused" ANY TDX
+            "MapGPA rounds addresses and sizes that are no multiples of a page";
     }
     liberties {
         UnspecifiedKeeps "unspecified-keeps" "unspecified.stable" MODES

@@ -27,6 +27,7 @@ mod memory;
 mod memslot;
 mod published;
 mod range_map;
+mod requests;
 mod snp;
 mod system;
 mod tdx;

@@ -7,6 +7,7 @@ mod judge;
 mod launch;
 mod memslot;
 mod properties;
+mod request;
 mod runs;
 mod state;
 
