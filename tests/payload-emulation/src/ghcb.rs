@@ -14,6 +14,7 @@ const EXIT_INFO_2: u64 = 0x3a0;
 const SCRATCH: u64 = 0x3a8;
 const VALID_BITMAP: u64 = 0x3f0;
 const BUFFER: u64 = 0x800;
+const BUFFER_END: u64 = 0xff0;
 const VERSION_AND_USAGE: u64 = 0xff8;
 
 /// Exit codes.
@@ -21,20 +22,21 @@ pub const IOIO: u64 = 0x7b;
 pub const PAGE_STATE_CHANGE: u64 = 0x8000_0010;
 
 /// SW_EXITINFO1 and, for a malformed request, SW_EXITINFO2.
-const MALFORMED: u64 = 2;
+pub const MALFORMED: u64 = 2;
 const NOT_REGISTERED: u64 = 1;
 const BAD_USAGE: u64 = 2;
-const BAD_SCRATCH: u64 = 3;
+pub const BAD_SCRATCH: u64 = 3;
 const MISSING_INPUT: u64 = 4;
 const BAD_INPUT: u64 = 5;
 const BAD_EVENT: u64 = 6;
 
 /// SW_EXITINFO2 of a page state change.
-const BAD_HEADER: u64 = 1 << 32 | 1;
+pub const BAD_HEADER: u64 = 1 << 32 | 1;
 const BAD_ENTRY: u64 = 1 << 32 | 2;
 pub const GENERIC_ERROR: u64 = 0x100 << 32;
-/// Entries that fit into the buffer.
-const MAX_ENTRIES: u64 = 253;
+/// Bytes of a list's header and of an entry.
+const HEADER: u64 = 8;
+const ENTRY: u64 = 8;
 
 /// Bits 11:0 of the MSR.
 pub const SEV_INFORMATION: u64 = 0x002;
@@ -152,10 +154,17 @@ fn page(snp: &mut Snp, world: &mut World) -> Result<Done, Fault> {
             if !valid(SCRATCH) {
                 return malformed(world, MISSING_INPUT, "the scratch area is not marked as valid");
             }
-            if field(world, SCRATCH) != ghcb + BUFFER {
-                return malformed(world, BAD_SCRATCH, "the scratch area is not the shared buffer");
+            // In the shared buffer, with room for the header.
+            let scratch = field(world, SCRATCH);
+            if !(BUFFER..BUFFER_END - HEADER + 1).contains(&scratch.wrapping_sub(ghcb)) {
+                return malformed(
+                    world,
+                    BAD_SCRATCH,
+                    "the scratch area is not in the shared buffer",
+                );
             }
-            let info_2 = page_state_change(snp, world, ghcb + BUFFER);
+            let room = (ghcb + BUFFER_END - scratch - HEADER) / ENTRY;
+            let info_2 = page_state_change(snp, world, scratch, room);
             answer(world, ghcb, (0, info_2), None)
         }
         _ => malformed(world, BAD_EVENT, "the event is not known"),
@@ -177,15 +186,15 @@ fn answer(
     Ok(exit.map_or(Done::Next, Done::Exit))
 }
 
-/// Page state change: SW_EXITINFO2.
-fn page_state_change(snp: &mut Snp, world: &mut World, buffer: u64) -> u64 {
+/// Page state change of the list at `buffer`, which has room for so many entries: SW_EXITINFO2.
+fn page_state_change(snp: &mut Snp, world: &mut World, buffer: u64, room: u64) -> u64 {
     if let Some([header, _]) = world.hypervisor.injected(Event::PscHeader) {
         world.memory.write(buffer, false, header);
         return 0;
     }
     let header = world.memory.read(buffer, false);
     let (mut current, end) = (header & 0xffff, header >> 16 & 0xffff);
-    if header >> 32 != 0 || end >= MAX_ENTRIES || current > end {
+    if header >> 32 != 0 || end >= room || current > end {
         world.hypervisor.violation(format!("page state change: header {header:#x}"));
         return BAD_HEADER;
     }

@@ -2,13 +2,14 @@
 //! The SEV-SNP payload.
 
 use gmem_conform::payload::abi::{
-    COPY_BUFFER, GHCB, MAILBOX, PRIVATE_WINDOW, TEST_MEMORY, doorbell, operation, refusal,
-    termination,
+    COPY_BUFFER, GHCB, LIST_WORDS, MAILBOX, PRIVATE_WINDOW, TEST_MEMORY, doorbell, operation,
+    refusal, status, termination,
 };
 use gmem_conform::payload::pattern;
 use payload_emulation::cpu::Exit;
 use payload_emulation::ghcb::{
-    CHANGE_PAGE, GENERIC_ERROR, IOIO, PAGE_STATE_CHANGE, REGISTER, SEV_INFORMATION,
+    BAD_HEADER, BAD_SCRATCH, CHANGE_PAGE, GENERIC_ERROR, IOIO, MALFORMED, PAGE_STATE_CHANGE,
+    REGISTER, SEV_INFORMATION,
 };
 use payload_emulation::guest::{Answer, Guest, Kind, SNP_GUEST, TEST_SIZE, ring};
 use payload_emulation::hypervisor::{EINVAL, Event};
@@ -29,6 +30,9 @@ pub const CHECKS: &[crate::Check] = &[
     ("snp::page_state_change_in_parts", page_state_change_in_parts),
     ("snp::page_state_change_answered_badly", page_state_change_answered_badly),
     ("snp::page_state_change_by_msr_refused", page_state_change_by_msr_refused),
+    ("snp::raw_lists", raw_lists),
+    ("snp::raw_lists_refused", raw_lists_refused),
+    ("snp::raw_msr", raw_msr),
     ("snp::start_refused", start_refused),
     ("snp::doorbell_refused", doorbell_refused),
     ("snp::exceptions_are_reported", exceptions_are_reported),
@@ -265,6 +269,90 @@ fn page_state_change_by_msr_refused() {
             finish(&guest);
         }
     }
+}
+
+/// Puts a list at `scratch` in the shared buffer, `offset` bytes of it, and has the guest ask for it with the scratch area
+/// at `scratch`.
+fn raw_list(guest: &mut Guest, offset: u64, scratch: u64, list: &[u64]) -> Answer {
+    for word in 0..LIST_WORDS {
+        guest.host_write(COPY_BUFFER + word * 8, 0);
+    }
+    for (at, word) in (COPY_BUFFER + offset..).step_by(8).zip(list) {
+        guest.host_write(at, *word);
+    }
+    guest.command(operation::RAW_LIST, scratch, 0, 0, 0)
+}
+
+/// What a raw request answers.
+fn answered(found: u64, expected: u64) -> Answer {
+    Answer::Done { status: status::OK, offset: 0, expected, found }
+}
+
+/// A list goes to the hypervisor as it is, wherever it begins in the shared buffer, and comes back as that leaves it.
+fn raw_lists() {
+    const PRIVATE: u64 = 1 << 52;
+    const SHARED: u64 = 2 << 52;
+    const DONE: u64 = 1;
+    for offset in [0, 0x100, 0x7d0] {
+        let mut guest = Guest::started(&SNP_GUEST);
+        let entries = [page(1) | PRIVATE, page(4) | SHARED, page(5) | SHARED];
+        // The first entry counts as done.
+        for current in [0, 1] {
+            let count = if offset == 0x7d0 { 2 } else { 3 };
+            let header = (count - 1) << 16 | current;
+            let list = [&[header], &entries[..count as usize]].concat();
+            let scratch = GHCB + 0x800 + offset;
+            assert_eq!(raw_list(&mut guest, offset, scratch, &list), answered(0, 0));
+            let left = [0, 1].map(|word| guest.host_read(COPY_BUFFER + offset + word * 8));
+            let first = entries[0] | if current == 0 { DONE } else { 0 };
+            assert_eq!(left, [(count - 1) << 16 | count, first]);
+            let all = [(page(1), 1, true), (page(4), count - 1, false)];
+            assert_eq!(guest.requests(), all[current as usize..]);
+        }
+        finish(&guest);
+    }
+}
+
+/// What is wrong with a list the guest passes on, and what the hypervisor says of that.
+fn raw_lists_refused() {
+    let header = |current: u64, last: u64| last << 16 | current;
+    for (offset, scratch, header, expected) in [
+        (0, GHCB + 0x800, header(0, 253), answered(0, BAD_HEADER)),
+        (0, GHCB + 0x800, header(3, 2), answered(0, BAD_HEADER)),
+        (0x7e0, GHCB + 0xfe0, header(0, 1), answered(0, BAD_HEADER)),
+        (0, GHCB + 0x7f8, header(0, 0), answered(MALFORMED, BAD_SCRATCH)),
+        (0, GHCB + 0xff0, header(0, 0), answered(MALFORMED, BAD_SCRATCH)),
+        (0, COPY_BUFFER, header(0, 0), answered(MALFORMED, BAD_SCRATCH)),
+    ] {
+        let mut guest = Guest::started(&SNP_GUEST);
+        assert_eq!(raw_list(&mut guest, offset, scratch, &[header]), expected, "{scratch:#x}");
+        let violations = guest.machine.world(|w| std::mem::take(&mut w.hypervisor.violations));
+        assert_eq!((violations.len(), guest.requests().len()), (1, 0), "{violations:?}");
+        finish(&guest);
+    }
+    let mut guest = Guest::started(&SNP_GUEST);
+    guest.inject(Event::MapGpaRange, 0, [EINVAL, 0]);
+    let answer = raw_list(&mut guest, 0, GHCB + 0x800, &[0, page(1) | 1 << 52]);
+    assert_eq!(answer, answered(0, GENERIC_ERROR));
+    finish(&guest);
+}
+
+/// One request of the MSR protocol, good or bad, and its response.
+fn raw_msr() {
+    let mut guest = Guest::started(&SNP_GUEST);
+    for (operation, response, violations) in [(1, 0x015, 0), (2, 0x015, 0), (3, 1 << 63 | 0x015, 1)]
+    {
+        let request = operation << 52 | page(2) | CHANGE_PAGE;
+        let answer = guest.command(operation::RAW_MSR, request, 0, 0, 0);
+        assert_eq!(answer, answered(response, 0));
+        let found = guest.machine.world(|w| std::mem::take(&mut w.hypervisor.violations));
+        assert_eq!(found.len(), violations, "{found:?}");
+    }
+    assert_eq!(guest.requests(), [(page(2), 1, true), (page(2), 1, false)]);
+    // There is no such request on this platform.
+    let answer = guest.command(operation::RAW_MAP_GPA, page(2), PAGE, 0, 0);
+    assert_eq!(answer, answered(refusal::NOT_THERE, 0));
+    finish(&guest);
 }
 
 /// A hypervisor that does not speak the protocol, or refuses the GHCB: the guest says so and ends, however often it is run

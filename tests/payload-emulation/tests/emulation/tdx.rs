@@ -28,6 +28,7 @@ pub const CHECKS: &[crate::Check] = &[
     ("tdx::map_gpa_refused", map_gpa_refused),
     ("tdx::map_gpa_retried", map_gpa_retried),
     ("tdx::map_gpa_answered_badly", map_gpa_answered_badly),
+    ("tdx::raw_map_gpa", raw_map_gpa),
     ("tdx::doorbell_refused", doorbell_refused),
     ("tdx::exceptions_are_reported", exceptions_are_reported),
     ("tdx::unaccepted_page_ends", unaccepted_page_ends),
@@ -199,6 +200,48 @@ fn map_gpa_refused() {
             assert_eq!(answer, refused(0, status));
             finish(&guest);
         }
+    }
+}
+
+/// R10 and R11 after a MapGPA that the guest passes on.
+fn map_gpa(guest: &mut Guest, gpa: u64, size: u64) -> (u64, u64) {
+    match guest.command(operation::RAW_MAP_GPA, gpa, size, 0, 0) {
+        Answer::Done { status: 0, offset: 0, expected, found } => (found, expected),
+        other => panic!("{other:x?}"),
+    }
+}
+
+/// One MapGPA goes to the hypervisor as it is, with the shared bit or without, and what it answers comes back.
+fn raw_map_gpa() {
+    for (kind, shared_bit) in [(TDX_GUEST, 1 << 47), (WIDE, 1 << 51)] {
+        let mut guest = Guest::started(&kind);
+        for (alias, private) in [(0, true), (shared_bit, false)] {
+            assert_eq!(map_gpa(&mut guest, page(3) | alias, 2 * PAGE).0, 0);
+            assert_eq!(guest.requests(), [(page(3), 2, private)]);
+            guest.inject(Event::MapGpaRange, 1, [EAGAIN, 0]);
+            let answer = map_gpa(&mut guest, page(5) | alias, 600 * PAGE);
+            assert_eq!(answer, (RETRY, page(5 + CHUNK) | alias));
+            let rest = (page(5 + CHUNK), 600 - CHUNK, private);
+            assert_eq!(guest.requests(), [(page(5), CHUNK, private), rest]);
+        }
+        for (gpa, size, status) in [
+            (page(3), 0, INVALID_OPERAND),
+            (page(3) + 8, PAGE, ALIGN_ERROR),
+            (page(3), PAGE + 8, ALIGN_ERROR),
+            (page(3), PAGE.wrapping_neg(), INVALID_OPERAND),
+        ] {
+            assert_eq!(map_gpa(&mut guest, gpa, size).0, status, "{gpa:#x} {size:#x}");
+            let found = guest.machine.world(|w| std::mem::take(&mut w.hypervisor.violations));
+            assert_eq!((found.len(), guest.requests().len()), (1, 0), "{found:?}");
+        }
+        // There are no such requests on this platform.
+        for operation in [operation::RAW_LIST, operation::RAW_MSR] {
+            let answer = guest.command(operation, page(0), 0, 0, 0);
+            let not_there =
+                Answer::Done { status: 0, offset: 0, expected: 0, found: refusal::NOT_THERE };
+            assert_eq!(answer, not_there);
+        }
+        finish(&guest);
     }
 }
 

@@ -254,7 +254,7 @@ fn snp_ghcb() {
     event(IOIO, 0x398, |i| i | 1 << 40, "a wide port", "more than 16 bits");
     event(IOIO, 0x1f8, |v| v + 1, "another value", "600d0002");
     event(PSC, BITS, |b| b & !(1 << 53), "scratch not valid", "scratch area is not marked");
-    event(PSC, 0x3a8, |_| MAILBOX, "scratch elsewhere", "not the shared buffer");
+    event(PSC, 0x3a8, |_| MAILBOX, "scratch elsewhere", "not in the shared buffer");
     event(PSC, 0x398, |_| 1, "SW_EXITINFO1", "SW_EXITINFO1 is not 0");
     event(PSC, 0x800, |h| h | 1 << 32, "reserved bits of the header", "header");
     event(PSC, 0x800, |_| 253 << 16, "too many entries", "header");
