@@ -276,6 +276,32 @@ impl Default for RawLaunch {
     }
 }
 
+/// What another VM tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherVmCall {
+    /// To make a memslot of the guest_memfd.
+    Slot,
+    /// `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: to take over the guest's encryption context.
+    MoveContext,
+    /// `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`: to share it.
+    CopyContext,
+}
+
+impl OtherVmCall {
+    /// Every call.
+    pub const ALL: [OtherVmCall; 3] =
+        [OtherVmCall::Slot, OtherVmCall::MoveContext, OtherVmCall::CopyContext];
+
+    /// The word in a case.
+    pub fn name(self) -> &'static str {
+        match self {
+            OtherVmCall::Slot => "slot",
+            OtherVmCall::MoveContext => "move-context",
+            OtherVmCall::CopyContext => "copy-context",
+        }
+    }
+}
+
 /// How much a launch call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaunchLength {
@@ -616,6 +642,8 @@ pub enum Action {
     },
     /// One launch call with arguments that no range can express, again for what it has left undone.
     LaunchRaw(RawLaunch),
+    /// Another VM of the same type tries to get at what belongs to this one, and must be refused.
+    OtherVm(OtherVmCall),
     /// Finish the launch of an encrypted guest, which can run from then on. Without this statement it runs from the start.
     Finalize,
     /// An encrypted guest reads this page through the alias that its attribute rules out, from which it cannot go on.

@@ -367,6 +367,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
             let pages = pages(line, case)?;
             Action::Launch { pages, from: launch_source(line)? }
         }
+        "vm2" => Action::OtherVm(name_of(line, &OtherVmCall::ALL, OtherVmCall::name)?),
         "finalize" => Action::Finalize,
         "punch" => Action::Punch(pages(line, case)?),
         "allocate" => Action::Allocate(pages(line, case)?),
@@ -386,7 +387,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, raw, punch, \
+            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, vm2, raw, punch, \
                          allocate, pin, unpin, slot, fd, remap, bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));

@@ -134,6 +134,7 @@ impl Display for Action {
             }
             Action::Launch { pages, from: None } => write!(f, "launch  {pages:?} in-place"),
             Action::LaunchRaw(raw) => write!(f, "launch  raw {raw}"),
+            Action::OtherVm(call) => write!(f, "vm2     {}", call.name()),
             Action::Finalize => f.write_str("finalize"),
             Action::ConvertByAccess { page, to } => {
                 write!(f, "guest   convert {page}..{} {to} by-access", page + 1)

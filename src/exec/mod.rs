@@ -16,6 +16,7 @@ mod launch;
 mod look;
 mod mappings;
 mod memslot;
+mod other_vm;
 mod probe;
 mod request;
 mod run_case;

@@ -53,6 +53,7 @@ impl Session<'_> {
                 return Ok(None);
             }
             Action::Request(request) => self.request(request, expect)?,
+            Action::OtherVm(call) => self.other_vm(*call, expect)?,
             Action::LaunchRaw(raw) => {
                 self.launch_raw(raw, expect)?;
                 return Ok(None);

@@ -107,6 +107,7 @@ impl Rules {
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::LaunchRaw(_)
+            | Action::OtherVm(_)
             | Action::Request(_)
             | Action::Finalize
             | Action::SlotRaw(_)
@@ -174,6 +175,7 @@ impl Rules {
             | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::LaunchRaw(_)
+            | Action::OtherVm(_)
             | Action::Request(_)
             | Action::Finalize
             | Action::SlotRaw(_)

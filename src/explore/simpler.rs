@@ -80,6 +80,7 @@ fn weight(action: &Action) -> u64 {
         | Action::WrongAlias { .. }
         | Action::Launch { .. }
         | Action::LaunchRaw(_)
+        | Action::OtherVm(_)
         | Action::Request(_)
         | Action::Finalize
         | Action::Punch(_)

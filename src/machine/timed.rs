@@ -64,6 +64,10 @@ impl Vm for Timed<Box<dyn Vm>> {
         set_up(|| self.inner().check_extension(capability))
     }
 
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.inner().fd()
+    }
+
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
         set_up(|| self.inner().enable_cap(capability, args))
     }

@@ -31,6 +31,8 @@ pub trait Machine {
 pub trait Vm: Sync {
     /// `KVM_CHECK_EXTENSION` on the VM: what this VM's type offers.
     fn check_extension(&self, capability: u32) -> Result<i32>;
+    /// The descriptor, for calls of other VMs that name this one.
+    fn fd(&self) -> BorrowedFd<'_>;
     /// `KVM_ENABLE_CAP`.
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()>;
     /// `KVM_CREATE_IRQCHIP`.

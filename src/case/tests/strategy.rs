@@ -145,6 +145,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
             .prop_map(|(pages, from)| Action::Launch { pages, from }),
         1 => raw_launch().prop_map(Action::LaunchRaw),
         1 => request(size).prop_map(Action::Request),
+        1 => select(OtherVmCall::ALL.to_vec()).prop_map(Action::OtherVm),
         1 => Just(Action::Finalize),
         1 => (0..size, any::<bool>())
             .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),

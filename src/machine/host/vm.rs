@@ -2,7 +2,7 @@
 //! VM file descriptors.
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
@@ -31,6 +31,11 @@ impl HostVm {
 impl Vm for HostVm {
     fn check_extension(&self, capability: u32) -> Result<i32> {
         non_negative(self.vm.check_extension_raw(c_ulong::from(capability)))
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the VM is there.
+        unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) }
     }
 
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {

@@ -373,6 +373,8 @@ faults! {
             "offset counts from where the memslot starts, not from where the file starts";
         GuestIgnoresFileOffset "guest-ignores-file-offset" "memslot.file-offset" ANY
             "guest faults ignore the memslot's offset into the file";
+        ForeignFileBound "foreign-file-bound" "memslot.other-vm" ANY
+            "a VM can make a memslot of another one's guest_memfd";
         BindOverlapAccepted "bind-overlap-accepted" "memslot.refused" ANY
             "two memslots may be bound to the same part of a file";
         BindOverflowAccepted "bind-overflow-accepted" "memslot.refused" ANY
@@ -488,6 +490,10 @@ faults! {
             "a launch call without a source writes back an address that it has advanced from 0";
         LaunchStopCounted "launch-stop-counted" "coco.launch-progress" ANY COCO
             "a launch call counts the page that it stops at as done";
+        ContextMoved "context-moved" "coco.context" ANY COCO
+            "another VM can take over a guest's encryption context";
+        ContextCopied "context-copied" "coco.context" ANY COCO
+            "another VM can share a guest's encryption context";
         FinishedAgain "finished-again" "coco.finished-once" ANY COCO
             "a second call to finish the launch succeeds";
 

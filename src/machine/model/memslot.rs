@@ -109,6 +109,12 @@ impl VmState {
         if slots.iter().any(overlaps) {
             return Err(Errno::EEXIST);
         }
+        let foreign = gmem && is_memfd(region.guest_memfd) && {
+            self.file(region.guest_memfd as RawFd).is_err()
+        };
+        if foreign && self.planted(Fault::ForeignFileBound) {
+            return Ok(());
+        }
         let gmem = if gmem { Some(self.bind(region)?) } else { None };
         let slot = Memslot { base, size, userspace_addr: region.userspace_addr, flags, gmem };
         slots.insert(region.slot, slot);
@@ -228,4 +234,10 @@ impl VmState {
         let mappable = |inode: Arc<Inode>| inode.flags & GUEST_MEMFD_FLAG_MMAP != 0;
         self.config.dialect != Dialect::None || inode.upgrade().is_none_or(mappable)
     }
+}
+
+/// Whether a descriptor is one of memory, as a guest_memfd of the model is.
+fn is_memfd(fd: u32) -> bool {
+    // SAFETY: F_GET_SEALS involves no memory and changes nothing, whatever the number is.
+    unsafe { libc::fcntl(fd as RawFd, libc::F_GET_SEALS) >= 0 }
 }

@@ -204,6 +204,8 @@ impl Machine for Model {
 
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {
         let vm_type = vm_type::find(vm_type).ok_or(Errno::EINVAL)?;
-        Ok(Box::new(ModelVm(Arc::new(VmState::new(self.config, vm_type, Arc::clone(&self.sev))))))
+        let (fd, _) = std::io::pipe().map_err(|_| Errno::EMFILE)?;
+        let sev = Arc::clone(&self.sev);
+        Ok(Box::new(ModelVm(Arc::new(VmState::new(self.config, vm_type, sev, fd)))))
     }
 }

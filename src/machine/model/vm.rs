@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::c_void;
+use std::io::PipeReader;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
-use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM,
+    KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, kvm_userspace_memory_region,
+};
 
 use super::encryption::Protection;
 use super::fault::Fault;
@@ -58,6 +62,8 @@ pub(super) struct VmState {
     pub(super) was_busy: AtomicBool,
     /// `kvm->vm_dead`.
     dead: AtomicBool,
+    /// A descriptor for others to name the VM by.
+    fd: PipeReader,
 }
 
 /// What delivers interrupts.
@@ -85,7 +91,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl VmState {
-    pub(super) fn new(config: Config, vm_type: &'static VmType, sev: Arc<SevDevice>) -> VmState {
+    pub(super) fn new(
+        config: Config,
+        vm_type: &'static VmType,
+        sev: Arc<SevDevice>,
+        fd: PipeReader,
+    ) -> VmState {
         VmState {
             config,
             vm_type,
@@ -101,6 +112,7 @@ impl VmState {
             hypercall_exits: AtomicBool::new(false),
             was_busy: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            fd,
         }
     }
 
@@ -167,9 +179,15 @@ impl Vm for ModelVm {
         Ok(check_extension(&self.0.config, Some(self.0.vm_type), capability))
     }
 
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
         self.0.alive()?;
         match capability {
+            KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM if self.0.planted(Fault::ContextMoved) => Ok(()),
+            KVM_CAP_VM_COPY_ENC_CONTEXT_FROM if self.0.planted(Fault::ContextCopied) => Ok(()),
             KVM_CAP_EXIT_HYPERCALL if args[0] & !EXIT_HYPERCALL_MASK == 0 => {
                 self.0.hypercall_exits.store(args[0] != 0, Ordering::Relaxed);
                 Ok(())

@@ -145,6 +145,9 @@ impl Vm for ScriptedVm {
     fn check_extension(&self, capability: u32) -> Result<i32, Errno> {
         self.script.call("vm.check_extension", None, || self.inner.check_extension(capability))
     }
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<(), Errno> {
         self.script.call("enable_cap", None, || self.inner.enable_cap(capability, args))
     }
