@@ -4,7 +4,7 @@
 use super::ast::*;
 use super::lexer::{Line, ParseError, Word};
 use super::parser::{MAX_PAGES, letter, number, pages};
-use crate::uapi::sev::{PAGE_TYPE_NORMAL, PAGE_TYPE_UNMEASURED, PAGE_TYPE_ZERO};
+use crate::uapi::sev::{PAGE_TYPE_CPUID, PAGE_TYPE_NORMAL, PAGE_TYPE_UNMEASURED, PAGE_TYPE_ZERO};
 use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 
 pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
@@ -242,8 +242,12 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
 }
 
 /// Types of a launched page that have a name in a case.
-pub(super) const PAGE_TYPES: [(&str, u8); 3] =
-    [("normal", PAGE_TYPE_NORMAL), ("zero", PAGE_TYPE_ZERO), ("unmeasured", PAGE_TYPE_UNMEASURED)];
+pub(super) const PAGE_TYPES: [(&str, u8); 4] = [
+    ("normal", PAGE_TYPE_NORMAL),
+    ("zero", PAGE_TYPE_ZERO),
+    ("unmeasured", PAGE_TYPE_UNMEASURED),
+    ("cpuid", PAGE_TYPE_CPUID),
+];
 
 pub(super) fn raw_launch(line: &mut Line) -> Result<RawLaunch, ParseError> {
     let mut raw = RawLaunch::default();

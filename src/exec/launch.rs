@@ -54,6 +54,14 @@ impl Source {
         Ok(source)
     }
 
+    /// Whether it still holds `contents`.
+    fn holds(&self, contents: &[u8]) -> bool {
+        let start: *const u8 = self.start.as_ptr().cast();
+        // SAFETY: the contents were copied there, can be read since, and nobody of this process writes there.
+        let found = unsafe { std::slice::from_raw_parts(start, contents.len()) };
+        found == contents
+    }
+
     fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
@@ -92,9 +100,13 @@ impl Session<'_> {
             LaunchSource::Pattern(letter) => self.tag(letter),
             LaunchSource::InPlace | LaunchSource::Unaligned => self.tag(b'A'),
         };
-        let source = self.source(raw, tag)?;
+        let (source, contents) = self.source(raw, tag)?;
         let call = self.call(raw, source.address())?;
         let ended = self.call_until_done(raw, call)?;
+        if !source.holds(&contents) {
+            let summary = "a launch call has changed its source, which cannot be written";
+            return Err(Stop::broken("coco.launch-source", summary));
+        }
         self.judge_end(raw, &limit, allowed, &ended)?;
         let (taken, left) = limit.pages.split_at(ended.taken as usize);
         for page in taken {
@@ -106,7 +118,8 @@ impl Session<'_> {
         let stopped_at = left.first().copied().or_else(|| self.oracle.page_at(first));
         if let (Some(clause), Some(page)) = (limit.refusal, stopped_at) {
             let private = self.oracle.attribute(page) == Attribute::Private;
-            if private && clause != "coco.launch-arguments" && !self.oracle.is_accepted(page) {
+            let tried = clause != "coco.launch-arguments" || raw.is_cpuid(self.setup.platform);
+            if private && tried && !self.oracle.is_accepted(page) {
                 self.oracle.launch_refused(page);
             }
             self.edges.insert(page);
@@ -115,7 +128,7 @@ impl Session<'_> {
     }
 
     /// The contents of each page that the call might take.
-    fn source(&self, raw: &RawLaunch, tag: u64) -> Result<Source, Stop> {
+    fn source(&self, raw: &RawLaunch, tag: u64) -> Result<(Source, Vec<u8>), Stop> {
         let most = self.oracle.file_pages() + 1;
         let count = match raw.length {
             LaunchLength::Pages(pages) => pages,
@@ -131,7 +144,8 @@ impl Session<'_> {
             })
             .collect();
         // A page more than is ever asked for, for an address that is not aligned.
-        Source::new(&contents, ((count + 1) * PAGE_SIZE) as usize)
+        let source = Source::new(&contents, ((count + 1) * PAGE_SIZE) as usize)?;
+        Ok((source, contents))
     }
 
     /// The call that the case describes.

@@ -85,6 +85,8 @@ impl Oracle {
             (_, LaunchLength::Bytes(_)) => return None,
         };
         let has_source = match call.source {
+            // The firmware takes a pattern for no table of CPUID leaves.
+            LaunchSource::Pattern(_) if call.is_cpuid(self.platform) => false,
             _ if self.is_zero_type(call) => true,
             LaunchSource::Pattern(_) => true,
             LaunchSource::InPlace => self.dialect != Dialect::RfcV4,
@@ -107,6 +109,13 @@ impl Oracle {
     pub fn page_at(&self, at: u64) -> Option<u64> {
         let slot = self.slots().find(|slot| slot.mapped_at().contains(&at))?;
         Some(slot.pages.start + (at - slot.at))
+    }
+}
+
+impl RawLaunch {
+    /// Whether the firmware looks at what the page holds.
+    pub fn is_cpuid(&self, platform: Platform) -> bool {
+        platform == Platform::Snp && self.page_type == PAGE_TYPE_CPUID
     }
 }
 

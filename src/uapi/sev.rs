@@ -81,6 +81,8 @@ impl FirmwareStatus {
     pub const SUCCESS: FirmwareStatus = FirmwareStatus(0);
     /// The guest is not in the state for the command, such as an update after the finish.
     pub const INVALID_GUEST_STATE: FirmwareStatus = FirmwareStatus(2);
+    /// A parameter, or the contents of a page, is bad.
+    pub const INVALID_PARAM: FirmwareStatus = FirmwareStatus(0x16);
     /// The guest's policy does not permit it.
     pub const POLICY_FAILURE: FirmwareStatus = FirmwareStatus(7);
 

@@ -490,6 +490,8 @@ faults! {
             "a launch call without a source writes back an address that it has advanced from 0";
         LaunchStopCounted "launch-stop-counted" "coco.launch-progress" ANY COCO
             "a launch call counts the page that it stops at as done";
+        LaunchWritesSource "launch-writes-source" "coco.launch-source" ANY SNP
+            "the firmware's correction of a CPUID page is written to a source that cannot be written";
         ContextMoved "context-moved" "coco.context" ANY COCO
             "another VM can take over a guest's encryption context";
         ContextCopied "context-copied" "coco.context" ANY COCO

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the launch calls of SNP guests and TDs have in common: `kvm_gmem_populate()`, and how far it got.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use super::fault::Fault;
@@ -13,6 +15,9 @@ use crate::uapi::PAGE_SIZE;
 
 /// How many pages a launch call does before a bug shows that is about longer ones. Arbitrary.
 const LAUNCH_BATCH: u64 = 32;
+
+/// Leaves that a CPUID page has room for.
+const CPUID_LEAVES: u64 = 64;
 
 /// Where the first contents of a page come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,5 +127,24 @@ impl VmState {
     /// Whether the launch cannot be finished just now.
     pub(super) fn is_busy(&self) -> bool {
         self.planted(Fault::LaunchBusy) && !self.was_busy.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the firmware takes what is there for a table of CPUID leaves: their number comes first.
+    pub(super) fn is_cpuid_table(&self, from: Contents) -> bool {
+        let Contents::Address(address) = from else { return true };
+        let source = std::ptr::with_exposed_provenance_mut::<PageWords>(address as usize);
+        // SAFETY: what is there is only read, if there is anything.
+        let Ok(mut contents) = (unsafe { copy_from_user(source) }) else { return true };
+        if contents[0] & 0xffff_ffff <= CPUID_LEAVES {
+            return true;
+        }
+        if self.planted(Fault::LaunchWritesSource) {
+            contents[0] = CPUID_LEAVES;
+            let bytes: Vec<u8> = contents.iter().flat_map(|word| word.to_le_bytes()).collect();
+            // The kernel's own mapping of the page can be written. Should that fail, the bug does not show.
+            let memory = File::options().write(true).open("/proc/self/mem");
+            let _ = memory.and_then(|memory| memory.write_all_at(&bytes, address));
+        }
+        false
     }
 }

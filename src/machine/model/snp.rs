@@ -193,6 +193,9 @@ impl VmState {
             let populated = match stage {
                 // The firmware refuses, and the kernel takes the page back from the guest.
                 Stage::Finished => Err(firmware(FirmwareStatus::INVALID_GUEST_STATE)),
+                _ if update.type_ == PAGE_TYPE_CPUID && !self.is_cpuid_table(from.at(taken)) => {
+                    Err(firmware(FirmwareStatus::INVALID_PARAM))
+                }
                 // SAFETY: as above.
                 _ => unsafe { self.populate(gpa + taken * PAGE_SIZE, from, taken) }
                     .map_err(|_| firmware(FirmwareStatus::SUCCESS)),
