@@ -87,12 +87,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Has an SNP guest give up those of `pages` that it has accepted, as it must before they become shared.
+    /// Has an SNP guest give up those of `pages` that it has accepted and can reach, before they become shared.
     pub fn rescind(&mut self, pages: Pages) -> Result<(), Stop> {
         if self.setup.platform != Platform::Snp || self.oracle.is_guest_lost() {
             return Ok(());
         }
-        let accepted: Vec<u64> = pages.filter(|page| self.oracle.is_accepted(*page)).collect();
+        let accepted =
+            |page: &u64| self.oracle.is_accepted(*page) && self.oracle.slot_of(*page).is_some();
+        let accepted: Vec<u64> = pages.filter(accepted).collect();
         for group in self.groups(accepted, |_| ()) {
             let Some(address) = self.guest_address(group.start) else {
                 continue;

@@ -144,6 +144,15 @@ impl Oracle {
         self.secrets.retain(|page, _| !range.contains(page));
     }
 
+    /// The memslot of `range` is gone. KVM takes the pages out of a TD's secure EPT with it, so the TD accepts them anew. The
+    /// RMP belongs to the memory, and stays as it is.
+    pub(super) fn unmap_encrypted(&mut self, range: &Range<u64>) {
+        if self.platform == Platform::Tdx {
+            self.accepted.retain(|page| !range.contains(page));
+            self.uncertain.retain(|page| !range.contains(page));
+        }
+    }
+
     /// Pages of `range` become `to`: which of them the guest has still accepted.
     pub(super) fn convert_acceptance(&mut self, range: &Range<u64>, to: Attribute) {
         let settled: Vec<u64> =

@@ -316,7 +316,9 @@ impl Oracle {
 
     /// A memslot was deleted.
     pub fn delete_slot(&mut self, slot: u32) {
-        self.slots.remove(&slot);
+        if let Some(map) = self.slots.remove(&slot) {
+            self.unmap_encrypted(&map.pages);
+        }
         self.orphans.remove(&slot);
     }
 
