@@ -7,7 +7,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
 
 use gmem_conform::results::{Blame, CaseRecord, Record, Summary, Verdict};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -45,6 +45,9 @@ const BUGS: [Bug; 13] = [
     bug("tdx", 309, 8, "coco.", &["coco.launch-in-place"]),
 ];
 
+/// A bug of each host's that histories find at once.
+const EXPLORED: [(&str, u32); 2] = [("snp", 219), ("tdx", 304)];
+
 const fn bug(
     host: &'static str,
     number: u32,
@@ -66,6 +69,12 @@ fn main() -> ExitCode {
         let name = format!("{host}::correct_variant_261_passes");
         trials.push(trial(name, move |hosts| clean(hosts, host, 4, 261)));
     }
+    for (host, bug) in EXPLORED {
+        let name = format!("{host}::histories_are_clean");
+        trials.push(trial(name, move |hosts| explored(hosts, host, 0, " 0 failures in ")));
+        let name = format!("{host}::histories_find_bug_{bug}");
+        trials.push(trial(name, move |hosts| explored(hosts, host, bug, " 1 failure in ")));
+    }
     for bug in &BUGS {
         let name = format!("{}::bug_{}_is_found", bug.host, bug.number);
         trials.push(trial(name, move |hosts| found(hosts, bug)));
@@ -85,13 +94,13 @@ fn trial(name: String, test: impl Fn(&Path) -> Result<(), Failed> + Send + 'stat
     })
 }
 
-/// Runs the suite on an emulated host.
-fn run(
+/// Runs the program on an emulated host.
+fn boot(
     hosts: &Path,
     host: &str,
     (dialect, mutant): (u32, u32),
     arguments: &[&str],
-) -> Result<(Vec<CaseRecord>, Summary), Failed> {
+) -> Result<Output, Failed> {
     let append =
         format!("kvm.vm_memory_attributes=0 kvm.gmem_dialect={dialect} kvm.gmem_mutant={mutant}");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/run-in-vm");
@@ -100,10 +109,22 @@ fn run(
         .arg("--qemu")
         .arg(hosts.join("qemu-system-x86_64"))
         .arg(hosts.join("bzImage"))
-        .args(["--", "--platform", host, "--require", host, "--json", "-", "--format", "tap"])
+        .arg("--")
         .args(arguments)
         .stdin(Stdio::null())
         .output()?;
+    Ok(output)
+}
+
+/// Runs the suite on an emulated host.
+fn run(
+    hosts: &Path,
+    host: &str,
+    kernel: (u32, u32),
+    arguments: &[&str],
+) -> Result<(Vec<CaseRecord>, Summary), Failed> {
+    let all = ["--platform", host, "--require", host, "--json", "-", "--format", "tap"];
+    let output = boot(hosts, host, kernel, &[&all[..], arguments].concat())?;
     let (mut records, mut summary) = (Vec::new(), None);
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         match serde_json::from_str(line) {
@@ -126,6 +147,24 @@ fn clean(hosts: &Path, host: &str, dialect: u32, mutant: u32) -> Result<(), Fail
         .collect();
     if !bad.is_empty() || summary.not_run > 0 || summary.passed < 390 {
         return Err(format!("{summary:?}: {bad:#?}").into());
+    }
+    Ok(())
+}
+
+/// Histories of a few seconds say `expected` of a kernel with this bug; one that fails is shrunk and printed.
+fn explored(hosts: &Path, host: &str, mutant: u32, expected: &str) -> Result<(), Failed> {
+    /// Histories that the slowest host makes in this time, and more.
+    const FEWEST: usize = 10;
+    let arguments = ["explore", "--platform", host, "--seed", "1", "--duration", "8"];
+    let output = boot(hosts, host, (8, mutant), &arguments)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    let histories = last.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    let printed = said.contains(&format!("needs   platform={host}\n"));
+    let enough = if mutant == 0 { histories >= FEWEST } else { printed };
+    if !last.contains(expected) || !enough {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{said}\n{errors}").into());
     }
     Ok(())
 }

@@ -25,6 +25,20 @@ const BUGS: [&str; 12] = [
     "recreated-resets-attributes",
 ];
 
+/// Bugs of encrypted guests of different kinds: acceptance, mixed ranges, contents, aliases, requests. Each with a platform
+/// and a dialect in which its path exists.
+const ENCRYPTED_BUGS: [(&str, &str, &str); 9] = [
+    ("takes-back-first-only", "snp", "rfc-v4"),
+    ("punch-stays-owned", "tdx", "rfc-v5"),
+    ("mixed-range-lost", "snp", "upstream"),
+    ("accept-clears-half", "tdx", "rfc-v4"),
+    ("plaintext-left-behind", "snp", "rfc-v5"),
+    ("private-alias-stays", "tdx", "upstream"),
+    ("fault-flag-missing", "snp", "upstream"),
+    ("request-by-msr-dropped", "snp", "rfc-v4"),
+    ("request-retry-lost", "tdx", "upstream"),
+];
+
 /// Steps that a shrunk history may have.
 const MOST_STEPS: usize = 8;
 
@@ -93,6 +107,27 @@ fn planted_bugs_are_found_and_shrunk() {
     }
 }
 
+/// So is every bug of encrypted guests. What is left runs on that platform, in that dialect, and fails with the bug only.
+#[test]
+fn bugs_of_encrypted_guests_are_found_and_shrunk() {
+    for (bug, platform, dialect) in ENCRYPTED_BUGS {
+        let directory = Directory::new();
+        let ground = ["--platform", platform, "--dialect", dialect];
+        let planted = [&ground[..], &["--plant", bug]].concat();
+        let output = explore(&directory, &[&planted[..], &["--duration", "600"]].concat());
+        let said = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{bug}: {said}");
+        let [file] = directory.files().try_into().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let cases = case::parse("shrunk", &text).unwrap();
+        assert!(cases[0].steps.len() <= MOST_STEPS, "{bug}: {text}");
+        assert!(text.contains(&format!("needs   platform={platform}")), "{bug}: {text}");
+        // The platform is the file's to say.
+        assert_eq!(check(&file, &planted[2..]), Some(1), "{bug}: {text}");
+        assert_eq!(check(&file, &ground[2..]), Some(0), "{bug}: {text}");
+    }
+}
+
 fn check(file: &Path, more: &[&str]) -> Option<i32> {
     let all = ["check", "--machine", "model", file.to_str().unwrap()];
     program(&[&all, more].concat()).status.code()
@@ -113,9 +148,18 @@ fn the_same_seed_writes_the_same_file() {
 /// Without a bug nothing fails, in any dialect; what ran is counted, and no file is written.
 #[test]
 fn a_correct_machine_passes() {
-    for dialect in ["rfc-v4", "rfc-v5", "upstream"] {
+    for (platform, dialect) in [
+        ("sw-protected", "rfc-v4"),
+        ("sw-protected", "rfc-v5"),
+        ("sw-protected", "upstream"),
+        ("snp", "rfc-v4"),
+        ("snp", "upstream"),
+        ("tdx", "rfc-v5"),
+        ("tdx", "upstream"),
+    ] {
         let directory = Directory::new();
-        let output = explore(&directory, &["--duration", "2", "--dialect", dialect]);
+        let ground = ["--platform", platform, "--dialect", dialect];
+        let output = explore(&directory, &[&ground[..], &["--duration", "2"]].concat());
         let said = stdout(&output);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains(" steps, 0 failures in ") && said.contains(", seed 1\n"), "{said}");

@@ -5,8 +5,9 @@ use super::raw;
 use super::rng::Rng;
 use super::rules::Rules;
 use crate::case::{Action, Attribute, Case, Look, Mode, Pages, SlotMap, Step, Toucher, View};
-use crate::case::{RawConvert, Requirement};
+use crate::case::{RawConvert, Requirement, Returns};
 use crate::dialect::Dialect;
+use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::uapi::PAGE_SIZE;
 
@@ -35,7 +36,8 @@ pub struct Shape {
     pub pages: Option<u64>,
 }
 
-/// History `number` of `seed`: the same for the same arguments on any machine.
+/// History `number` of `seed`: the same for the same arguments on any machine. A longer one begins as a shorter one, but for
+/// an access in the end from which an encrypted guest cannot go on.
 pub fn history(seed: u64, number: u64, shape: &Shape) -> Case {
     let mut generator = Generator::new(Rng::new(seed, number), seed, number, shape);
     while generator.case.steps.len() < shape.steps {
@@ -49,6 +51,13 @@ pub fn history(seed: u64, number: u64, shape: &Shape) -> Case {
 /// A step without comments.
 pub(super) fn plain(action: Action) -> Step {
     Step { above: Vec::new(), action, expect: None, comment: None, line: 0 }
+}
+
+fn opposite(attribute: Attribute) -> Attribute {
+    match attribute {
+        Attribute::Shared => Attribute::Private,
+        Attribute::Private => Attribute::Shared,
+    }
 }
 
 /// The kinds of steps.
@@ -71,6 +80,11 @@ enum Kind {
     ChildExit,
     Bystander,
     BystanderConvert,
+    Accept,
+    Rescind,
+    GuestConvert,
+    ConvertByAccess,
+    WrongAlias,
 }
 
 struct Generator<'a> {
@@ -103,9 +117,10 @@ impl<'a> Generator<'a> {
         let anchors = [0, pages].into_iter().chain(BOUNDARIES).filter(|page| *page <= pages);
         // Without private memory a page cannot be made shared again.
         let private = shape.platform.has_private_memory() && rng.chance(30);
-        let needs = match shape.platform.has_private_memory() {
-            true => Vec::new(),
-            false => vec![Requirement::Platform(vec![shape.platform])],
+        // A case that says nothing runs on software-protected guests.
+        let needs = match shape.platform {
+            Platform::SwProtected => Vec::new(),
+            platform => vec![Requirement::Platform(vec![platform])],
         };
         let case = Case {
             name: format!("explore.{seed}-{number}"),
@@ -115,6 +130,8 @@ impl<'a> Generator<'a> {
             start: if private { Attribute::Private } else { Attribute::Shared },
             needs,
             no_slots: rng.chance(15),
+            // Where the host's mapping is the memslot's userspace_addr, an MMU notifier can hide what a conversion forgets.
+            userspace_elsewhere: shape.platform.is_encrypted() && rng.chance(30),
             ..Case::default()
         };
         let rules = Rules::new(shape.platform, shape.dialect, &case);
@@ -127,7 +144,7 @@ impl<'a> Generator<'a> {
         for _ in 0..TRIES {
             let kind = self.kind();
             let Some(action) = self.action(kind) else { continue };
-            let step = plain(action);
+            let step = Step { expect: self.answer(&action), ..plain(action) };
             if self.rules.permit(&step) {
                 return step;
             }
@@ -140,6 +157,8 @@ impl<'a> Generator<'a> {
         let missing =
             slots.iter().map(|s| s.pages.end - s.pages.start).sum::<u64>() < self.case.pages;
         let held = self.rules.held().next().is_some();
+        let encrypted = self.shape.platform.is_encrypted();
+        let last = self.case.steps.len() + 1 == self.shape.steps;
         let when = |condition: bool, weight: u64| if condition { weight } else { 0 };
         self.rng.weighted(&[
             (30, Kind::Convert),
@@ -159,6 +178,12 @@ impl<'a> Generator<'a> {
             (when(self.rules.has_child(), 1), Kind::ChildExit),
             (1, Kind::Bystander),
             (when(self.rules.has_bystander(), 4), Kind::BystanderConvert),
+            (when(encrypted, 4), Kind::Accept),
+            (when(self.shape.platform == Platform::Snp, 4), Kind::Rescind),
+            (when(encrypted, 10), Kind::GuestConvert),
+            (when(encrypted, 6), Kind::ConvertByAccess),
+            // The guest cannot go on from there.
+            (when(encrypted && last, 20), Kind::WrongAlias),
         ])
     }
 
@@ -217,18 +242,56 @@ impl<'a> Generator<'a> {
                 let to = self.rng.pick(&[Attribute::Shared, Attribute::Private]);
                 Action::BystanderConvert { pages: self.range(u64::MAX), to }
             }
+            Kind::Accept | Kind::Rescind | Kind::GuestConvert => return self.guest_action(kind),
+            Kind::ConvertByAccess => {
+                let pages = self.run(|rules, page| rules.may_use_other_alias(page))?;
+                let to = opposite(self.rules.attribute(pages.start));
+                Action::ConvertByAccess { page: pages.start, to }
+            }
+            Kind::WrongAlias => {
+                let pages = self.run(|rules, page| rules.may_use_other_alias(page))?;
+                Action::WrongAlias { page: pages.start, by_write: self.rng.chance(50) }
+            }
         })
+    }
+
+    /// A step of an encrypted guest that is about a range, if there is one of this kind here.
+    fn guest_action(&mut self, kind: Kind) -> Option<Action> {
+        match kind {
+            Kind::Accept => {
+                self.run(|rules, page| rules.is_private_for_guest(page)).map(Action::Accept)
+            }
+            Kind::Rescind => self.run(|rules, page| rules.may_rescind(page)).map(Action::Rescind),
+            _ => {
+                let pages = self.range(self.reach);
+                let to = self.direction(pages.start);
+                let by_msr = self.shape.platform == Platform::Snp && self.rng.chance(30);
+                Some(Action::GuestConvert { pages, to, by_msr })
+            }
+        }
+    }
+
+    /// What the host answers an encrypted guest's request with, if not by doing it.
+    fn answer(&mut self, action: &Action) -> Option<Returns> {
+        let is_request = matches!(action, Action::GuestConvert { .. });
+        if !is_request || !self.rng.chance(15) {
+            return None;
+        }
+        let errno = self.rng.pick(&[Errno::EAGAIN, Errno::EINVAL]);
+        Some(Returns { any_of: vec![Some(errno)], error_page: None })
     }
 
     fn convert(&mut self) -> Action {
         let pages = self.range(u64::MAX);
-        let there = self.rules.attribute(pages.start);
-        // A conversion that changes something is the more interesting one, but not the only one.
-        let to = match (there, self.rng.chance(70)) {
-            (Attribute::Shared, true) | (Attribute::Private, false) => Attribute::Private,
-            (Attribute::Shared, false) | (Attribute::Private, true) => Attribute::Shared,
-        };
+        let to = self.direction(pages.start);
         Action::Convert { pages, to, mode: self.mode(to) }
+    }
+
+    /// What `page` and those behind it become. A conversion that changes something is the more interesting one, but not the
+    /// only one.
+    fn direction(&mut self, page: u64) -> Attribute {
+        let there = self.rules.attribute(page);
+        if self.rng.chance(70) { opposite(there) } else { there }
     }
 
     fn mode(&mut self, to: Attribute) -> Mode {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Which steps make sense where: a history must never fail on a correct machine, nor ask the suite for the impossible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::case::{
-    Action, Attribute, Case, Look, Pages, Pointer, RawConvert, SlotMap, Step, Toucher, View, apart,
+    Action, Attribute, Case, Look, Mode, Pages, Pointer, RawConvert, SlotMap, Step, Toucher, View,
+    apart,
 };
 use crate::dialect::Dialect;
 use crate::errno::Errno;
@@ -21,6 +22,15 @@ const LONGEST_ACCESS: u64 = 1200;
 
 /// Last page of the test memory that a slot may be mapped at: the guest's page tables have room for a few GiB.
 const LAST_SLOT_PAGE: u64 = 3 << 20;
+/// The same of an encrypted guest, which has both aliases of 8 GiB mapped.
+const LAST_ENCRYPTED_SLOT_PAGE: u64 = 2 << 20;
+
+/// Pages for which an encrypted guest asks at once: the GHCB has room for 253 entries, and TDX's KVM takes 512 pages at a
+/// time, so there is more than one request.
+const LONGEST_REQUEST: u64 = 600;
+
+/// Pages for which an SNP guest asks one by one, each with an exit.
+const LONGEST_MSR_REQUEST: u64 = 40;
 
 /// Guest_memfds of a history besides the one under test. All of each is looked at after every step.
 const MOST_BYSTANDERS: usize = 2;
@@ -34,7 +44,12 @@ pub(super) struct Rules {
     pins: BTreeMap<u64, u32>,
     /// Other guest_memfds.
     bystanders: usize,
-    has_private_memory: bool,
+    platform: Platform,
+    /// Pages that the guest has used since they were last punched out: an encrypted one accepts them when they are looked at.
+    used: BTreeSet<u64>,
+    /// On SNP: where the test memory has pages that the guest may have used as private memory. The RMP holds this address,
+    /// and the guest can use them at no other one.
+    assigned: BTreeMap<u64, u64>,
 }
 
 impl Rules {
@@ -45,13 +60,15 @@ impl Rules {
             child: false,
             pins: BTreeMap::new(),
             bystanders: 0,
-            has_private_memory: platform.has_private_memory(),
+            platform,
+            used: BTreeSet::new(),
+            assigned: BTreeMap::new(),
         }
     }
 
     /// Whether the step may come next.
     pub fn permit(&self, step: &Step) -> bool {
-        if step.expect.is_some() {
+        if self.oracle.is_guest_lost() || !is_answerable(step) {
             return false;
         }
         match &step.action {
@@ -94,18 +111,30 @@ impl Rules {
             Action::Bystander(start) => {
                 self.bystanders < MOST_BYSTANDERS
                     && self.oracle.file_pages() <= BYSTANDER_PAGES
-                    && (*start == Attribute::Shared || self.has_private_memory)
+                    && (*start == Attribute::Shared || self.platform.has_private_memory())
             }
             Action::BystanderConvert { pages, .. } => {
-                self.bystanders > 0 && self.has_private_memory && self.inside(pages, u64::MAX)
+                let possible = self.bystanders > 0 && self.platform.has_private_memory();
+                possible && self.inside(pages, u64::MAX)
             }
-            // What only encrypted guests do is not explored.
-            Action::Accept(_)
-            | Action::Rescind(_)
-            | Action::GuestConvert { .. }
-            | Action::ConvertByAccess { .. }
-            | Action::WrongAlias { .. }
-            | Action::Launch { .. }
+            Action::Accept(pages) => {
+                self.inside(pages, LONGEST_ACCESS)
+                    && pages.clone().all(|page| self.is_private_for_guest(page))
+            }
+            Action::Rescind(pages) => {
+                self.platform == Platform::Snp
+                    && self.inside(pages, LONGEST_ACCESS)
+                    && pages.clone().all(|page| self.may_rescind(page))
+            }
+            Action::GuestConvert { pages, to, by_msr } => self.permit_request(pages, *to, *by_msr),
+            Action::ConvertByAccess { page, to } => {
+                self.may_use_other_alias(*page)
+                    && self.attribute(*page) != *to
+                    && (*to == Attribute::Shared || !self.oracle.is_pinned(*page))
+            }
+            Action::WrongAlias { page, .. } => self.may_use_other_alias(*page),
+            // Launches in pieces are for cases.
+            Action::Launch { .. }
             | Action::LaunchRaw(_)
             | Action::OtherVm(_)
             | Action::Request(_)
@@ -122,32 +151,41 @@ impl Rules {
     /// A step that was permitted has been done.
     pub fn follow(&mut self, step: &Step) {
         match &step.action {
-            Action::Write { pages, .. }
-            | Action::Read { pages, .. }
-            | Action::Expect { pages, look: Look::Any, .. } => {
-                pages.clone().for_each(|page| self.oracle.touch(page));
+            Action::Write { view, pages, .. }
+            | Action::Read { view, pages }
+            | Action::Expect { view, pages, look: Look::Any } => {
+                pages.clone().for_each(|page| self.access(*view, page));
             }
             Action::Expect { .. } => {}
             Action::Touch { who, pages } => {
                 let host = matches!(who, Toucher::Host | Toucher::Both);
                 let guest = matches!(who, Toucher::Guest | Toucher::Both);
-                for page in pages.clone() {
-                    if host && self.may_access(View::Host, page)
-                        || guest && self.may_access(View::Guest, page)
-                    {
-                        self.oracle.touch(page);
+                let views = [(host, View::Host), (guest, View::Guest)];
+                for (_, view) in views.into_iter().filter(|(takes_part, _)| *takes_part) {
+                    for page in pages.clone() {
+                        if self.may_access(view, page) {
+                            self.access(view, page);
+                        }
                     }
                 }
             }
-            Action::Convert { pages, to, mode } => self.call(&RawConvert {
-                offset: pages.start * PAGE_SIZE,
-                size: (pages.end - pages.start) * PAGE_SIZE,
-                attributes: to.bits(),
-                flags: mode.bits(),
-                ..RawConvert::default()
-            }),
+            Action::Convert { pages, to, mode } => self.convert(pages, *to, *mode),
             Action::Raw(call) => self.call(call),
-            Action::Punch(pages) => self.oracle.punch(pages.clone()),
+            Action::Accept(pages) => {
+                pages.clone().for_each(|page| self.access(View::Guest, page));
+            }
+            Action::Rescind(pages) => pages.clone().for_each(|page| self.oracle.rescind(page)),
+            Action::GuestConvert { pages, to, .. } => self.request(pages, *to, step),
+            Action::ConvertByAccess { page, to } => {
+                self.convert(&(*page..page + 1), *to, Mode::Unspecified);
+                self.access(View::Guest, *page);
+            }
+            Action::WrongAlias { .. } => self.oracle.lose_guest(),
+            Action::Punch(pages) => {
+                self.oracle.punch(pages.clone());
+                self.used.retain(|page| !pages.contains(page));
+                self.assigned.retain(|page, _| !pages.contains(page));
+            }
             Action::Allocate(pages) => self.oracle.allocate(pages.clone()),
             Action::Pin(pages) => {
                 for page in pages.clone() {
@@ -168,11 +206,6 @@ impl Rules {
             Action::ChildExit => self.child = false,
             Action::Bystander(_) => self.bystanders += 1,
             Action::Remap
-            | Action::Accept(_)
-            | Action::Rescind(_)
-            | Action::GuestConvert { .. }
-            | Action::ConvertByAccess { .. }
-            | Action::WrongAlias { .. }
             | Action::Launch { .. }
             | Action::LaunchRaw(_)
             | Action::OtherVm(_)
@@ -186,6 +219,18 @@ impl Rules {
             | Action::Capability(_)
             | Action::Misbehave(_) => {}
         }
+        if self.platform == Platform::Snp {
+            self.assign();
+        }
+    }
+
+    /// What the guest has used and is private now may be in the RMP, at the address where it is mapped.
+    fn assign(&mut self) {
+        let oracle = &self.oracle;
+        self.assigned.retain(|page, _| oracle.attribute(*page) == Attribute::Private);
+        let private = self.used.iter().filter(|p| oracle.attribute(**p) == Attribute::Private);
+        let places = private.filter_map(|page| Some((*page, oracle.slot_of(*page)?.1)));
+        self.assigned.extend(places);
     }
 
     /// Whether `view` can access `page`.
@@ -197,6 +242,25 @@ impl Rules {
     /// Whether an access of `view` to `page` faults.
     pub fn must_fault(&self, view: View, page: u64) -> bool {
         (view != View::Child || self.child) && self.oracle.sight(view, page) == Sight::Fault
+    }
+
+    /// Whether the guest can accept `page`, or has accepted it: it is private, and a memslot maps it.
+    pub fn is_private_for_guest(&self, page: u64) -> bool {
+        self.platform.is_encrypted()
+            && self.attribute(page) == Attribute::Private
+            && self.may_access(View::Guest, page)
+    }
+
+    /// Whether the guest can give `page` up.
+    pub fn may_rescind(&self, page: u64) -> bool {
+        self.is_private_for_guest(page) && self.oracle.is_accepted(page)
+    }
+
+    /// Whether the guest can access `page` through the alias that its attribute rules out.
+    pub fn may_use_other_alias(&self, page: u64) -> bool {
+        self.platform.is_encrypted()
+            && self.inside(&(page..page + 1), 1)
+            && self.may_access(View::Guest, page)
     }
 
     /// Whether a reference on `page` is held.
@@ -240,6 +304,29 @@ impl Rules {
             && pages.end - pages.start <= longest
     }
 
+    /// `view` has accessed `page`, and a guest has accepted it before.
+    fn access(&mut self, view: View, page: u64) {
+        self.oracle.touch(page);
+        if view == View::Guest && self.platform.is_encrypted() {
+            self.used.insert(page);
+            if self.is_private_for_guest(page) {
+                self.oracle.accept(page);
+            }
+        }
+    }
+
+    /// The guest asks with one address for all pages, and the host must be able to do what it asks for.
+    fn permit_request(&self, pages: &Pages, to: Attribute, by_msr: bool) -> bool {
+        let longest = if by_msr { LONGEST_MSR_REQUEST } else { LONGEST_REQUEST };
+        let slot = |page| self.oracle.slot_of(page).map(|(slot, _)| slot);
+        self.platform.is_encrypted()
+            && (!by_msr || self.platform == Platform::Snp)
+            && self.inside(pages, longest)
+            && self.may_access(View::Guest, pages.start)
+            && pages.clone().all(|page| slot(page) == slot(pages.start))
+            && (to == Attribute::Shared || !pages.clone().any(|page| self.oracle.is_pinned(page)))
+    }
+
     /// A refusal for a moment, which is fine, cannot be told from another error when `error_offset` cannot be written:
     /// so such a call must be refused for certain or go to shared, where nothing can be in flight.
     fn permit_raw(&self, call: &RawConvert) -> bool {
@@ -255,13 +342,43 @@ impl Rules {
 
     /// KVM takes no two memslots of one page, and none over another.
     fn permit_slot(&self, map: &SlotMap) -> bool {
+        let last = match self.platform.is_encrypted() {
+            true => LAST_ENCRYPTED_SLOT_PAGE,
+            false => LAST_SLOT_PAGE,
+        };
         self.inside(&map.pages, u64::MAX)
-            && map.mapped_at().end <= LAST_SLOT_PAGE
+            && map.mapped_at().end <= last
+            && self
+                .assigned
+                .range(map.pages.clone())
+                .all(|(page, at)| *at == map.at + (page - map.pages.start))
             && self.oracle.slots().all(|other| {
                 other.slot != map.slot
                     && apart(&other.pages, &map.pages)
                     && apart(&other.mapped_at(), &map.mapped_at())
             })
+    }
+
+    /// The guest has asked for a conversion, and was answered as `step` says. A TD that is told EAGAIN asks again.
+    fn request(&mut self, pages: &Pages, to: Attribute, step: &Step) {
+        let again = self.platform == Platform::Tdx && answer(step) == Some(Errno::EAGAIN);
+        if step.expect.is_none() || again {
+            return self.convert(pages, to, Mode::Unspecified);
+        }
+        // An SNP guest gives pages up before it asks.
+        if self.platform == Platform::Snp && to == Attribute::Shared {
+            pages.clone().for_each(|page| self.oracle.rescind(page));
+        }
+    }
+
+    fn convert(&mut self, pages: &Pages, to: Attribute, mode: Mode) {
+        self.call(&RawConvert {
+            offset: pages.start * PAGE_SIZE,
+            size: (pages.end - pages.start) * PAGE_SIZE,
+            attributes: to.bits(),
+            flags: mode.bits(),
+            ..RawConvert::default()
+        });
     }
 
     /// The likeliest outcome decides: where the clauses allow others, they leave the same attributes.
@@ -270,6 +387,20 @@ impl Rules {
             self.oracle.apply(call, allowed.result);
         }
     }
+}
+
+/// The error that the host is to answer a guest's request with.
+fn answer(step: &Step) -> Option<Errno> {
+    match step.expect.as_ref()?.any_of.as_slice() {
+        [Some(errno @ (Errno::EAGAIN | Errno::EINVAL))] => Some(*errno),
+        _ => None,
+    }
+}
+
+/// Whether nothing is expected of a step, or it is a request that the host answers with an error.
+fn is_answerable(step: &Step) -> bool {
+    let is_request = matches!(step.action, Action::GuestConvert { .. });
+    step.expect.is_none() || is_request && answer(step).is_some()
 }
 
 /// The steps of `case` that may stand where they stand; the others are left out.

@@ -89,9 +89,9 @@ impl Shrinker<'_> {
             let mut steps = Vec::new();
             let mut candidates = Vec::new();
             for index in at..self.case.steps.len() {
-                for action in simpler::actions(&self.case.steps[index].action) {
+                for step in simpler::steps(&self.case.steps[index]) {
                     let mut case = self.case.clone();
-                    case.steps[index].action = action;
+                    case.steps[index] = step;
                     steps.push(index);
                     candidates.push(case);
                 }

@@ -2,7 +2,8 @@
 //! What is simpler than a history: other histories that say nearly the same.
 
 use crate::case::{
-    Action, Attribute, Case, Descriptor, Mode, Pages, Pointer, RawConvert, SlotMap, Toucher, View,
+    Action, Attribute, Case, Descriptor, Mode, Pages, Pointer, RawConvert, SlotMap, Step, Toucher,
+    View,
 };
 use crate::uapi::PAGE_SIZE;
 
@@ -30,20 +31,34 @@ macro_rules! range_of {
     };
 }
 
+/// The page that a step names where it names one only.
+macro_rules! page_of {
+    ($action:expr) => {
+        match $action {
+            Action::ConvertByAccess { page, .. } | Action::WrongAlias { page, .. } => Some(page),
+            _ => None,
+        }
+    };
+}
+
 /// How much there is to a history. What counts most comes first: the steps, what each says, the pages that they name,
 /// the size of the file.
 pub(super) type Cost = (usize, u64, u64, u64, bool);
 
 /// How much there is to `case`.
 pub(super) fn cost(case: &Case) -> Cost {
-    let kinds = case.steps.iter().map(|step| weight(&step.action)).sum::<u64>();
+    let say = |step: &Step| weight(&step.action) + 5 * u64::from(step.expect.is_some());
+    let kinds = case.steps.iter().map(say).sum::<u64>();
     let ranges = case.steps.iter().filter_map(|step| range_of!(&step.action));
     let (mut span, mut place) = (0u64, case.pages);
     for range in ranges {
         span += range.end - range.start;
         place = place.saturating_add(range.start);
     }
-    let head = u64::from(case.no_slots);
+    for page in case.steps.iter().filter_map(|step| page_of!(&step.action)) {
+        place = place.saturating_add(*page);
+    }
+    let head = u64::from(case.no_slots) + u64::from(case.userspace_elsewhere);
     (case.steps.len(), kinds + head, span, place, case.start == Attribute::Private)
 }
 
@@ -73,12 +88,13 @@ fn weight(action: &Action) -> u64 {
         Action::SlotMap(map) => {
             600 + u64::from(map.slot) + if map.at == map.pages.start { 0 } else { 8 }
         }
-        Action::Accept(_)
-        | Action::Rescind(_)
-        | Action::GuestConvert { .. }
-        | Action::ConvertByAccess { .. }
-        | Action::WrongAlias { .. }
-        | Action::Launch { .. }
+        // More than the accesses and conversions that do nearly the same.
+        Action::WrongAlias { by_write, .. } => 600 + u64::from(*by_write),
+        Action::ConvertByAccess { .. } => 610,
+        Action::GuestConvert { by_msr, .. } => 620 + u64::from(*by_msr),
+        Action::Accept(_) => 630,
+        Action::Rescind(_) => 640,
+        Action::Launch { .. }
         | Action::LaunchRaw(_)
         | Action::OtherVm(_)
         | Action::Request(_)
@@ -118,8 +134,24 @@ fn raw_weight(call: &RawConvert) -> u64 {
         + u64::from(call.descriptor != Descriptor::GuestMemfd) * 70
 }
 
-/// Steps that are nearly `action`, the simplest first.
-pub(super) fn actions(action: &Action) -> Vec<Action> {
+/// Steps that are nearly `step`, the simplest first. What is expected of it is so of a request only.
+pub(super) fn steps(step: &Step) -> Vec<Step> {
+    let is_request = |action: &Action| matches!(action, Action::GuestConvert { .. });
+    let mut simpler: Vec<Step> = actions(&step.action)
+        .into_iter()
+        .map(|action| {
+            let expect = step.expect.clone().filter(|_| is_request(&action));
+            Step { action, expect, ..step.clone() }
+        })
+        .collect();
+    if step.expect.is_some() {
+        simpler.push(Step { expect: None, ..step.clone() });
+    }
+    simpler
+}
+
+/// Actions that are nearly `action`, the simplest first.
+fn actions(action: &Action) -> Vec<Action> {
     let mut simpler = Vec::new();
     if let Some(range) = range_of!(action) {
         for range in shorter(range) {
@@ -164,6 +196,24 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
         Action::SlotMap(map) => {
             simpler.push(Action::SlotMap(SlotMap { at: map.pages.start, ..map.clone() }));
             simpler.push(Action::SlotMap(SlotMap { slot: 0, ..map }));
+        }
+        Action::Rescind(pages) => simpler.push(Action::Accept(pages)),
+        Action::Accept(pages) => simpler.push(Action::Read { view: View::Guest, pages }),
+        Action::GuestConvert { pages, to, by_msr } => {
+            simpler.push(Action::Convert { pages: pages.clone(), to, mode: Mode::Unspecified });
+            if by_msr {
+                simpler.push(Action::GuestConvert { pages, to, by_msr: false });
+            }
+        }
+        Action::ConvertByAccess { page, to } => {
+            let pages = page..page + 1;
+            simpler.push(Action::Convert { pages, to, mode: Mode::Unspecified });
+        }
+        Action::WrongAlias { page, by_write } => {
+            simpler.push(Action::Read { view: View::Guest, pages: page..page + 1 });
+            if by_write {
+                simpler.push(Action::WrongAlias { page, by_write: false });
+            }
         }
         _ => {}
     }
@@ -252,6 +302,9 @@ pub(super) fn with_simpler_head(case: &Case) -> Vec<Case> {
         simpler.push(Case { no_slots: false, steps, ..case.clone() });
         simpler.push(Case { no_slots: false, ..case.clone() });
     }
+    if case.userspace_elsewhere {
+        simpler.push(Case { userspace_elsewhere: false, ..case.clone() });
+    }
     if case.start == Attribute::Private {
         simpler.push(Case { start: Attribute::Shared, ..case.clone() });
     }
@@ -268,7 +321,10 @@ pub(super) fn with_fewer_pages(case: &Case) -> Vec<Case> {
         }
         _ => None,
     });
-    let mut places: Vec<u64> = ranges.cloned().chain(raws).flat_map(|r| [r.start, r.end]).collect();
+    let single = case.steps.iter().filter_map(|step| page_of!(&step.action));
+    let single = single.map(|page| *page..page + 1);
+    let ranges = ranges.cloned().chain(raws).chain(single);
+    let mut places: Vec<u64> = ranges.flat_map(|r| [r.start, r.end]).collect();
     places.extend([0, case.pages]);
     places.retain(|page| *page <= case.pages);
     places.sort_unstable();
@@ -306,6 +362,11 @@ fn without_pages(case: &Case, gone: &Pages) -> Case {
             call.offset = moved_bytes(call.offset);
             // A size of 0 stays one, and so does one that wraps around.
             call.size = moved_bytes(end).wrapping_sub(call.offset);
+        }
+        if let Some(page) = page_of!(&mut step.action) {
+            let stays = !gone.contains(page);
+            *page = moved(*page);
+            return stays;
         }
         let Some(pages) = range_of!(&mut step.action) else { return true };
         *pages = moved(pages.start)..moved(pages.end);
@@ -350,6 +411,19 @@ mod tests {
             "raw     offset=0x4000000000000000 size=0x1000 attributes=private",
         ];
         assert_eq!(texts(&less), expected);
+    }
+
+    /// A step about one page moves with it, and is gone with it.
+    #[test]
+    fn steps_of_one_page_move_with_it() {
+        let steps = "guest convert 3..4 private by-access\nguest convert 8..9 private by-access\n\
+                     guest wrong-alias 9..10\n";
+        let less = without_pages(&case(10, steps), &(2..6));
+        assert_eq!(
+            texts(&less),
+            ["guest   convert 4..5 private by-access", "guest   wrong-alias 5..6"]
+        );
+        assert!(with_fewer_pages(&case(10, steps)).iter().any(|less| less.pages == 6));
     }
 
     /// A distant page comes near in one go, whatever lies between.
