@@ -203,10 +203,8 @@ fn candidates<'a>(
         for case in cases.iter().filter(|case| platforms_of(case).contains(&platform)) {
             add(&case.name, Source::Case(case));
         }
-        if Scenario::platforms().any(|p| p == platform) {
-            for scenario in scenarios {
-                add(scenario.name, Source::Scenario(scenario));
-            }
+        for scenario in scenarios.iter().filter(|s| s.platforms.contains(&platform)) {
+            add(scenario.name, Source::Scenario(scenario));
         }
     }
     candidates

@@ -39,7 +39,7 @@ pub fn explain(id: &str) -> Result<String, String> {
 }
 
 fn scenario_ids(scenario: &Scenario) -> Vec<String> {
-    Scenario::platforms().map(|platform| format!("{platform}.{}", scenario.name)).collect()
+    scenario.platforms.iter().map(|platform| format!("{platform}.{}", scenario.name)).collect()
 }
 
 /// What there is to say about a scenario: it has no steps to show.

@@ -36,9 +36,9 @@ pub(crate) struct Arena {
 
 /// The guest, to be used by the thread that made it.
 pub(super) struct GuestSide {
-    guest: Guest,
+    pub(super) guest: Guest,
     /// How long it may take for one command.
-    deadline: Duration,
+    pub(super) deadline: Duration,
 }
 
 impl Arena {
@@ -58,6 +58,7 @@ impl Arena {
             view,
             gmem,
             dialect: setup.dialect,
+            encrypted: setup.platform.is_encrypted(),
             pages,
             gate: RwLock::new(()),
             was_refused: AtomicBool::new(false),
@@ -159,8 +160,8 @@ impl GuestSide {
     }
 }
 
-/// Guest address, length and first page of `pages`.
-fn place(pages: &Range<u64>) -> (u64, u64, u64) {
+/// Guest address, length and first page of `pages`; an encrypted guest's of their shared alias.
+pub(super) fn place(pages: &Range<u64>) -> (u64, u64, u64) {
     (TEST_MEMORY + pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE, pages.start)
 }
 

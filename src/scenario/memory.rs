@@ -9,8 +9,9 @@ use std::thread;
 use crate::case::Attribute;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::{Stop, access, failed};
+use crate::exec::{Stop, access, failed, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView};
+use crate::payload::pattern;
 use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
 
 /// How often a conversion may be refused while others keep pages in flight, before they are asked to pause. Arbitrary:
@@ -32,6 +33,8 @@ pub(super) struct Memory {
     pub view: Box<dyn HostView>,
     pub gmem: Box<dyn GuestMemfd>,
     pub dialect: Dialect,
+    /// Whether the guest is encrypted: no conversion keeps its contents.
+    pub encrypted: bool,
     /// Size of both in pages.
     pub pages: u64,
     /// Held for reading by whoever touches pages, for writing by who needs that nobody does.
@@ -41,9 +44,9 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The flags with which a conversion keeps the contents.
+    /// The flags with which a conversion keeps the contents, or, of an encrypted guest, may do with them what it likes.
     pub fn keep(&self) -> u64 {
-        if self.dialect.has_content_modes() { MODE_PRESERVE } else { 0 }
+        if self.dialect.has_content_modes() && !self.encrypted { MODE_PRESERVE } else { 0 }
     }
 
     /// The clause that says that it does.
@@ -161,6 +164,55 @@ impl Memory {
                 Some(0),
             )
         })
+    }
+
+    /// The host writes the pattern `tag` into shared pages.
+    pub fn fill(&self, pages: &Range<u64>, tag: u64) -> Result<(), Stop> {
+        pages.clone().try_for_each(|page| {
+            let written = access::write_page(&*self.view, page, &pattern_bytes(tag, page));
+            written.map_err(|_| {
+                let summary = format!("host cannot write page {page}, which is shared");
+                let stop = Stop::broken("host.access-shared", summary);
+                stop.but("no fault", "SIGBUS").at("host", page, Some(0))
+            })
+        })
+    }
+
+    /// The host must find the pattern `tag` in a shared page, which the guest has written: the first word and the last.
+    pub fn must_hold(&self, page: u64, tag: u64) -> Result<(), Stop> {
+        for index in [0, pattern::WORDS_PER_PAGE - 1] {
+            let expected = pattern::word(tag, page, index);
+            let found = self.read(page, index as usize);
+            if found != Some(expected) {
+                let found = found.map_or("SIGBUS".to_string(), |word| format!("{word:#018x}"));
+                let summary =
+                    format!("host does not find in page {page} what the guest has written there");
+                return Err(Stop::broken("memory.same", summary)
+                    .but(format!("{expected:#018x}"), found)
+                    .at("host", page, Some(index * 8)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each word of a shared page is the pattern's or zero; `clause` says so. They may be mixed: the page may have been
+    /// cleared while it was being written.
+    pub fn written_or_zero(&self, page: u64, tag: u64, clause: &str) -> Result<(), Stop> {
+        for index in 0..pattern::WORDS_PER_PAGE {
+            let expected = pattern::word(tag, page, index);
+            match self.read(page, index as usize) {
+                Some(word) if word == 0 || word == expected => {}
+                found => {
+                    let found = found.map_or("SIGBUS".to_string(), |word| format!("{word:#018x}"));
+                    let clause = if found == "SIGBUS" { "host.access-shared" } else { clause };
+                    let summary = format!("page {page} is neither as it was written nor zero");
+                    return Err(Stop::broken(clause, summary)
+                        .but(format!("{expected:#018x} or 0"), found)
+                        .at("host", page, Some(index * 8)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Punches `pages` out.

@@ -5,6 +5,7 @@
 //! within about a second, so its numbers of rounds are limits that a slow machine does not reach.
 
 mod arena;
+mod encrypted;
 mod facility;
 mod fail_nth;
 mod gup_test;

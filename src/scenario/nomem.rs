@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::arena::Arena;
+use super::arena::{Arena, GuestSide};
 use super::fail_nth::FailNth;
 use super::memory::{Memory, Returned, describe};
 use crate::case::Attribute::{self, Private, Shared};
@@ -97,10 +97,12 @@ fn other(attribute: Attribute) -> Attribute {
     }
 }
 
-/// The flags that are offered for a direction on a software-protected VM.
+/// The flags that are offered for a direction.
 fn modes(memory: &Memory, to: Attribute) -> Vec<u64> {
     match to {
         _ if !memory.dialect.has_content_modes() => vec![0],
+        Private if memory.encrypted => vec![0],
+        Shared if memory.encrypted => vec![0, MODE_ZERO],
         Private => vec![0, MODE_PRESERVE],
         Shared => vec![0, MODE_PRESERVE, MODE_ZERO],
     }
@@ -117,9 +119,8 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
     after[pages.start as usize..pages.end as usize].fill(*to);
     for n in 1..=ALLOCATIONS {
         let Arena { guest, memory, .. } = &mut *arena;
-        prepare(memory, before)?;
         let tag = pattern::tag(b'N', n as u16);
-        guest.fill(memory, &all, tag)?;
+        prepare(guest, memory, before, tag)?;
         let mut tries = 0;
         let (returned, hit) = loop {
             let issue = || memory.issue(pages, *to, *flags);
@@ -133,7 +134,7 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
         counts.absorbed += u32::from(hit && returned.result.is_ok());
         if judge(shape, &fail, &returned, hit)? {
             look(memory, before, shape, n, true)?;
-            guest.check(memory, &all, tag, "no-memory.no-effect")?;
+            check(guest, memory, before, &all, tag, "no-memory.no-effect")?;
             memory.convert(pages, *to, *flags).map_err(|stop| {
                 let what = stop.failure.summary;
                 let summary = format!("{what}, after allocation {n} of a first call had failed");
@@ -144,26 +145,72 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
         // What the range itself holds then is for other cases.
         for outside in [0..pages.start, pages.end..all.end] {
             if !outside.is_empty() {
-                guest.check(memory, &outside, tag, "convert.precise")?;
+                check(guest, memory, before, &outside, tag, "convert.precise")?;
             }
         }
         if !hit {
-            return prepare(&arena.memory, &vec![Shared; before.len()]);
+            return memory.convert(&all, Shared, memory.keep());
         }
     }
     let what = describe(pages, *to);
     Err(Stop::error(Blame::Suite, format!("{what} makes more than {ALLOCATIONS} allocations")))
 }
 
-/// Gives every page its attribute, run by run.
-fn prepare(memory: &Memory, attributes: &[Attribute]) -> Result<(), Stop> {
-    let mut start = 0;
-    for run in attributes.chunk_by(|a, b| a == b) {
+/// The runs of `pages` that have the same attribute.
+fn runs<'a>(
+    attributes: &'a [Attribute],
+    pages: &Range<u64>,
+) -> impl Iterator<Item = (Range<u64>, Attribute)> + 'a {
+    let mut start = pages.start;
+    let part = &attributes[pages.start as usize..pages.end as usize];
+    part.chunk_by(|a, b| a == b).map(move |run| {
         let pages = start..start + run.len() as u64;
-        memory.convert(&pages, run[0], memory.keep())?;
         start = pages.end;
+        (pages, run[0])
+    })
+}
+
+/// Gives every page its attribute, run by run, and the pattern `tag`. What an encrypted guest has in private is its own to
+/// write, once it has accepted it.
+fn prepare(
+    guest: &mut GuestSide,
+    memory: &Memory,
+    attributes: &[Attribute],
+    tag: u64,
+) -> Result<(), Stop> {
+    let all = 0..memory.pages;
+    if memory.encrypted {
+        memory.convert(&all, Shared, memory.keep())?;
+    }
+    for (pages, attribute) in runs(attributes, &all) {
+        memory.convert(&pages, attribute, memory.keep())?;
+        match attribute {
+            Private if memory.encrypted => {
+                guest.accept(memory, &pages)?;
+                guest.fill_private(memory, &pages, tag)?;
+            }
+            _ => guest.fill(memory, &pages, tag)?,
+        }
     }
     Ok(())
+}
+
+/// The guest must find the pattern `tag` in `pages`, which have these attributes; `clause` says so.
+fn check(
+    guest: &mut GuestSide,
+    memory: &Memory,
+    attributes: &[Attribute],
+    pages: &Range<u64>,
+    tag: u64,
+    clause: &str,
+) -> Result<(), Stop> {
+    if !memory.encrypted {
+        return guest.check(memory, pages, tag, clause);
+    }
+    runs(attributes, pages).try_for_each(|(pages, attribute)| match attribute {
+        Private => guest.check_private(memory, &pages, tag, clause),
+        Shared => guest.check(memory, &pages, tag, clause),
+    })
 }
 
 /// Whether the call has failed, as it may, for want of memory; `hit` says whether an allocation was made to fail.

@@ -64,14 +64,25 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
         }
         memory.must_read(page)?;
         memory.convert_and_look(&all, Shared, "host.fault-private")?;
-        guest.check(memory, &all, tag, memory.kept_clause(Shared))?;
+        if !memory.encrypted {
+            guest.check(memory, &all, tag, memory.kept_clause(Shared))?;
+        }
 
         drop(pin);
         released(memory, kind)?;
         for page in all.clone() {
             memory.must_fault(page, "host.fault-private")?;
         }
-        guest.check(memory, &all, tag, memory.kept_clause(Private))?;
+        match memory.encrypted {
+            false => guest.check(memory, &all, tag, memory.kept_clause(Private))?,
+            // Now that nobody holds it, the guest can use all of it.
+            true => {
+                guest.accept(memory, &all)?;
+                guest.fill_private(memory, &all, tag)?;
+                guest.check_private(memory, &all, tag, "coco.acceptance")?;
+                guest.give_up(memory, &all)?;
+            }
+        }
         memory.convert(&all, Shared, keep)?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use super::arena::Arena;
 use super::facility::Facility;
-use super::{nomem, pin, race};
+use super::{encrypted, nomem, pin, race};
 use crate::exec::{Setup, Stop};
 use crate::platform::Platform;
 use crate::results::{Blame, Observation};
@@ -19,8 +19,10 @@ pub struct Scenario {
     pub about: &'static str,
     /// Ids of the clauses that it tests.
     pub clauses: &'static [&'static str],
-    /// What it needs besides a platform with private memory.
+    /// What it needs besides its platforms.
     pub needs: Option<Facility>,
+    /// The platforms that it runs on.
+    pub platforms: &'static [Platform],
     /// Size of the guest_memfd in pages, all of them shared at first.
     pages: u64,
     run: fn(&mut Arena) -> Result<(), Stop>,
@@ -36,12 +38,14 @@ impl Scenario {
     pub fn text(&self) -> String {
         format!("{KEYWORD}{}\n", self.name)
     }
-
-    /// The platforms that it runs on: those where there is something to convert, and nothing encrypts it.
-    pub fn platforms() -> impl Iterator<Item = Platform> {
-        Platform::ALL.into_iter().filter(|p| p.has_private_memory() && !p.is_encrypted())
-    }
 }
+
+/// Contents outlive a conversion: there is something to convert, and nothing encrypts it.
+const PLAIN: &[Platform] = &[Platform::SwProtected];
+/// The guest's private memory is its own.
+const ENCRYPTED: &[Platform] = &[Platform::Snp, Platform::Tdx];
+/// Wherever there is something to convert.
+const EVERY: &[Platform] = &[Platform::SwProtected, Platform::Snp, Platform::Tdx];
 
 /// Runs the scenario that `text` names; `None` if `text` is a case.
 pub(crate) fn run(
@@ -124,6 +128,7 @@ pub static SCENARIOS: &[Scenario] = &[
             "upstream.contents-kept"
         ),
         needs: None,
+        platforms: PLAIN,
         pages: 8,
         run: race::guest_access,
     },
@@ -135,6 +140,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 however the faults of the others were timed.",
         clauses: racing!("preserve.to-private", "preserve.to-shared", "upstream.contents-kept"),
         needs: None,
+        platforms: PLAIN,
         pages: 8,
         run: race::host_reads,
     },
@@ -144,6 +150,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 the conversion meet over pages that come into being at that moment. Whoever may read finds zeros.",
         clauses: racing!("fresh.zero", "punch.zero", "convert.holes"),
         needs: None,
+        platforms: PLAIN,
         pages: 8,
         run: race::first_touch,
     },
@@ -154,6 +161,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 threads go on trying: no write lands late.",
         clauses: racing!(),
         needs: None,
+        platforms: PLAIN,
         pages: 4,
         run: race::host_writes,
     },
@@ -171,6 +179,7 @@ pub static SCENARIOS: &[Scenario] = &[
             "upstream.contents-kept"
         ),
         needs: None,
+        platforms: PLAIN,
         pages: 8,
         run: race::overlapping,
     },
@@ -180,6 +189,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 Neither changes an attribute, each call succeeds, and a word of a page is zero or what was written last.",
         clauses: racing!("punch.attribute", "punch.zero", "allocate.zero"),
         needs: None,
+        platforms: PLAIN,
         pages: 8,
         run: race::punch,
     },
@@ -191,6 +201,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 all attributes and contents are as before, and the next try succeeds.",
         clauses: NO_MEMORY,
         needs: Some(Facility::FailNth),
+        platforms: EVERY,
         pages: 8,
         run: nomem::few_pages,
     },
@@ -200,6 +211,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 is as large as it can be: one page is converted, and all are.",
         clauses: NO_MEMORY,
         needs: Some(Facility::FailNth),
+        platforms: EVERY,
         pages: 128,
         run: nomem::alternating,
     },
@@ -210,6 +222,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 references is gone the conversion succeeds.",
         clauses: PINNED,
         needs: None,
+        platforms: EVERY,
         pages: 8,
         run: pin::vmsplice,
     },
@@ -219,6 +232,7 @@ pub static SCENARIOS: &[Scenario] = &[
                 reference, and several rings that hold the same page.",
         clauses: PINNED,
         needs: Some(Facility::IoUring),
+        platforms: EVERY,
         pages: 8,
         run: pin::io_uring,
     },
@@ -228,7 +242,77 @@ pub static SCENARIOS: &[Scenario] = &[
                 assigned to the guest would: taken through the page tables without locks, and with them.",
         clauses: PINNED,
         needs: Some(Facility::GupTest),
+        platforms: EVERY,
         pages: 8,
         run: pin::gup_test,
+    },
+    Scenario {
+        name: "coco.race-overlapping",
+        about: "Three threads start at once, each with one conversion of an encrypted guest's memory; their ranges overlap, \
+                their directions and modes differ. What every page then is must be the result of the three calls in one of \
+                their six orders. The guest accepts and uses what is private then, and what is shared is the same memory for \
+                both sides.",
+        clauses: racing!(
+            "convert.range",
+            "convert.precise",
+            "zero.to-shared",
+            "coco.acceptance",
+            "memory.same",
+            "guest.access"
+        ),
+        needs: None,
+        platforms: ENCRYPTED,
+        pages: 8,
+        run: encrypted::overlapping,
+    },
+    Scenario {
+        name: "coco.race-punch",
+        about: "One thread punches holes and allocates pages while another converts the same pages to private and back, those \
+                that the guest has used as well as others. Neither changes an attribute, and each call succeeds. After that \
+                the guest can have every page, and give it back.",
+        clauses: racing!("punch.attribute", "coco.acceptance", "memory.same", "guest.access"),
+        needs: None,
+        platforms: ENCRYPTED,
+        pages: 8,
+        run: encrypted::punch,
+    },
+    Scenario {
+        name: "coco.race-host-writes",
+        about: "Threads of the host write to pages through their mapping without a pause while ranges become the guest's and \
+                come back. What the guest has written to a page that is its own does not change, although the threads go on \
+                trying: no write lands late.",
+        clauses: racing!("coco.acceptance", "memory.same", "guest.access"),
+        needs: None,
+        platforms: ENCRYPTED,
+        pages: 4,
+        run: encrypted::host_writes,
+    },
+    Scenario {
+        name: "coco.race-neighbours",
+        about: "A guest asks for pages, accepts and uses them, gives them up and asks for them to be shared, again and again, \
+                while the host converts and punches the pages on both sides of them. What the guest has in private stays its \
+                own all the time, and what it shares is the same memory for the host.",
+        clauses: racing!(
+            "convert.precise",
+            "coco.acceptance",
+            "coco.guest-converts",
+            "memory.same",
+            "guest.access"
+        ),
+        needs: None,
+        platforms: ENCRYPTED,
+        pages: 12,
+        run: encrypted::neighbours,
+    },
+    Scenario {
+        name: "coco.race-shared-access",
+        about: "A guest writes and reads shared pages without a pause while the host converts ranges of them to private and \
+                back, where there is a mode for that with ZERO. An access that meets a private page exits, and goes on when \
+                the page is shared again; a page that was cleared holds zeros, or what the guest has written since.",
+        clauses: racing!("zero.to-shared", "coco.acceptance", "memory.same", "guest.access"),
+        needs: None,
+        platforms: ENCRYPTED,
+        pages: 8,
+        run: encrypted::shared_access,
     },
 ];

@@ -16,13 +16,18 @@ use crate::run::protocol::{MachineConfig, Outcome};
 /// The dialects that have conversions.
 const DIALECTS: [Dialect; 3] = [Dialect::RfcV4, Dialect::RfcV5, Dialect::Upstream];
 
-fn run_on_model(scenario: &Scenario, dialect: Dialect, fault: Option<&str>) -> Outcome {
-    run(MachineConfig::model(dialect, fault), &scenario.text())
+fn run_on_model(
+    scenario: &Scenario,
+    platform: Platform,
+    dialect: Dialect,
+    fault: Option<&str>,
+) -> Outcome {
+    run(MachineConfig::model(dialect, fault), platform, &scenario.text())
 }
 
-fn run(config: MachineConfig, text: &str) -> Outcome {
+fn run(config: MachineConfig, platform: Platform, text: &str) -> Outcome {
     let timeout = std::time::Duration::from_secs(10);
-    Executor::new(config).run("id", "sw-protected", text, timeout, &mut |_| {})
+    Executor::new(config).run("id", platform.name(), text, timeout, &mut |_| {})
 }
 
 /// Names are ids: `topic.name`, unique, and no case has the same.
@@ -56,19 +61,21 @@ fn clauses_exist() {
 fn sound_model_passes() {
     let mut ran = 0;
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.needs.is_none()) {
-        for dialect in DIALECTS {
-            let outcome = run_on_model(scenario, dialect, None);
+        for (platform, dialect) in
+            scenario.platforms.iter().flat_map(|p| DIALECTS.map(|dialect| (*p, dialect)))
+        {
+            let outcome = run_on_model(scenario, platform, dialect, None);
             assert_eq!(
                 outcome.verdict,
                 Verdict::Pass,
-                "{} in {dialect}: {:#?}",
+                "{} on {platform} in {dialect}: {:#?}",
                 scenario.name,
                 outcome.failure
             );
             ran += 1;
         }
     }
-    assert!(ran >= 7 * DIALECTS.len());
+    assert!(ran >= 19 * DIALECTS.len());
 }
 
 /// Each scenario that runs on the model finds bugs there, and says that their clause is broken, or one that it tests too.
@@ -88,10 +95,19 @@ fn planted_bugs_are_found() {
         ("pin.vmsplice", "in-use-offset-is-start"),
         ("pin.vmsplice", "in-use-to-shared"),
         ("pin.vmsplice", "in-use-forever"),
+        ("coco.race-overlapping", "one-page-too-many"),
+        ("coco.race-overlapping", "stays-usable"),
+        ("coco.race-punch", "punch-resets-attribute"),
+        ("coco.race-punch", "punch-stays-owned"),
+        ("coco.race-host-writes", "host-faults-private"),
+        ("coco.race-neighbours", "request-direction-inverted"),
+        ("coco.race-neighbours", "takes-back-page-before"),
+        ("coco.race-shared-access", "host-faults-private"),
     ];
     for (name, fault) in rows {
         let scenario = Scenario::named(name).expect("a scenario");
-        let outcome = run_on_model(scenario, Dialect::RfcV5, Some(fault));
+        let platform = scenario.platforms[0];
+        let outcome = run_on_model(scenario, platform, Dialect::RfcV5, Some(fault));
         assert_eq!(outcome.verdict, Verdict::Fail, "{name} with {fault}: {:?}", outcome.failure);
         let failure = outcome.failure.expect("a failure has a reason");
         let clause = failure.clause.as_deref().unwrap_or("none");
@@ -106,9 +122,13 @@ fn liberties_pass() {
     let run = |fault: &Fault| {
         for scenario in SCENARIOS.iter().filter(|scenario| scenario.needs.is_none()) {
             let (name, fault_name) = (scenario.name, fault.name());
-            let outcome = run_on_model(scenario, fault.dialects()[0], Some(fault_name));
-            let failure = outcome.failure;
-            assert_eq!(outcome.verdict, Verdict::Pass, "{name} with {fault_name}: {failure:#?}");
+            for platform in scenario.platforms {
+                let dialect = fault.dialects()[0];
+                let outcome = run_on_model(scenario, *platform, dialect, Some(fault_name));
+                let failure = outcome.failure;
+                let on = format!("{name} on {platform} with {fault_name}");
+                assert_eq!(outcome.verdict, Verdict::Pass, "{on}: {failure:#?}");
+            }
         }
     };
     // Most of their time is waiting for each other.
@@ -129,8 +149,10 @@ fn scenarios_are_planned() {
         platforms: Platform::ALL.map(state).to_vec(),
         ..Environment::default()
     };
-    for scenario in SCENARIOS {
-        let id = format!("model.sw-protected.{}", scenario.name);
+    for (scenario, platform) in
+        SCENARIOS.iter().flat_map(|scenario| scenario.platforms.iter().map(move |p| (scenario, p)))
+    {
+        let id = format!("model.{platform}.{}", scenario.name);
         let selection =
             Selection { filters: vec![id.clone()], exact: true, ..Selection::default() };
         let plan = plan::build(&config, &environment, &selection).expect("it is planned");
@@ -152,7 +174,8 @@ fn scenarios_are_planned() {
 /// A job that names no scenario is an error of the suite, not a pass.
 #[test]
 fn unknown_names_are_errors() {
-    let outcome = run(MachineConfig::model(Dialect::RfcV4, None), "scenario no.such\n");
+    let config = MachineConfig::model(Dialect::RfcV4, None);
+    let outcome = run(config, Platform::SwProtected, "scenario no.such\n");
     assert_eq!(outcome.verdict, Verdict::Error);
     assert_eq!(outcome.failure.unwrap().summary, "there is no scenario `no.such`");
 }

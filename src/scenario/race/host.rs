@@ -12,7 +12,7 @@ use crate::scenario::arena::{Arena, Racer, is_over, race, rounds};
 use crate::scenario::memory::Memory;
 
 /// Threads that touch. More would only wait for each other on small machines.
-const THREADS: usize = 2;
+pub(in crate::scenario) const THREADS: usize = 2;
 /// Conversions to private in a round, each right after one to shared, so that the threads have faults to take.
 const BURST: usize = 4;
 /// Sweeps over all pages that each thread has to make before it is believed that no write is still under way.
@@ -100,12 +100,7 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
             }
             let before: Vec<_> =
                 pages.clone().map(|page| guest.copy(memory, page)).collect::<Result<_, _>>()?;
-            let targets = sweeps.each_ref().map(|n| n.load(Ordering::Relaxed) + SWEEPS);
-            while sweeps.iter().zip(targets).any(|(n, target)| n.load(Ordering::Relaxed) < target)
-                && !is_over(over)
-            {
-                thread::yield_now();
-            }
+            wait_for_sweeps(over, &sweeps);
             for (page, before) in pages.clone().zip(before) {
                 let after = guest.copy(memory, page)?;
                 if let Some(offset) = (0..after.len()).find(|i| before[*i] != after[*i]) {
@@ -122,8 +117,23 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
     })
 }
 
+/// Waits until each of the threads that [`write_until`] has been over all pages since.
+pub(in crate::scenario) fn wait_for_sweeps(over: &AtomicBool, sweeps: &[AtomicU64; THREADS]) {
+    let targets = sweeps.each_ref().map(|n| n.load(Ordering::Relaxed) + SWEEPS);
+    while sweeps.iter().zip(targets).any(|(n, target)| n.load(Ordering::Relaxed) < target)
+        && !is_over(over)
+    {
+        thread::yield_now();
+    }
+}
+
 /// Writes a growing number into word `index` of every page, if it can, and counts the sweeps.
-fn write_until(over: &AtomicBool, memory: &Memory, index: usize, sweeps: &AtomicU64) {
+pub(in crate::scenario) fn write_until(
+    over: &AtomicBool,
+    memory: &Memory,
+    index: usize,
+    sweeps: &AtomicU64,
+) {
     for sweep in 1u64.. {
         for page in 0..memory.pages {
             let _pass = memory.pass();

@@ -7,17 +7,18 @@ mod overlapping;
 mod punch;
 
 pub(super) use guest::guest_access;
+pub(super) use host::{THREADS, wait_for_sweeps, write_until};
 pub(super) use host::{first_touch, host_reads, host_writes};
-pub(super) use overlapping::overlapping;
+pub(super) use overlapping::{Call, ORDERS, all_at_once, calls, overlapping};
 pub(super) use punch::punch;
 
 use std::ops::Range;
 
 /// How many rounds a race has at most.
-const ROUNDS: u64 = 100;
+pub(super) const ROUNDS: u64 = 100;
 
 /// A range of a file of `pages` pages: over the rounds all of it, single pages, and others of every length.
-fn range(round: u64, pages: u64) -> Range<u64> {
+pub(super) fn range(round: u64, pages: u64) -> Range<u64> {
     match round % 3 {
         0 => 0..pages,
         1 => {

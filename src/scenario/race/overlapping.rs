@@ -16,17 +16,18 @@ use crate::scenario::memory::{Memory, describe};
 use crate::uapi::MODE_ZERO;
 
 /// Calls at a time.
-const CALLS: usize = 3;
+pub(in crate::scenario) const CALLS: usize = 3;
 /// The orders in which three calls may take effect.
-const ORDERS: [[usize; CALLS]; 6] =
+pub(in crate::scenario) const ORDERS: [[usize; CALLS]; 6] =
     [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
+/// A conversion.
 #[derive(Clone, Debug)]
-struct Call {
-    pages: Range<u64>,
-    to: Attribute,
-    /// Whether the mode is ZERO; otherwise the contents are kept.
-    zero: bool,
+pub(in crate::scenario) struct Call {
+    pub pages: Range<u64>,
+    pub to: Attribute,
+    /// Whether the mode is ZERO; otherwise the contents are kept, where they can be.
+    pub zero: bool,
 }
 
 impl Call {
@@ -86,7 +87,7 @@ pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
 }
 
 /// The calls of a round: ranges that overlap over the file's middle, both directions, and ZERO where there is such a mode.
-fn calls(round: u64, memory: &Memory) -> [Call; CALLS] {
+pub(in crate::scenario) fn calls(round: u64, memory: &Memory) -> [Call; CALLS] {
     let (middle, end) = (memory.pages / 2, memory.pages);
     std::array::from_fn(|n| {
         let turn = round + n as u64;
@@ -101,7 +102,7 @@ fn calls(round: u64, memory: &Memory) -> [Call; CALLS] {
 }
 
 /// Makes each call in a thread of its own; none starts before all are ready.
-fn all_at_once(memory: &Memory, calls: &[Call; CALLS]) -> Result<(), Stop> {
+pub(in crate::scenario) fn all_at_once(memory: &Memory, calls: &[Call; CALLS]) -> Result<(), Stop> {
     let ready = Barrier::new(CALLS);
     let ready = &ready;
     thread::scope(|scope| {

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Threads of the host that write to pages while these change hands.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::usable;
+use crate::case::Attribute::{Private, Shared};
+use crate::exec::Stop;
+use crate::payload::pattern;
+use crate::scenario::arena::{Arena, Racer, race, rounds};
+use crate::scenario::race::{ROUNDS, THREADS, range, wait_for_sweeps, write_until};
+
+pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
+    let Arena { guest, memory, .. } = arena;
+    let memory = &*memory;
+    let sweeps: [AtomicU64; THREADS] = Default::default();
+    let others = sweeps.iter().enumerate().map(|(index, sweeps)| {
+        Box::new(move |over: &AtomicBool| {
+            write_until(over, memory, index, sweeps);
+            Ok(())
+        }) as Racer<'_>
+    });
+    race(others.collect(), |over| {
+        for round in rounds(ROUNDS, over) {
+            let pages = range(round, memory.pages);
+            let secret = pattern::tag(b'W', round as u16);
+            memory.convert_and_look(&pages, Private, "host.fault-private")?;
+            guest.accept(memory, &pages)?;
+            guest.fill_private(memory, &pages, secret)?;
+            wait_for_sweeps(over, &sweeps);
+            guest.check_private(memory, &pages, secret, "host.fault-private")?;
+            guest.give_up(memory, &pages)?;
+            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+        }
+        Ok(())
+    })?;
+    usable(guest, memory, 0)
+}
