@@ -24,6 +24,7 @@ fn main() -> Result<()> {
         payload(name, &out)?;
     }
     cases(&out)?;
+    clause_ids(&out)?;
     println!("cargo::rustc-env=GMEM_CONFORM_COMMIT={}", commit());
     Ok(())
 }
@@ -140,6 +141,42 @@ fn find_cases(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes `clause_id.rs`: the enum `ClauseId` with a variant for each clause of `cases/clauses.toml`, so that a wrong id does
+/// not compile. Only the lines `id` and `text` are read here; the program parses the file as TOML.
+fn clause_ids(out: &Path) -> Result<()> {
+    let mut source = String::from(
+        "/// The id of a clause of `cases/clauses.toml`: `topic.name`.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]\n\
+         #[derive(strum::Display, strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]\n\
+         pub enum ClauseId {\n",
+    );
+    let mut id = None;
+    for line in fs::read_to_string("cases/clauses.toml")?.lines() {
+        if let Some(value) = quoted(line, "id") {
+            id = Some(value);
+        } else if let Some(text) = quoted(line, "text") {
+            let id = id.take().ok_or("cases/clauses.toml: a `text` that no `id` precedes")?;
+            writeln!(source, "    /// {text}.")?;
+            writeln!(source, "    #[serde(rename = {id:?})]\n    #[strum(serialize = {id:?})]")?;
+            writeln!(source, "    {},", camel_case(id))?;
+        }
+    }
+    source.push_str("}\n");
+    fs::write(out.join("clause_id.rs"), source)?;
+    Ok(())
+}
+
+/// The value of a line `KEY = "VALUE"`.
+fn quoted<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')
+}
+
+/// `in-use.refused` as `InUseRefused`.
+fn camel_case(id: &str) -> String {
+    let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
+    id.split(['.', '-']).filter(|word| !word.is_empty()).map(capitalised).collect()
 }
 
 /// The commit that is being built, `-dirty` if files have changed since, `unknown` outside of a git repository.

@@ -21,6 +21,7 @@
 pub mod bench;
 pub mod bundle;
 pub mod case;
+pub mod clause;
 pub mod cli;
 pub mod compare;
 pub mod contract;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, ExitCode, Stdio};
 
 use gmem_conform::case;
+use gmem_conform::clause::ClauseId;
 use gmem_conform::contract::{Promise, contract};
 use gmem_conform::dialect::Dialect;
 use gmem_conform::machine::model::Fault;
@@ -30,48 +31,50 @@ const QUICKER: &[&str] =
 
 /// Whether a bug of the clause can be planted: the model's allocations do not fail, so what happens when a kernel's do is
 /// seen on kernels with fault injection only.
-fn can_be_planted(clause: &str) -> bool {
-    !clause.starts_with("no-memory.")
+fn can_be_planted(clause: ClauseId) -> bool {
+    !clause.name().starts_with("no-memory.")
 }
 
 /// Bugs that look like a breach of other clauses than their own, with the reason why nobody can tell the difference.
-fn siblings(fault: Fault) -> &'static [&'static str] {
+fn siblings(fault: Fault) -> &'static [ClauseId] {
     match fault {
         // A host that may access a private page: was the attribute not stored, or is it not looked at?
-        Fault::HostFaultsPrivate => &["convert.range", "fresh.attribute", "convert.precise"],
+        Fault::HostFaultsPrivate => {
+            &[ClauseId::ConvertRange, ClauseId::FreshAttribute, ClauseId::ConvertPrecise]
+        }
         // A host that gets SIGBUS at a shared page: the same question.
-        Fault::SharedNotMapped => &["convert.range"],
+        Fault::SharedNotMapped => &[ClauseId::ConvertRange],
         // Contents are lost when the memory behind a page is another after the conversion.
         Fault::SplitMemory => &[
-            "preserve.to-private",
-            "preserve.to-shared",
-            "preserve.whole-range",
-            "upstream.contents-kept",
+            ClauseId::PreserveToPrivate,
+            ClauseId::PreserveToShared,
+            ClauseId::PreserveWholeRange,
+            ClauseId::UpstreamContentsKept,
         ],
         // What a hole has behind it decides which promise of zeros is broken.
         Fault::FreshNotZeroed => &[
-            "convert.holes",
-            "convert.precise",
-            "punch.zero",
-            "allocate.zero",
-            "zero.to-shared",
-            "zero.whole-range",
-            "upstream.contents-kept",
+            ClauseId::ConvertHoles,
+            ClauseId::ConvertPrecise,
+            ClauseId::PunchZero,
+            ClauseId::AllocateZero,
+            ClauseId::ZeroToShared,
+            ClauseId::ZeroWholeRange,
+            ClauseId::UpstreamContentsKept,
         ],
         // Contents that change after somebody has written anew.
-        Fault::UnspecifiedUnstable => &["memory.same"],
+        Fault::UnspecifiedUnstable => &[ClauseId::MemorySame],
         // The wrong pages are converted, or seen by the guest: no page is where it should be.
-        Fault::OffsetIsGuestAddress => &["convert.range"],
-        Fault::GuestIgnoresFileOffset => &["memory.same"],
+        Fault::OffsetIsGuestAddress => &[ClauseId::ConvertRange],
+        Fault::GuestIgnoresFileOffset => &[ClauseId::MemorySame],
         // The guest sees other contents than the host has seen before, or put there.
-        Fault::SharedAliasElsewhere => &["unspecified.stable", "zero.to-shared"],
+        Fault::SharedAliasElsewhere => &[ClauseId::UnspecifiedStable, ClauseId::ZeroToShared],
         _ => &[],
     }
 }
 
 /// Whether `record` is a failure that says what the bug does.
 fn names(fault: Fault, record: &CaseRecord) -> bool {
-    let clause = record.failure.as_ref().and_then(|f| f.clause.as_deref());
+    let clause = record.failure.as_ref().and_then(|f| f.clause.as_deref()?.parse().ok());
     record.verdict == Verdict::Fail
         && clause.is_some_and(|c| c == fault.clause() || siblings(fault).contains(&c))
 }
@@ -137,7 +140,7 @@ fn promises() -> Vec<Promise> {
     contract(&cases, None)
 }
 
-fn promise(clause: &str) -> Promise {
+fn promise(clause: ClauseId) -> Promise {
     promises().into_iter().find(|p| p.clause.id == clause).expect("a bug breaks a clause")
 }
 
@@ -204,7 +207,7 @@ fn tolerated(liberty: Fault, dialect: Dialect) -> Result<(), Failed> {
 
 /// A bug of the clause is found by cases of the clause, and by no other: each other case passes, or fails saying that it
 /// is this clause that was broken.
-fn needed(clause: &str) -> Result<(), Failed> {
+fn needed(clause: ClauseId) -> Result<(), Failed> {
     let promise = promise(clause);
     let mut why = Vec::new();
     // The narrow bugs mostly stand behind the obvious ones, and what one dialect does not show another seldom does.
@@ -214,7 +217,7 @@ fn needed(clause: &str) -> Result<(), Failed> {
     for (fault, dialect) in first.chain(rest) {
         let run = run(fault, dialect, &groups(fault).concat(), QUICKER)?;
         let failing = || run.records.iter().filter(|record| record.verdict.is_failure());
-        let own = |record: &&CaseRecord| record.clauses.iter().any(|c| c == clause);
+        let own = |record: &&CaseRecord| record.clauses.iter().any(|c| c == clause.name());
         if failing().filter(own).count() == 0 {
             why.push(format!("{fault:?} in {dialect}: no case of the clause finds it"));
             continue;
@@ -230,8 +233,8 @@ fn needed(clause: &str) -> Result<(), Failed> {
 /// There is enough to plant, and every clause has a bug: a test that plants nothing finds nothing wrong.
 fn counts() -> Result<(), Failed> {
     let (bugs, liberties) = (Fault::ALL.len(), Fault::BENIGN.len());
-    let clauses: BTreeSet<&str> = Fault::ALL.iter().map(|fault| fault.clause()).collect();
-    let all = case::clauses().iter().filter(|clause| can_be_planted(&clause.id)).count();
+    let clauses: BTreeSet<ClauseId> = Fault::ALL.iter().map(|fault| fault.clause()).collect();
+    let all = ClauseId::ALL.iter().filter(|clause| can_be_planted(**clause)).count();
     let encrypted = Fault::ALL.iter().filter(|fault| is_encrypted(**fault)).count();
     let few = bugs < LEAST_BUGS
         || encrypted < LEAST_ENCRYPTED_BUGS
@@ -260,8 +263,8 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || tolerated(*liberty, *dialect)));
         }
     }
-    for clause in case::clauses().iter().filter(|clause| can_be_planted(&clause.id)) {
-        trials.push(Trial::test(format!("clause::{}", clause.id), move || needed(&clause.id)));
+    for clause in ClauseId::ALL.iter().copied().filter(|clause| can_be_planted(*clause)) {
+        trials.push(Trial::test(format!("clause::{clause}"), move || needed(clause)));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -22,8 +23,8 @@ pub struct Case {
     pub about: Vec<String>,
     /// `topic.name[.variant]`, in `[a-z0-9_.-]`.
     pub name: String,
-    /// Ids of the clauses that it tests.
-    pub clauses: Vec<String>,
+    /// The clauses that it tests.
+    pub clauses: Vec<ClauseId>,
     /// Commits or mails that fixed what it found, shown when it fails.
     pub fixes: Vec<String>,
     /// Size of the guest_memfd in pages.

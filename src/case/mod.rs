@@ -2,7 +2,6 @@
 //! The case language: one statement a line, parsed, expanded and printed; and the cases and clauses built in.
 
 mod ast;
-mod clauses;
 mod keys;
 mod lexer;
 mod library;
@@ -13,7 +12,6 @@ mod requests;
 mod tests;
 
 pub use ast::*;
-pub use clauses::{Clause, clause, clauses};
 pub use lexer::ParseError;
 pub use library::library;
 pub use parser::parse;

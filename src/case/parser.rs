@@ -200,11 +200,11 @@ fn header(line: &mut Line, case: &mut Case, started: &mut bool) -> Result<bool, 
                 return Err(line.expected("the ids of clauses"));
             }
             for id in ids {
-                if super::clause(id.text).is_none() {
+                let Ok(clause) = id.text.parse() else {
                     let message = format!("`{}` is not a clause of cases/clauses.toml", id.text);
                     return Err(line.at(id, message));
-                }
-                case.clauses.push(id.text.to_string());
+                };
+                case.clauses.push(clause);
             }
         }
         "fixes" => {

@@ -33,7 +33,8 @@ impl Display for Header<'_> {
         let Header(case) = self;
         write_comments(f, &case.about)?;
         writeln!(f, "case    {}", case.name)?;
-        writeln!(f, "clause  {}", case.clauses.join(" "))?;
+        let clauses: Vec<&str> = case.clauses.iter().map(|id| id.name()).collect();
+        writeln!(f, "clause  {}", clauses.join(" "))?;
         for fix in &case.fixes {
             writeln!(f, "fixes   {fix}")?;
         }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::case::{Case, Clause, clauses};
+use crate::case::Case;
+use crate::clause::{Clause, clauses};
 use crate::machine::model::Fault;
 use crate::plan::platforms_of;
 use crate::results::{CaseRecord, Record, Verdict};
@@ -53,8 +54,11 @@ pub fn contract(cases: &[Case], results: Option<&[CaseRecord]>) -> Vec<Promise> 
         for record in results.unwrap_or_default() {
             // A waiver makes a failure known, not right.
             let broken = matches!(record.verdict, Verdict::Fail | Verdict::Waived)
-                && record.failure.as_ref().is_some_and(|f| f.clause.as_ref() == Some(&clause.id));
-            if broken || record.clauses.contains(&clause.id) {
+                && record
+                    .failure
+                    .as_ref()
+                    .is_some_and(|f| f.clause.as_deref() == Some(clause.id.name()));
+            if broken || record.clauses.iter().any(|id| id == clause.id.name()) {
                 let state: &mut State = states.entry(record.platform().into()).or_default();
                 state.count(record, broken);
             }
@@ -120,7 +124,7 @@ mod tests {
     fn state(results: &[CaseRecord], clause: &str, platform: &str) -> State {
         let cases = library().expect("built-in cases parse");
         let contract = contract(&cases, Some(results));
-        let promise = contract.iter().find(|p| p.clause.id == clause).expect("a clause");
+        let promise = contract.iter().find(|p| p.clause.id.name() == clause).expect("a clause");
         promise.states[platform].clone()
     }
 
@@ -131,7 +135,7 @@ mod tests {
         let contract = contract(&cases, None);
         for promise in &contract {
             // Only a kernel can run out of memory: scenarios test it there, and the model has no such bug.
-            if !promise.clause.id.starts_with("no-memory.") {
+            if !promise.clause.id.name().starts_with("no-memory.") {
                 assert!(!promise.cases.is_empty(), "no case tests {}", promise.clause.id);
                 assert!(!promise.faults.is_empty(), "no bug breaks {}", promise.clause.id);
             }

@@ -17,14 +17,14 @@ pub fn contract_text(
     filters: &[String],
     verbose: bool,
 ) -> Result<String, String> {
-    let ids = || contract.iter().map(|promise| promise.clause.id.as_str());
+    let ids = || contract.iter().map(|promise| promise.clause.id.name());
     if let Some(filter) = filters.iter().find(|f| !ids().any(|id| id.contains(f.as_str()))) {
         let near = nearest(ids(), filter).join("\n  ");
         return Err(format!("no clause matches `{filter}`; the nearest are\n  {near}"));
     }
     let mut out = String::new();
     for promise in contract {
-        let wanted = |f: &String| promise.clause.id.contains(f.as_str());
+        let wanted = |f: &String| promise.clause.id.name().contains(f.as_str());
         if filters.is_empty() || filters.iter().any(wanted) {
             one(&mut out, promise, verbose);
         }
@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::case::library;
+    use crate::clause::clauses;
     use crate::contract::contract;
 
     fn text(filters: &[&str], verbose: bool) -> Result<String, String> {
@@ -120,10 +121,6 @@ mod tests {
         assert!(!some.contains("convert.range\n"), "{some}");
         let error = text(&["fork.veiw"], false).expect_err("no such clause");
         assert!(error.contains("fork.view"), "{error}");
-    }
-
-    fn clauses() -> &'static [crate::case::Clause] {
-        crate::case::clauses()
     }
 
     /// Broken outweighs everything, and a clause without a verdict says why.

@@ -6,6 +6,7 @@ use super::encrypted::{ACCEPT, hang_of_kernel, refused, suite};
 use super::session::{After, Session};
 use super::stop::Stop;
 use crate::case::{Attribute, RawConvert, View};
+use crate::clause::ClauseId;
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{Answer, Command, GuestStop, Platform};
 use crate::uapi::{KVM_MEMORY_EXIT_FLAG_PRIVATE, PAGE_SIZE};
@@ -64,7 +65,7 @@ impl Session<'_> {
         let answer = self.guest.resume(self.deadline());
         let answer = answer.map_err(|stop| match to {
             Attribute::Private => self.guest_failed(stop, ACCEPT, [page]),
-            Attribute::Shared => hang_of_kernel(stop, "write", page, "memory.same"),
+            Attribute::Shared => hang_of_kernel(stop, "write", page, ClauseId::MemorySame),
         })?;
         self.before.remove(&page);
         self.touched.insert((page, View::Guest));
@@ -124,7 +125,7 @@ impl Session<'_> {
         let found = match self.guest.command(command, self.deadline()) {
             Err(stop) if stop == expected => return Ok(()),
             Err(stop @ GuestStop::Hang { .. }) => {
-                return Err(hang_of_kernel(stop, "access", page, "coco.memory-fault"));
+                return Err(hang_of_kernel(stop, "access", page, ClauseId::CocoMemoryFault));
             }
             Err(stop) => stop.to_string(),
             Ok(answer) => match command {
@@ -139,7 +140,7 @@ impl Session<'_> {
         let summary = format!(
             "guest access through the wrong alias to page {page} is not the right KVM_EXIT_MEMORY_FAULT"
         );
-        Err(Stop::broken("coco.memory-fault", summary)
+        Err(Stop::broken(ClauseId::CocoMemoryFault, summary)
             .at("guest", page, None)
             .but(expected.to_string(), found))
     }

@@ -11,6 +11,7 @@ use super::access;
 use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::{Attribute, View};
+use crate::clause::ClauseId;
 use crate::oracle::{Backing, Sight};
 use crate::platform::Command;
 
@@ -152,7 +153,7 @@ impl Session<'_> {
         }
         let summary =
             format!("{view} does not see what was written to page {page} from the other side");
-        Err(Stop::broken("memory.same", summary)
+        Err(Stop::broken(ClauseId::MemorySame, summary)
             .at(view.name(), page, Some(index as u64 * 8))
             .but(format!("{expected:#018x}"), format!("{found:#018x}")))
     }

@@ -7,6 +7,7 @@ use super::session::{Session, failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
 use crate::case::{Attribute, Pages};
+use crate::clause::ClauseId;
 use crate::machine::{GuestMemfd, HostView};
 use crate::oracle::PageBytes;
 use crate::results::Blame;
@@ -72,7 +73,7 @@ impl Session<'_> {
             Attribute::Private => PageState::Private,
         };
         self.bystanders.push(Bystander { view, pages: vec![state; pages as usize], gmem });
-        self.bystanders_are("fresh.attribute")
+        self.bystanders_are(ClauseId::FreshAttribute)
     }
 
     /// Converts pages of the newest bystander, with nothing promised about their contents.
@@ -87,7 +88,7 @@ impl Session<'_> {
         let argument = MemoryAttributes2::of_pages(pages, to.bits(), 0);
         convert_unjudged(&*bystander.gmem, &argument).map_err(|errno| {
             let summary = format!("a conversion of another guest_memfd returned {errno}");
-            Stop::broken("convert.accepted", summary).but("success", errno.to_string())
+            Stop::broken(ClauseId::ConvertAccepted, summary).but("success", errno.to_string())
         })?;
         for page in &mut bystander.pages[pages.start as usize..pages.end as usize] {
             *page = match to {
@@ -95,16 +96,16 @@ impl Session<'_> {
                 Attribute::Private => PageState::Private,
             };
         }
-        self.bystanders_are("convert.range")
+        self.bystanders_are(ClauseId::ConvertRange)
     }
 
     /// No page of any bystander has changed.
     pub fn check_bystanders(&self) -> Result<(), Stop> {
-        self.bystanders_are("convert.precise")
+        self.bystanders_are(ClauseId::ConvertPrecise)
     }
 
     /// Every page of every bystander is as it was made; otherwise `clause` is broken.
-    fn bystanders_are(&self, clause: &'static str) -> Result<(), Stop> {
+    fn bystanders_are(&self, clause: ClauseId) -> Result<(), Stop> {
         for bystander in &self.bystanders {
             for (page, state) in (0..).zip(&bystander.pages) {
                 let read = access::read_page(&*bystander.view, page);

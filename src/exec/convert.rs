@@ -7,6 +7,7 @@ use std::thread;
 use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns, apart};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::machine::GuestMemfd;
 use crate::oracle::{Allowed, Content, ErrorOffset};
@@ -196,20 +197,20 @@ impl Session<'_> {
 }
 
 /// The clause that a wrong result breaks: that of the expected one, unless the result says more.
-fn broken_by(call: &RawConvert, allowed: &Allowed, result: Result<(), Errno>) -> &'static str {
+fn broken_by(call: &RawConvert, allowed: &Allowed, result: Result<(), Errno>) -> ClauseId {
     match (allowed.clause, result) {
-        (_, Err(Errno::EOPNOTSUPP)) if call.flags == 0 => "unspecified.accepted",
+        (_, Err(Errno::EOPNOTSUPP)) if call.flags == 0 => ClauseId::UnspecifiedAccepted,
         (_, Err(Errno::EINVAL)) if allowed.result.is_ok() && call.error_offset != 0 => {
-            "arguments.error-offset"
+            ClauseId::ArgumentsErrorOffset
         }
         // It is refused, but as if the answer could be written.
         (_, Err(_)) if call.pointer == Pointer::ReadOnly && allowed.result.is_err() => {
-            "arguments.pointer"
+            ClauseId::ArgumentsPointer
         }
         // It is offered, but the call fails for another reason.
-        ("unspecified.accepted", Err(_)) => "convert.accepted",
+        (ClauseId::UnspecifiedAccepted, Err(_)) => ClauseId::ConvertAccepted,
         // It is not offered, but another error says so.
-        ("zero.to-private-refused", Err(_)) => "mode.refused",
+        (ClauseId::ZeroToPrivateRefused, Err(_)) => ClauseId::ModeRefused,
         (clause, _) => clause,
     }
 }
@@ -375,7 +376,7 @@ mod tests {
         assert_eq!(returned(Ok(()), 7), "success, error_offset 0x7");
         assert_eq!(returned(Err(Errno::EAGAIN), 0x3000), "EAGAIN, error_offset 0x3000 (page 3)");
         let allowed = |result, error_offset| {
-            let clause = "convert.accepted";
+            let clause = ClauseId::ConvertAccepted;
             describe(&Allowed {
                 result,
                 error_offset,

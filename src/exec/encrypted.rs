@@ -6,6 +6,7 @@ use super::session::{After, Session, launch_failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
 use crate::case::{Attribute, Pages, RawConvert, Returns, View};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
@@ -178,7 +179,7 @@ impl Session<'_> {
                 Err(stop) => return Err(guest_stop(stop, "convert", next)),
                 Ok(done) => {
                     return match (done.refusal, refused) {
-                        (Some(_), Some(_)) => Ok(After::Refused("coco.guest-converts")),
+                        (Some(_), Some(_)) => Ok(After::Refused(ClauseId::CocoGuestConverts)),
                         (None, Some(errno)) => {
                             let what = format!("the guest was told success instead of {errno}");
                             Err(wrong_request(next, what))
@@ -238,7 +239,7 @@ impl Session<'_> {
         if !allowed.contains(&errno) {
             let clause = match (judged, from) {
                 (Err(clause), _) => clause,
-                (Ok(()), Some(_)) => "coco.launch-exact",
+                (Ok(()), Some(_)) => ClauseId::CocoLaunchExact,
                 (Ok(()), None) => self.oracle.in_place_clause(),
             };
             let found = match result {
@@ -284,13 +285,15 @@ impl Session<'_> {
         let first = pages.peek().copied().unwrap_or(0);
         let Some(page) = pages.find(|page| taken && self.oracle.is_accepted(*page)) else {
             return match doing {
-                ACCEPT => hang_of_kernel(stop, doing, first, "coco.acceptance"),
+                ACCEPT => hang_of_kernel(stop, doing, first, ClauseId::CocoAcceptance),
                 _ => guest_stop(stop, doing, first),
             };
         };
         let clause = match self.oracle.content_clause(page) {
-            clause @ ("coco.mixed-range" | "coco.launch-exact" | "coco.launch-preserve") => clause,
-            _ => "coco.acceptance",
+            clause @ (ClauseId::CocoMixedRange
+            | ClauseId::CocoLaunchExact
+            | ClauseId::CocoLaunchPreserve) => clause,
+            _ => ClauseId::CocoAcceptance,
         };
         let summary = format!("guest cannot {doing} page {page}, which it has accepted: {stop}");
         Stop::broken(clause, summary).at("guest", page, None)
@@ -314,7 +317,7 @@ impl Session<'_> {
             return Ok(());
         };
         let summary = format!("{view} sees in page {page} what the guest wrote there in private");
-        Err(Stop::broken("coco.confidential", summary)
+        Err(Stop::broken(ClauseId::CocoConfidential, summary)
             .at(view.name(), page, Some((at * BLOCK) as u64))
             .but("anything else", "the guest's plaintext"))
     }
@@ -332,17 +335,17 @@ fn is_accepted_already(platform: Platform, status: u64) -> bool {
 pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
     let found = format!("{:#x}", refusal.status);
     let summary = format!("guest cannot {verb} page {page}: {found}");
-    Stop::broken("coco.acceptance", summary).at("guest", page, None).but("success", found)
+    Stop::broken(ClauseId::CocoAcceptance, summary).at("guest", page, None).but("success", found)
 }
 
 /// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.
 fn wrong_request(page: u64, what: String) -> Stop {
-    Stop::broken("coco.guest-converts", what).at("guest", page, None)
+    Stop::broken(ClauseId::CocoGuestConverts, what).at("guest", page, None)
 }
 
 /// As [`guest_stop`], of a guest that was to do no more than one instruction for each page: if it hangs, KVM has it fault
 /// for ever, and breaks `clause`.
-pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: &str) -> Stop {
+pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: ClauseId) -> Stop {
     let hangs = matches!(stop, GuestStop::Hang { .. });
     let told = guest_stop(stop, doing, page);
     if !hangs {

@@ -8,6 +8,7 @@ use super::look::guest_stop;
 use super::session::{After, Session, failed, launch_failed};
 use super::stop::Stop;
 use crate::case::{Attribute, FileCall, Pages, Returns};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::CallRule;
 use crate::platform::{Command, GuestStop};
@@ -88,7 +89,7 @@ impl Session<'_> {
                 _ => {
                     let summary =
                         format!("page {page} is behind the end of the file, and is there");
-                    return Err(Stop::broken("descriptor.calls", summary)
+                    return Err(Stop::broken(ClauseId::DescriptorCalls, summary)
                         .at("host", page, None)
                         .but("SIGBUS, si_code 2 (BUS_ADRERR)", "no such fault"));
                 }
@@ -105,7 +106,7 @@ impl Session<'_> {
             return Ok(());
         }
         let summary = format!("the guest_memfd of {expected:#x} bytes has {found:#x} now");
-        Err(Stop::broken("descriptor.calls", summary)
+        Err(Stop::broken(ClauseId::DescriptorCalls, summary)
             .but(format!("{expected:#x}"), format!("{found:#x}")))
     }
 
@@ -131,7 +132,7 @@ impl Session<'_> {
             };
             if cached != allocated {
                 let summary = format!("page {page} has {}", what(cached));
-                return Err(Stop::broken("fallocate.pages", summary)
+                return Err(Stop::broken(ClauseId::FallocatePages, summary)
                     .at("file", page, None)
                     .but(what(allocated), what(cached)));
             }
@@ -187,7 +188,7 @@ impl Session<'_> {
         let summary = format!(
             "guest access to page {page}, whose guest_memfd is closed, is not the exit that it must be"
         );
-        Err(Stop::broken("descriptor.closed", summary)
+        Err(Stop::broken(ClauseId::DescriptorClosed, summary)
             .at("guest", page, None)
             .but(expected.to_string(), found))
     }

@@ -13,6 +13,7 @@ use super::session::{Session, failed, launch_failed};
 use super::steps::pattern_bytes;
 use super::stop::Stop;
 use crate::case::{Attribute, LaunchLength, LaunchSource, RawLaunch, Returns};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::LaunchLimit;
 use crate::payload::abi::TEST_MEMORY;
@@ -93,7 +94,7 @@ impl Session<'_> {
         let limit = self.oracle.judge_raw_launch(raw);
         let allowed = expect.map_or(&[None][..], |returns| &returns.any_of);
         if allowed.contains(&None) != limit.refusal.is_none() {
-            let says = limit.refusal.unwrap_or("success");
+            let says = limit.refusal.map_or("success", ClauseId::name);
             return Err(suite(format!("of this launch call the clauses expect {says}")));
         }
         let tag = match raw.source {
@@ -105,7 +106,7 @@ impl Session<'_> {
         let ended = self.call_until_done(raw, call)?;
         if !source.holds(&contents) {
             let summary = "a launch call has changed its source, which cannot be written";
-            return Err(Stop::broken("coco.launch-source", summary));
+            return Err(Stop::broken(ClauseId::CocoLaunchSource, summary));
         }
         self.judge_end(raw, &limit, allowed, &ended)?;
         let (taken, left) = limit.pages.split_at(ended.taken as usize);
@@ -118,7 +119,8 @@ impl Session<'_> {
         let stopped_at = left.first().copied().or_else(|| self.oracle.page_at(first));
         if let (Some(clause), Some(page)) = (limit.refusal, stopped_at) {
             let private = self.oracle.attribute(page) == Attribute::Private;
-            let tried = clause != "coco.launch-arguments" || raw.is_cpuid(self.setup.platform);
+            let tried =
+                clause != ClauseId::CocoLaunchArguments || raw.is_cpuid(self.setup.platform);
             if private && tried && !self.oracle.is_accepted(page) {
                 self.oracle.launch_refused(page);
             }
@@ -193,7 +195,7 @@ impl Session<'_> {
             if errno.is_none() && done == 0 && before.length > 0 {
                 let what = "a launch call says that it succeeds, and that it has taken no page";
                 let refusal = self.oracle.judge_raw_launch(raw).refusal;
-                return Err(Stop::broken(refusal.unwrap_or("coco.launch-progress"), what));
+                return Err(Stop::broken(refusal.unwrap_or(ClauseId::CocoLaunchProgress), what));
             }
             if !(interrupted || partly) || Instant::now() >= deadline {
                 return Ok(Ended { taken, errno, found });
@@ -232,7 +234,7 @@ impl Session<'_> {
             format!("page {page} is next, the source has advanced {into:#x} bytes, {left:#x} left")
         };
         let summary = "what a launch call writes back does not agree with itself";
-        Err(Stop::broken("coco.launch-progress", summary).but(show(&expected), show(after)))
+        Err(Stop::broken(ClauseId::CocoLaunchProgress, summary).but(show(&expected), show(after)))
     }
 
     /// Whether the call ended as the clauses have it.
@@ -247,7 +249,7 @@ impl Session<'_> {
         if !allowed.contains(&ended.errno) {
             let clause = limit.refusal.unwrap_or(match raw.source {
                 LaunchSource::InPlace => self.oracle.in_place_clause(),
-                _ => "coco.launch-exact",
+                _ => ClauseId::CocoLaunchExact,
             });
             let name = |errno: &Option<Errno>| errno.map_or("success".into(), |e| e.to_string());
             let expected: Vec<String> = allowed.iter().map(name).collect();
@@ -258,7 +260,7 @@ impl Session<'_> {
         if ended.taken > most {
             let summary = "a launch call says that it has taken a page that it has to refuse";
             let (says, expected) = (ended.taken.to_string(), format!("at most {most} pages"));
-            return Err(Stop::broken("coco.launch-progress", summary).but(expected, says));
+            return Err(Stop::broken(ClauseId::CocoLaunchProgress, summary).but(expected, says));
         }
         Ok(())
     }
@@ -275,7 +277,7 @@ impl Session<'_> {
         }
         let found = errno.map_or("success".to_string(), |errno| errno.to_string());
         let summary = format!("a second call to finish the launch ended so: {found}");
-        Err(Stop::broken("coco.finished-once", summary).but("a refusal", found))
+        Err(Stop::broken(ClauseId::CocoFinishedOnce, summary).but("a refusal", found))
     }
 }
 

@@ -9,6 +9,7 @@ use super::hexdiff::{data_in, describe, first_difference, hexdiff};
 use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::View;
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::{Content, PageBytes, Sight};
 use crate::payload::abi::CheckRange;
@@ -19,7 +20,7 @@ use crate::uapi::PAGE_SIZE;
 /// Pages that a guest command reads or writes, and what for.
 pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
     let broken = |what: String| {
-        Stop::broken("guest.access", format!("guest cannot {doing} page {page}: {what}"))
+        Stop::broken(ClauseId::GuestAccess, format!("guest cannot {doing} page {page}: {what}"))
             .at("guest", page, None)
     };
     match stop {
@@ -255,7 +256,7 @@ impl Session<'_> {
         };
         let summary =
             format!("guest access to page {page}, whose memslot was deleted, is not an MMIO exit");
-        Err(Stop::broken("memslot.deleted", summary)
+        Err(Stop::broken(ClauseId::MemslotDeleted, summary)
             .at("guest", page, None)
             .but(format!("KVM_EXIT_MMIO at {address:#x}"), found))
     }
@@ -274,7 +275,7 @@ impl Session<'_> {
             && let Some(at) = first_difference(&expected, bytes)
         {
             let clause = match view {
-                View::Child => "fork.view",
+                View::Child => ClauseId::ForkView,
                 View::Host | View::Host2 | View::Guest => self.content_clause(page, after),
             };
             let found = describe(bytes, page);
@@ -337,12 +338,12 @@ impl Session<'_> {
             Err(BusError { code, .. }) => {
                 let summary =
                     format!("{view} gets a SIGBUS of another kind at private page {page}");
-                Err(Stop::broken("host.fault-private", summary)
+                Err(Stop::broken(ClauseId::HostFaultPrivate, summary)
                     .at(view.name(), page, None)
                     .but("SIGBUS, si_code 2 (BUS_ADRERR)", format!("SIGBUS, si_code {code}")))
             }
             Ok(_) => {
-                let clause = self.attribute_clause(view, page, after, "host.fault-private");
+                let clause = self.attribute_clause(view, page, after, ClauseId::HostFaultPrivate);
                 let summary = format!("{view} {verb} page {page}, which is private");
                 Err(Stop::broken(clause, summary)
                     .at(view.name(), page, None)
@@ -353,7 +354,7 @@ impl Session<'_> {
 
     /// A shared page must not fault.
     pub fn must_not_fault(&self, view: View, page: u64, fault: BusError, after: &After) -> Stop {
-        let clause = self.attribute_clause(view, page, after, "host.access-shared");
+        let clause = self.attribute_clause(view, page, after, ClauseId::HostAccessShared);
         Stop::broken(clause, format!("{view} gets SIGBUS at page {page}, which is shared"))
             .at(view.name(), page, Some(fault.copied as u64))
             .but("no fault", format!("SIGBUS, si_code {}", fault.code))
@@ -365,15 +366,15 @@ impl Session<'_> {
         view: View,
         page: u64,
         after: &After,
-        otherwise: &'static str,
-    ) -> &'static str {
+        otherwise: ClauseId,
+    ) -> ClauseId {
         match after {
-            After::Refused(clause) => clause,
-            After::Converted(range) if !range.contains(&page) => "convert.precise",
-            After::Punched(_) => "punch.attribute",
-            After::Remapped => "memslot.recreated",
-            After::Allocated => "allocate.harmless",
-            _ if view == View::Child => "fork.view",
+            After::Refused(clause) => *clause,
+            After::Converted(range) if !range.contains(&page) => ClauseId::ConvertPrecise,
+            After::Punched(_) => ClauseId::PunchAttribute,
+            After::Remapped => ClauseId::MemslotRecreated,
+            After::Allocated => ClauseId::AllocateHarmless,
+            _ if view == View::Child => ClauseId::ForkView,
             // The first mapping was looked at before and is right, so the attribute is: only this mapping is wrong.
             _ if view == View::Host2 => otherwise,
             After::Converted(_) => self.oracle.attribute_clause(page),
@@ -382,7 +383,7 @@ impl Session<'_> {
                 match self.oracle.attribute_clause(page) {
                     _ if seen => otherwise,
                     // Nobody has looked since a conversion of other pages.
-                    "fresh.attribute" if self.converted => "convert.precise",
+                    ClauseId::FreshAttribute if self.converted => ClauseId::ConvertPrecise,
                     clause => clause,
                 }
             }),
@@ -390,20 +391,20 @@ impl Session<'_> {
     }
 
     /// The clause that wrong contents break.
-    pub fn content_clause(&self, page: u64, after: &After) -> &'static str {
+    pub fn content_clause(&self, page: u64, after: &After) -> ClauseId {
         let clause = self.oracle.content_clause(page);
         match after {
-            After::Refused(clause) => clause,
-            After::Converted(range) if !range.contains(&page) => "convert.precise",
-            After::Remapped => "memslot.recreated",
-            After::Allocated => "allocate.harmless",
+            After::Refused(clause) => *clause,
+            After::Converted(range) if !range.contains(&page) => ClauseId::ConvertPrecise,
+            After::Remapped => ClauseId::MemslotRecreated,
+            After::Allocated => ClauseId::AllocateHarmless,
             After::Converted(_) | After::Punched(_) => clause,
             After::Nothing => self.refusal(page).unwrap_or(clause),
         }
     }
 
     /// The clause that says that the last call about `page`, which was refused, had no effect.
-    fn refusal(&self, page: u64) -> Option<&'static str> {
+    fn refusal(&self, page: u64) -> Option<ClauseId> {
         self.refused
             .iter()
             .rev()

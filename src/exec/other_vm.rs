@@ -9,6 +9,7 @@ use super::encrypted::suite;
 use super::session::{After, Session, failed};
 use super::stop::Stop;
 use crate::case::{OtherVmCall, Returns};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::uapi::PAGE_SIZE;
 
@@ -20,12 +21,14 @@ impl Session<'_> {
             return Err(suite("of this call the clauses expect a refusal".into()));
         };
         let (clause, what) = match call {
-            OtherVmCall::Slot => ("memslot.other-vm", "a memslot of another VM's guest_memfd"),
+            OtherVmCall::Slot => {
+                (ClauseId::MemslotOtherVm, "a memslot of another VM's guest_memfd")
+            }
             OtherVmCall::MoveContext => {
-                ("coco.context", "to move a guest's encryption context into another VM")
+                (ClauseId::CocoContext, "to move a guest's encryption context into another VM")
             }
             OtherVmCall::CopyContext => {
-                ("coco.context", "to copy a guest's encryption context into another VM")
+                (ClauseId::CocoContext, "to copy a guest's encryption context into another VM")
             }
         };
         let vm = self.setup.machine.create_vm(self.setup.platform.vm_type());

@@ -6,6 +6,7 @@ use super::look::guest_stop;
 use super::session::{After, Session};
 use super::stop::Stop;
 use crate::case::{Attribute, GuestRequest, PscList, RawConvert, Request, Returns};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::Petition;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, TEST_MEMORY};
@@ -179,7 +180,7 @@ impl Session<'_> {
         command: Command,
         request: &GuestRequest,
         progress: &mut Progress,
-        clause: &'static str,
+        clause: ClauseId,
     ) -> Result<Told, Stop> {
         let first = progress.petition.asked.first().map_or(0, |asked| asked.pages.start);
         let mut answer = self.guest.command(command, self.deadline());
@@ -202,7 +203,7 @@ impl Session<'_> {
         request: &GuestRequest,
         progress: &mut Progress,
         (gpa, count, private): (u64, u64, bool),
-        clause: &'static str,
+        clause: ClauseId,
     ) -> Result<u64, Stop> {
         let (page, into) = (gpa.wrapping_sub(TEST_MEMORY) / PAGE_SIZE, gpa % PAGE_SIZE);
         let expected = progress.expected();
@@ -250,7 +251,7 @@ impl Session<'_> {
         told: Told,
         allowed: &[Option<Errno>],
         progress: &Progress,
-        clause: &'static str,
+        clause: ClauseId,
     ) -> Result<(), Stop> {
         let (errno, found) = match &told {
             Told::Done => (None, "success".to_string()),
@@ -306,17 +307,17 @@ impl Session<'_> {
             return Ok(());
         }
         let what = "the list's current entry is not where the page state change got to";
-        Err(Stop::broken("coco.request-list", what)
+        Err(Stop::broken(ClauseId::CocoRequestList, what)
             .but(format!("{least} to {most}"), current.to_string()))
     }
 }
 
 /// The clause that is broken if anything about the request goes wrong.
-fn clause_of(petition: &Petition, request: &Request) -> &'static str {
+fn clause_of(petition: &Petition, request: &Request) -> ClauseId {
     match request {
-        _ if petition.refused && petition.asked.is_empty() => "coco.request-refused",
-        Request::List(_) => "coco.request-list",
-        Request::Msr { .. } | Request::MapGpa { .. } => "coco.guest-converts",
+        _ if petition.refused && petition.asked.is_empty() => ClauseId::CocoRequestRefused,
+        Request::List(_) => ClauseId::CocoRequestList,
+        Request::Msr { .. } | Request::MapGpa { .. } => ClauseId::CocoGuestConverts,
     }
 }
 

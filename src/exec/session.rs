@@ -12,6 +12,7 @@ use super::mappings::{Elsewhere, no_view};
 use super::stop::Stop;
 use super::used::{self, UsedFile, UsedVm};
 use crate::case::{Attribute, Case, SlotMap, View, apart};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
@@ -34,7 +35,7 @@ pub(super) enum After {
     /// A conversion of these pages succeeded.
     Converted(Range<u64>),
     /// A call was refused; it must not have had an effect. The clause that says so.
-    Refused(&'static str),
+    Refused(ClauseId),
     /// These pages were punched out.
     Punched(Range<u64>),
     /// Pages were allocated.
@@ -74,7 +75,7 @@ pub(super) struct Session<'a> {
     /// Pages to look at in the end besides those that were touched: the ends of ranges and their neighbours.
     pub edges: BTreeSet<u64>,
     /// Ranges of refused calls since they were last converted, with the clause that says that they had no effect.
-    pub refused: Vec<(Range<u64>, &'static str)>,
+    pub refused: Vec<(Range<u64>, ClauseId)>,
     /// Whether a conversion has succeeded.
     pub converted: bool,
     /// Where a deleted slot's pages were.
@@ -339,7 +340,7 @@ pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
         let why = format!("the guest does not start, though no call of its launch failed: {stop}");
         return match stop {
             GuestStop::Hang { .. } => Stop::timeout(why),
-            _ => Stop::broken("coco.launch-exact", why),
+            _ => Stop::broken(ClauseId::CocoLaunchExact, why),
         };
     }
     Stop::error(Blame::Machine, format!("failed to {error}"))

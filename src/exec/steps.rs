@@ -12,6 +12,7 @@ use super::stop::Stop;
 use crate::case::{
     Action, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Step, Toucher, View,
 };
+use crate::clause::ClauseId;
 use crate::oracle::{self, Content, PageBytes, Sight};
 use crate::platform::{Command, GuestStop};
 use crate::results::Blame;
@@ -126,7 +127,7 @@ impl Session<'_> {
                     // The case makes a memslot that fits: refusing it is the kernel's doing.
                     let slot = map.slot;
                     Stop::broken(
-                        "memslot.recreated",
+                        ClauseId::MemslotRecreated,
                         format!("memslot {slot} cannot be made: {}", stop.failure.summary),
                     )
                 })?;
@@ -399,9 +400,8 @@ impl Session<'_> {
                     "capability {} ({number}) on the {on} is {found} instead of {expected}",
                     capability.name()
                 );
-                return Err(
-                    Stop::broken("capability.agrees", summary).but(expected.to_string(), found)
-                );
+                return Err(Stop::broken(ClauseId::CapabilityAgrees, summary)
+                    .but(expected.to_string(), found));
             }
         }
         Ok(())

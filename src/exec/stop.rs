@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Why a case ended before its last step.
 
-use crate::case;
+use crate::clause::ClauseId;
 use crate::results::{Blame, Failure, Verdict};
 
 /// A case ended early. Boxed: it travels through every `?`, and is large.
@@ -13,14 +13,13 @@ pub(crate) struct Stop {
 
 impl Stop {
     /// The kernel broke `clause`.
-    pub fn broken(clause: &str, summary: impl Into<String>) -> Stop {
+    pub fn broken(clause: ClauseId, summary: impl Into<String>) -> Stop {
         let mut stop = Stop::new(Verdict::Fail, Blame::Kernel, summary);
         stop.failure.clause = Some(clause.to_string());
-        if let Some(clause) = case::clause(clause) {
-            stop.failure.clause_text = Some(clause.text.clone());
-            stop.failure.clause_source = Some(clause.source.clone());
-            stop.failure.fixes = clause.fixes.clone();
-        }
+        let clause = clause.clause();
+        stop.failure.clause_text = Some(clause.text.clone());
+        stop.failure.clause_source = Some(clause.source.clone());
+        stop.failure.fixes = clause.fixes.clone();
         stop
     }
 

@@ -291,7 +291,7 @@ impl Explorer<'_> {
         ];
         if let Some(clause) = &failure.clause {
             about.push(format!("Broken: {clause}: {}", failure.clause_text.unwrap_or_default()));
-            finding.case.clauses = vec![clause.clone()];
+            finding.case.clauses = clause.parse().into_iter().collect();
         }
         about.push(format!("Seen: {}", failure.summary.lines().next().unwrap_or_default()));
         finding.case.about = about.iter().map(|line| ascii(line)).collect();

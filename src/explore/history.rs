@@ -6,13 +6,19 @@ use super::rng::Rng;
 use super::rules::Rules;
 use crate::case::{Action, Attribute, Case, Look, Mode, Pages, SlotMap, Step, Toucher, View};
 use crate::case::{RawConvert, Requirement, Returns};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::uapi::PAGE_SIZE;
 
 /// Clauses that every history tests; one that fails names the clause that was broken instead.
-const CLAUSES: [&str; 4] = ["convert.accepted", "convert.range", "convert.precise", "memory.same"];
+const CLAUSES: [ClauseId; 4] = [
+    ClauseId::ConvertAccepted,
+    ClauseId::ConvertRange,
+    ClauseId::ConvertPrecise,
+    ClauseId::MemorySame,
+];
 
 /// Tries to find a step of a kind that makes sense, before a conversion, which always does, takes its place.
 const TRIES: usize = 16;
@@ -124,7 +130,7 @@ impl<'a> Generator<'a> {
         };
         let case = Case {
             name: format!("explore.{seed}-{number}"),
-            clauses: CLAUSES.map(String::from).into(),
+            clauses: CLAUSES.into(),
             fixes: Vec::new(),
             pages,
             start: if private { Attribute::Private } else { Attribute::Shared },

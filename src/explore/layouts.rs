@@ -11,6 +11,7 @@
 use crate::case::{
     Action, Attribute, Case, Mode, Pages, RawConvert, Requirement, Returns, Step, Toucher, View,
 };
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -266,7 +267,7 @@ impl Row<'_> {
         });
         Case {
             name,
-            clauses: self.clauses(dialect).into_iter().map(str::to_string).collect(),
+            clauses: self.clauses(dialect),
             fixes: Vec::new(),
             pages: self.place.file_pages,
             audit_end: true,
@@ -336,33 +337,53 @@ impl Row<'_> {
         Step { expect, ..step(Action::Raw(call)) }
     }
 
-    fn clauses(&self, dialect: Dialect) -> Vec<&'static str> {
+    fn clauses(&self, dialect: Dialect) -> Vec<ClauseId> {
         let encrypted = self.guests == Guests::Encrypted;
         let mut clauses = match (self.flags, self.to) {
-            (Flags::Both | Flags::Unknown, _) => vec!["arguments.flags", "arguments.no-effect"],
-            (Flags::Mode(Mode::Unspecified), _) => vec!["unspecified.accepted", "convert.range"],
+            (Flags::Both | Flags::Unknown, _) => {
+                vec![ClauseId::ArgumentsFlags, ClauseId::ArgumentsNoEffect]
+            }
+            (Flags::Mode(Mode::Unspecified), _) => {
+                vec![ClauseId::UnspecifiedAccepted, ClauseId::ConvertRange]
+            }
             (Flags::Mode(_), _) if !dialect.has_content_modes() => {
-                vec!["upstream.no-modes", "arguments.no-effect"]
+                vec![ClauseId::UpstreamNoModes, ClauseId::ArgumentsNoEffect]
             }
             (Flags::Mode(Mode::Preserve), _) if encrypted => {
-                vec!["mode.refused", "mode.refused-no-effect"]
+                vec![ClauseId::ModeRefused, ClauseId::ModeRefusedNoEffect]
             }
             (Flags::Mode(Mode::Zero), Attribute::Private) => {
-                vec!["zero.to-private-refused", "mode.refused", "mode.refused-no-effect"]
+                vec![
+                    ClauseId::ZeroToPrivateRefused,
+                    ClauseId::ModeRefused,
+                    ClauseId::ModeRefusedNoEffect,
+                ]
             }
             (Flags::Mode(Mode::Zero), Attribute::Shared) => {
-                vec!["zero.to-shared", "zero.whole-range", "convert.range"]
+                vec![ClauseId::ZeroToShared, ClauseId::ZeroWholeRange, ClauseId::ConvertRange]
             }
             (Flags::Mode(Mode::Preserve), Attribute::Private) => {
-                vec!["preserve.to-private", "preserve.whole-range", "convert.range"]
+                vec![
+                    ClauseId::PreserveToPrivate,
+                    ClauseId::PreserveWholeRange,
+                    ClauseId::ConvertRange,
+                ]
             }
             (Flags::Mode(Mode::Preserve), Attribute::Shared) => {
-                vec!["preserve.to-shared", "preserve.whole-range", "convert.range"]
+                vec![
+                    ClauseId::PreserveToShared,
+                    ClauseId::PreserveWholeRange,
+                    ClauseId::ConvertRange,
+                ]
             }
         };
-        clauses.extend(["convert.precise", "convert.holes"]);
+        clauses.extend([ClauseId::ConvertPrecise, ClauseId::ConvertHoles]);
         if encrypted {
-            clauses.extend(["coco.acceptance", "coco.confidential", "coco.memory-fault"]);
+            clauses.extend([
+                ClauseId::CocoAcceptance,
+                ClauseId::CocoConfidential,
+                ClauseId::CocoMemoryFault,
+            ]);
         }
         clauses
     }

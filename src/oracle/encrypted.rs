@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::content::{Content, PageBytes};
 use super::state::{Backing, Oracle, Page};
 use crate::case::Attribute;
+use crate::clause::ClauseId;
 use crate::platform::Platform;
 
 impl Oracle {
@@ -35,8 +36,8 @@ impl Oracle {
     pub fn accept(&mut self, page: u64) {
         let content = self.unaccepted_content(page);
         let clause = match content {
-            Content::Zero => "coco.accepted-zero",
-            _ => "unspecified.stable",
+            Content::Zero => ClauseId::CocoAcceptedZero,
+            _ => ClauseId::UnspecifiedStable,
         };
         self.touch(page);
         self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
@@ -60,9 +61,9 @@ impl Oracle {
     }
 
     /// Whether a launch call must take `page`, or else the clause that says that it must not.
-    pub fn judge_launch(&self, page: u64) -> Result<(), &'static str> {
+    pub fn judge_launch(&self, page: u64) -> Result<(), ClauseId> {
         if self.launched || self.attribute(page) != Attribute::Private {
-            return Err("coco.launch-refused");
+            return Err(ClauseId::CocoLaunchRefused);
         }
         Ok(())
     }
@@ -71,7 +72,7 @@ impl Oracle {
     pub fn launch(&mut self, page: u64, tag: Option<u64>) {
         let held = self.pages.get(&page).map(|page| page.content.clone());
         match tag {
-            Some(tag) => self.launch_as(page, Content::Pattern(tag), "coco.launch-exact"),
+            Some(tag) => self.launch_as(page, Content::Pattern(tag), ClauseId::CocoLaunchExact),
             None => {
                 self.launch_as(page, held.unwrap_or(Content::Unknown), self.in_place_clause());
             }
@@ -79,18 +80,18 @@ impl Oracle {
     }
 
     /// A launch call has taken `page`, and clause `clause` says that the guest finds `content` there.
-    pub(super) fn launch_as(&mut self, page: u64, content: Content, clause: &'static str) {
+    pub(super) fn launch_as(&mut self, page: u64, content: Content, clause: ClauseId) {
         self.touch(page);
         self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
         self.accepted.insert(page);
     }
 
     /// The clause that says what a launch call without a source takes.
-    pub fn in_place_clause(&self) -> &'static str {
+    pub fn in_place_clause(&self) -> ClauseId {
         if self.dialect.has_content_modes() {
-            "coco.launch-preserve"
+            ClauseId::CocoLaunchPreserve
         } else {
-            "coco.launch-in-place"
+            ClauseId::CocoLaunchInPlace
         }
     }
 
@@ -100,7 +101,7 @@ impl Oracle {
         if self.attribute(page) == Attribute::Private {
             self.accepted.remove(&page);
             self.uncertain.insert(page);
-            let (content, clause) = (Content::Unknown, "unspecified.stable");
+            let (content, clause) = (Content::Unknown, ClauseId::UnspecifiedStable);
             self.pages.insert(page, Page { backing: Backing::Allocated, content, clause });
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::state::{Backing, Hole, Oracle};
 use crate::case::{FileCall, Pages};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::uapi::PAGE_SIZE;
 
@@ -18,11 +19,11 @@ pub struct CallRule {
     /// Any of these errors; empty if the call must succeed.
     pub errors: Vec<Errno>,
     /// The clause that says so.
-    pub clause: &'static str,
+    pub clause: ClauseId,
 }
 
 impl CallRule {
-    pub(super) fn new(mut errors: Vec<Errno>, clause: &'static str) -> CallRule {
+    pub(super) fn new(mut errors: Vec<Errno>, clause: ClauseId) -> CallRule {
         errors.sort_unstable_by_key(|errno| errno.0);
         errors.dedup();
         CallRule { errors, clause }
@@ -70,21 +71,21 @@ impl Oracle {
                 refuse(*length == 0 || !aligned || !punch && outside, Errno::EINVAL);
                 refuse(!signed(*offset) || !signed(*length), Errno::EINVAL);
                 refuse(end.is_none(), Errno::EFBIG);
-                "fallocate.arguments"
+                ClauseId::FallocateArguments
             }
             FileCall::Truncate { .. } => {
                 refuse(true, Errno::EINVAL);
-                "descriptor.calls"
+                ClauseId::DescriptorCalls
             }
             FileCall::Map { private, offset, length } => {
                 refuse(!self.mappable, Errno::ENODEV);
                 refuse(*private || *length == 0 || !whole_pages(*offset), Errno::EINVAL);
-                "descriptor.calls"
+                ClauseId::DescriptorCalls
             }
             FileCall::Create { size, flags } => {
                 let bad_size = *size == 0 || !whole_pages(*size) || !signed(*size);
                 refuse(bad_size || flags & !creation_flags != 0, Errno::EINVAL);
-                "create.arguments"
+                ClauseId::CreateArguments
             }
         };
         CallRule::new(errors, clause)

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::content::Content;
 use super::state::{Backing, Hole, Oracle};
 use crate::case::{Attribute, Capability, Descriptor, Mode, Pointer, RawConvert};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -30,32 +31,32 @@ pub struct Allowed {
     /// What must then be in `error_offset`.
     pub error_offset: ErrorOffset,
     /// The clause that says so.
-    pub clause: &'static str,
+    pub clause: ClauseId,
     /// The clause that is broken when the result is right and `error_offset` is not.
-    pub error_offset_clause: &'static str,
+    pub error_offset_clause: ClauseId,
     /// The clause that is broken when a refused call has an effect all the same.
-    pub no_effect_clause: &'static str,
+    pub no_effect_clause: ClauseId,
 }
 
 impl Allowed {
-    fn success(clause: &'static str) -> Allowed {
+    fn success(clause: ClauseId) -> Allowed {
         Allowed {
             result: Ok(()),
             error_offset: ErrorOffset::Untouched,
             clause,
-            error_offset_clause: "convert.success-untouched",
+            error_offset_clause: ClauseId::ConvertSuccessUntouched,
             no_effect_clause: clause,
         }
     }
 
     /// A refusal before anything was looked at; `error_offset` is documented for later errors only.
-    fn bad_arguments(errno: Errno, clause: &'static str) -> Allowed {
+    fn bad_arguments(errno: Errno, clause: ClauseId) -> Allowed {
         Allowed {
             result: Err(errno),
             error_offset: ErrorOffset::Anything,
             clause,
             error_offset_clause: clause,
-            no_effect_clause: "arguments.no-effect",
+            no_effect_clause: ClauseId::ArgumentsNoEffect,
         }
     }
 }
@@ -123,10 +124,10 @@ impl Oracle {
     /// Every outcome that the clauses allow for this call, the likeliest first.
     pub fn judge(&self, call: &RawConvert) -> Vec<Allowed> {
         if call.descriptor == Descriptor::Vm {
-            return vec![Allowed::bad_arguments(Errno::ENOTTY, "descriptor.vm")];
+            return vec![Allowed::bad_arguments(Errno::ENOTTY, ClauseId::DescriptorVm)];
         }
         if call.pointer == Pointer::Bad {
-            return vec![Allowed::bad_arguments(Errno::EFAULT, "arguments.pointer")];
+            return vec![Allowed::bad_arguments(Errno::EFAULT, ClauseId::ArgumentsPointer)];
         }
         let request = match self.check_arguments(call) {
             Ok(request) => request,
@@ -141,51 +142,51 @@ impl Oracle {
         // Whether a VM without private memory takes a conversion to shared changed between the revisions, and none
         // before v8 says so: refusing it is fine.
         if self.platform == Platform::Default {
-            allowed.push(Allowed::bad_arguments(Errno::EINVAL, "default.refused"));
+            allowed.push(Allowed::bad_arguments(Errno::EINVAL, ClauseId::DefaultRefused));
         }
         allowed
     }
 
     /// The clause that a bad argument breaks. Which of several bad arguments is found first is not promised: all are
     /// EINVAL.
-    fn check_arguments(&self, call: &RawConvert) -> Result<Request, &'static str> {
+    fn check_arguments(&self, call: &RawConvert) -> Result<Request, ClauseId> {
         if call.flags & !(MODE_ZERO | MODE_PRESERVE) != 0 {
-            return Err("arguments.flags");
+            return Err(ClauseId::ArgumentsFlags);
         }
         if call.flags != 0 && !self.dialect.has_content_modes() {
-            return Err("upstream.no-modes");
+            return Err(ClauseId::UpstreamNoModes);
         }
         let mode = match call.flags {
             0 => Mode::Unspecified,
             MODE_ZERO => Mode::Zero,
             MODE_PRESERVE => Mode::Preserve,
-            _ => return Err("arguments.flags"),
+            _ => return Err(ClauseId::ArgumentsFlags),
         };
         if call.error_offset != 0 && self.dialect == Dialect::RfcV4 {
-            return Err("arguments.error-offset");
+            return Err(ClauseId::ArgumentsErrorOffset);
         }
         if call.reserved.iter().any(|word| *word != 0) {
-            return Err("arguments.reserved");
+            return Err(ClauseId::ArgumentsReserved);
         }
         if !self.platform.has_private_memory()
             && (call.attributes == ATTRIBUTE_PRIVATE || self.dialect == Dialect::Upstream)
         {
-            return Err("default.refused");
+            return Err(ClauseId::DefaultRefused);
         }
         let to = match call.attributes {
             0 => Attribute::Shared,
             ATTRIBUTE_PRIVATE => Attribute::Private,
-            _ => return Err("arguments.attributes"),
+            _ => return Err(ClauseId::ArgumentsAttributes),
         };
-        let end = call.offset.checked_add(call.size).ok_or("arguments.range")?;
+        let end = call.offset.checked_add(call.size).ok_or(ClauseId::ArgumentsRange)?;
         if call.size == 0 {
-            return Err("arguments.range");
+            return Err(ClauseId::ArgumentsRange);
         }
         if !call.offset.is_multiple_of(PAGE_SIZE) || !call.size.is_multiple_of(PAGE_SIZE) {
-            return Err("arguments.alignment");
+            return Err(ClauseId::ArgumentsAlignment);
         }
         if end > self.file_pages * PAGE_SIZE {
-            return Err("arguments.range");
+            return Err(ClauseId::ArgumentsRange);
         }
         Ok(Request { range: call.offset / PAGE_SIZE..end / PAGE_SIZE, to, mode })
     }
@@ -197,9 +198,13 @@ impl Oracle {
             return vec![Allowed {
                 result: Err(Errno::EOPNOTSUPP),
                 error_offset: ErrorOffset::At(call.offset),
-                clause: if to_private { "zero.to-private-refused" } else { "mode.refused" },
-                error_offset_clause: "mode.refused",
-                no_effect_clause: "mode.refused-no-effect",
+                clause: if to_private {
+                    ClauseId::ZeroToPrivateRefused
+                } else {
+                    ClauseId::ModeRefused
+                },
+                error_offset_clause: ClauseId::ModeRefused,
+                no_effect_clause: ClauseId::ModeRefusedNoEffect,
             }];
         }
         let in_use = self.pins.range(range.clone()).next().map(|(page, _)| *page);
@@ -207,21 +212,21 @@ impl Oracle {
             (Attribute::Private, Some(page)) => vec![Allowed {
                 result: Err(Errno::EAGAIN),
                 error_offset: ErrorOffset::At(page * PAGE_SIZE),
-                clause: "in-use.refused",
-                error_offset_clause: "in-use.error-offset",
-                no_effect_clause: "in-use.no-effect",
+                clause: ClauseId::InUseRefused,
+                error_offset_clause: ClauseId::InUseErrorOffset,
+                no_effect_clause: ClauseId::InUseNoEffect,
             }],
-            (Attribute::Shared, Some(_)) => vec![Allowed::success("in-use.to-shared")],
+            (Attribute::Shared, Some(_)) => vec![Allowed::success(ClauseId::InUseToShared)],
             (Attribute::Private, None) if self.was_refused => {
-                vec![Allowed::success("in-use.retry")]
+                vec![Allowed::success(ClauseId::InUseRetry)]
             }
             (_, None) if *mode == Mode::Unspecified => {
-                vec![Allowed::success("unspecified.accepted")]
+                vec![Allowed::success(ClauseId::UnspecifiedAccepted)]
             }
             (_, None) if *mode == Mode::Preserve && self.platform.is_encrypted() => {
-                vec![Allowed::success("coco.launch-preserve")]
+                vec![Allowed::success(ClauseId::CocoLaunchPreserve)]
             }
-            (_, None) => vec![Allowed::success("convert.accepted")],
+            (_, None) => vec![Allowed::success(ClauseId::ConvertAccepted)],
         }
     }
 
@@ -255,7 +260,7 @@ impl Oracle {
                     }
                     // The memory is there, so nothing is promised about it. Nobody has written to it either.
                     Mode::Unspecified if encrypted || self.dialect.has_content_modes() => {
-                        (page.content, page.clause) = (Content::Unwritten, "convert.holes");
+                        (page.content, page.clause) = (Content::Unwritten, ClauseId::ConvertHoles);
                     }
                     Mode::Preserve | Mode::Unspecified => {}
                 }
@@ -264,36 +269,37 @@ impl Oracle {
             match mode {
                 Mode::Zero => {
                     page.content = Content::Zero;
-                    page.clause = if already { "zero.whole-range" } else { "zero.to-shared" };
+                    page.clause =
+                        if already { ClauseId::ZeroWholeRange } else { ClauseId::ZeroToShared };
                 }
                 Mode::Preserve => {
                     page.clause = match to {
-                        _ if already => "preserve.whole-range",
-                        Attribute::Private => "preserve.to-private",
-                        Attribute::Shared => "preserve.to-shared",
+                        _ if already => ClauseId::PreserveWholeRange,
+                        Attribute::Private => ClauseId::PreserveToPrivate,
+                        Attribute::Shared => ClauseId::PreserveToShared,
                     };
                 }
                 // KVM does not touch it, and firmware has no reason to.
                 Mode::Unspecified
                     if encrypted && settled && already && *to == Attribute::Private =>
                 {
-                    page.clause = "coco.mixed-range";
+                    page.clause = ClauseId::CocoMixedRange;
                 }
                 // Nobody has made it the guest's yet, and the launch is to take it as it is.
                 Mode::Unspecified
                     if encrypted && settled && !self.launched && *to == Attribute::Private =>
                 {
-                    page.clause = "coco.launch-in-place";
+                    page.clause = ClauseId::CocoLaunchInPlace;
                 }
                 Mode::Unspecified if encrypted || self.dialect.has_content_modes() => {
                     page.content = Content::Unknown;
-                    page.clause = "unspecified.stable";
+                    page.clause = ClauseId::UnspecifiedStable;
                 }
-                Mode::Unspecified => page.clause = "upstream.contents-kept",
+                Mode::Unspecified => page.clause = ClauseId::UpstreamContentsKept,
             }
         }
         self.convert_acceptance(range, *to);
         self.holes.set(range.clone(), Hole::Converted);
-        self.attributes.set(range.clone(), (*to, "convert.range"));
+        self.attributes.set(range.clone(), (*to, ClauseId::ConvertRange));
     }
 }

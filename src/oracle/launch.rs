@@ -4,6 +4,7 @@
 use super::content::Content;
 use super::state::Oracle;
 use crate::case::{Attribute, LaunchLength, LaunchSource, RawLaunch};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::platform::Platform;
 use crate::uapi::PAGE_SIZE;
@@ -18,7 +19,7 @@ pub struct LaunchLimit {
     /// The pages of the file that it may take, in order: all that it asks for, or those before the first that it must refuse.
     pub pages: Vec<u64>,
     /// The clause by which it is refused then.
-    pub refusal: Option<&'static str>,
+    pub refusal: Option<ClauseId>,
 }
 
 impl Oracle {
@@ -26,10 +27,10 @@ impl Oracle {
     pub fn judge_raw_launch(&self, call: &RawLaunch) -> LaunchLimit {
         let refused = |clause| LaunchLimit { pages: Vec::new(), refusal: Some(clause) };
         if self.has_finished_launch() {
-            return refused("coco.launch-refused");
+            return refused(ClauseId::CocoLaunchRefused);
         }
         let Some(count) = self.good_count(call) else {
-            return refused("coco.launch-arguments");
+            return refused(ClauseId::CocoLaunchArguments);
         };
         let first = call.offset / PAGE_SIZE;
         let mut pages = Vec::new();
@@ -38,13 +39,15 @@ impl Oracle {
                 self.takes_no_source(call) || call.mapped.is_none_or(|mapped| number < mapped);
             let page = self.page_at(first + number);
             let refusal = match page {
-                Some(page) if self.attribute(page) != Attribute::Private => "coco.launch-refused",
-                Some(page) if self.is_accepted(page) => "coco.launch-refused",
+                Some(page) if self.attribute(page) != Attribute::Private => {
+                    ClauseId::CocoLaunchRefused
+                }
+                Some(page) if self.is_accepted(page) => ClauseId::CocoLaunchRefused,
                 Some(page) if has_source => {
                     pages.push(page);
                     continue;
                 }
-                _ => "coco.launch-arguments",
+                _ => ClauseId::CocoLaunchArguments,
             };
             return LaunchLimit { pages, refusal: Some(refusal) };
         }
@@ -55,7 +58,7 @@ impl Oracle {
     pub fn launch_raw(&mut self, call: &RawLaunch, page: u64, tag: u64) {
         match call.source {
             _ if self.is_zero_type(call) => {
-                self.launch_as(page, Content::Zero, "coco.launch-exact");
+                self.launch_as(page, Content::Zero, ClauseId::CocoLaunchExact);
             }
             LaunchSource::InPlace => self.launch(page, None),
             LaunchSource::Pattern(_) | LaunchSource::Unaligned => self.launch(page, Some(tag)),

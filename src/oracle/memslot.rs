@@ -4,6 +4,7 @@
 use super::file::CallRule;
 use super::state::Oracle;
 use crate::case::{RawSlot, SlotFile, apart};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE};
 
@@ -18,8 +19,8 @@ impl Oracle {
         let odd_flags = *flags != KVM_MEM_GUEST_MEMFD || *first_version;
         let exists = self.slots.contains_key(slot);
         let clause = match odd_flags || exists {
-            true => "memslot.flags",
-            false => "memslot.refused",
+            true => ClauseId::MemslotFlags,
+            false => ClauseId::MemslotRefused,
         };
         let file_size = self.file_pages * PAGE_SIZE;
         let aligned = (offset | size).is_multiple_of(PAGE_SIZE);

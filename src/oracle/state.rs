@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::content::{Content, PageBytes};
 use super::runs::Runs;
 use crate::case::{Attribute, Case, SlotMap, View};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::platform::Platform;
 
@@ -39,7 +40,7 @@ pub(super) struct Page {
     pub backing: Backing,
     pub content: Content,
     /// The clause that its contents follow from.
-    pub clause: &'static str,
+    pub clause: ClauseId,
 }
 
 /// What a view must see at a page.
@@ -67,7 +68,7 @@ pub struct Oracle {
     /// Whether there is a host's view.
     pub(super) mappable: bool,
     /// Attribute of each page and the clause that it follows from.
-    pub(super) attributes: Runs<(Attribute, &'static str)>,
+    pub(super) attributes: Runs<(Attribute, ClauseId)>,
     /// Every page that is not a hole.
     pub(super) pages: BTreeMap<u64, Page>,
     pub(super) slots: BTreeMap<u32, SlotMap>,
@@ -103,7 +104,7 @@ impl Oracle {
             dialect,
             file_pages: case.pages,
             mappable: !case.no_mmap,
-            attributes: Runs::new((case.start, "fresh.attribute")),
+            attributes: Runs::new((case.start, ClauseId::FreshAttribute)),
             pages: BTreeMap::new(),
             slots,
             orphans: BTreeSet::new(),
@@ -134,7 +135,7 @@ impl Oracle {
     }
 
     /// The clause that the attribute of `page` follows from.
-    pub fn attribute_clause(&self, page: u64) -> &'static str {
+    pub fn attribute_clause(&self, page: u64) -> ClauseId {
         self.attributes.get(page).1
     }
 
@@ -161,13 +162,13 @@ impl Oracle {
     }
 
     /// The clause that the contents of `page` follow from.
-    pub fn content_clause(&self, page: u64) -> &'static str {
+    pub fn content_clause(&self, page: u64) -> ClauseId {
         match self.pages.get(&page) {
             Some(page) => page.clause,
             None => match self.holes.get(page) {
-                Hole::Fresh => "fresh.zero",
-                Hole::Converted => "convert.holes",
-                Hole::Punched => "punch.zero",
+                Hole::Fresh => ClauseId::FreshZero,
+                Hole::Converted => ClauseId::ConvertHoles,
+                Hole::Punched => ClauseId::PunchZero,
             },
         }
     }
@@ -222,8 +223,10 @@ impl Oracle {
     pub fn write(&mut self, page: u64, tag: u64) {
         self.note_secret(page, tag);
         let content = Content::Pattern(tag);
-        self.pages
-            .insert(page, Page { backing: Backing::Allocated, content, clause: "memory.same" });
+        self.pages.insert(
+            page,
+            Page { backing: Backing::Allocated, content, clause: ClauseId::MemorySame },
+        );
     }
 
     /// Somebody has written to a part of `page`.
@@ -231,7 +234,7 @@ impl Oracle {
         self.touch(page);
         self.note_overwritten(page);
         if let Some(page) = self.pages.get_mut(&page) {
-            (page.content, page.clause) = (Content::Unknown, "memory.same");
+            (page.content, page.clause) = (Content::Unknown, ClauseId::MemorySame);
         }
     }
 
@@ -268,7 +271,7 @@ impl Oracle {
         for page in range {
             let content = self.hole_content(page);
             let clause = match content {
-                Content::Zero => "allocate.zero",
+                Content::Zero => ClauseId::AllocateZero,
                 _ => self.content_clause(page),
             };
             self.pages.entry(page).or_insert(Page { backing: Backing::Reserved, content, clause });
@@ -298,7 +301,7 @@ impl Oracle {
 
     /// The file is gone, and a fresh one in its place: the memslots are the old one's.
     pub fn replace_file(&mut self, start: Attribute) {
-        self.attributes = Runs::new((start, "fresh.attribute"));
+        self.attributes = Runs::new((start, ClauseId::FreshAttribute));
         self.holes = Runs::new(Hole::Fresh);
         self.pages.clear();
         self.pins.clear();

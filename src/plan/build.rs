@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::needs::unmet_by_scenario;
 use super::{nearest, platforms_of, unmet};
 use crate::case::{self, Case};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::explore::layouts::{self, Tier};
 use crate::fnv::fnv1a;
@@ -23,7 +24,7 @@ pub struct PlannedCase {
     /// The platform's name.
     pub platform: String,
     /// The clauses that the case tests.
-    pub clauses: Vec<String>,
+    pub clauses: Vec<ClauseId>,
     /// The case in canonical text; for a scenario the line that names it.
     pub text: String,
     /// What it needs that is not there; the case runs if this is empty.
@@ -177,7 +178,7 @@ impl Candidate<'_> {
                 (case.clauses.clone(), case.to_string(), unmet(case, platform, environment))
             }
             Source::Scenario(scenario) => (
-                scenario.clauses.iter().map(|id| id.to_string()).collect(),
+                scenario.clauses.to_vec(),
                 scenario.text(),
                 unmet_by_scenario(scenario, platform, environment),
             ),

@@ -3,6 +3,7 @@
 
 use super::{nearest, platforms_of};
 use crate::case::{self, Case};
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::explore::layouts::{Tier, rows};
 use crate::results::unmarked;
@@ -34,8 +35,7 @@ pub fn explain(id: &str) -> Result<String, String> {
         let near = nearest(all.iter().map(String::as_str), wanted).join("\n  ");
         return Err(format!("there is no case `{id}`; the nearest ids are\n  {near}"));
     };
-    let clauses = case.clauses.iter().map(String::as_str);
-    Ok(format!("{case}{}", clauses_and_ids(clauses, ids(&case))))
+    Ok(format!("{case}{}", clauses_and_ids(&case.clauses, ids(&case))))
 }
 
 fn scenario_ids(scenario: &Scenario) -> Vec<String> {
@@ -59,17 +59,13 @@ fn explain_scenario(scenario: &Scenario) -> String {
     if let Some(facility) = scenario.needs {
         out += &format!("needs {}\n", facility.name());
     }
-    out + &clauses_and_ids(scenario.clauses.iter().copied(), scenario_ids(scenario))
+    out + &clauses_and_ids(scenario.clauses, scenario_ids(scenario))
 }
 
 /// The clauses with their words and sources, and the ids.
-fn clauses_and_ids<'a>(clauses: impl Iterator<Item = &'a str>, ids: Vec<String>) -> String {
+fn clauses_and_ids(clauses: &[ClauseId], ids: Vec<String>) -> String {
     let mut out = String::from("\nclauses\n");
-    for id in clauses {
-        // The parser, or a test for scenarios, has checked that the clause exists.
-        let Some(clause) = case::clause(id) else {
-            continue;
-        };
+    for clause in clauses.iter().map(|id| id.clause()) {
         out += &format!("  {}\n    {}\n    source: {}\n", clause.id, clause.text, clause.source);
         for fix in &clause.fixes {
             out += &format!("    see: {fix}\n");

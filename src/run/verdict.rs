@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The record of a case, from what its worker said or from how the worker ended.
 
+use crate::clause::ClauseId;
 use crate::plan::PlannedCase;
 use crate::results::{Blame, CaseRecord, Failure, Verdict};
 
@@ -13,7 +14,7 @@ pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
     CaseRecord {
         id: case.id.clone(),
         verdict,
-        clauses: case.clauses.clone(),
+        clauses: case.clauses.iter().map(ClauseId::to_string).collect(),
         duration_us: 0,
         needs: Vec::new(),
         failure: None,

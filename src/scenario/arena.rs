@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::memory::Memory;
+use crate::clause::ClauseId;
 use crate::exec::{Setup, Stop, failed, guard, guest_stop, launch_failed};
 use crate::oracle::PageBytes;
 use crate::payload::abi::TEST_MEMORY;
@@ -139,7 +140,7 @@ impl GuestSide {
         memory: &Memory,
         pages: &Range<u64>,
         tag: u64,
-        clause: &str,
+        clause: ClauseId,
     ) -> Result<(), Stop> {
         let Err((offset, expected, found)) = self.finds(memory, pages, tag)? else {
             return Ok(());

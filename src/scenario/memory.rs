@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
 use crate::case::Attribute;
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::exec::{Stop, access, failed, pattern_bytes};
@@ -50,11 +51,11 @@ impl Memory {
     }
 
     /// The clause that says that it does.
-    pub fn kept_clause(&self, to: Attribute) -> &'static str {
+    pub fn kept_clause(&self, to: Attribute) -> ClauseId {
         match to {
-            _ if !self.dialect.has_content_modes() => "upstream.contents-kept",
-            Attribute::Private => "preserve.to-private",
-            Attribute::Shared => "preserve.to-shared",
+            _ if !self.dialect.has_content_modes() => ClauseId::UpstreamContentsKept,
+            Attribute::Private => ClauseId::PreserveToPrivate,
+            Attribute::Shared => ClauseId::PreserveToShared,
         }
     }
 
@@ -84,7 +85,9 @@ impl Memory {
         };
         match (result, to) {
             (Ok(()), _) if error_offset == 0 => Ok(true),
-            (Ok(()), _) => wrong("convert.success-untouched", "success, error_offset untouched"),
+            (Ok(()), _) => {
+                wrong(ClauseId::ConvertSuccessUntouched, "success, error_offset untouched")
+            }
             (Err(Errno::EAGAIN), Attribute::Private) => {
                 let inside = error_offset.is_multiple_of(PAGE_SIZE)
                     && pages.contains(&(error_offset / PAGE_SIZE));
@@ -92,11 +95,11 @@ impl Memory {
                     self.was_refused.store(true, Ordering::Relaxed);
                     return Ok(false);
                 }
-                wrong("in-use.error-offset", "EAGAIN with the offset of a page of the range")
+                wrong(ClauseId::InUseErrorOffset, "EAGAIN with the offset of a page of the range")
             }
-            (Err(Errno::EAGAIN), Attribute::Shared) => wrong("in-use.to-shared", "success"),
-            (Err(_), Attribute::Private) => wrong("convert.accepted", "success or EAGAIN"),
-            (Err(_), Attribute::Shared) => wrong("convert.accepted", "success"),
+            (Err(Errno::EAGAIN), Attribute::Shared) => wrong(ClauseId::InUseToShared, "success"),
+            (Err(_), Attribute::Private) => wrong(ClauseId::ConvertAccepted, "success or EAGAIN"),
+            (Err(_), Attribute::Shared) => wrong(ClauseId::ConvertAccepted, "success"),
         }
     }
 
@@ -119,7 +122,7 @@ impl Memory {
             "{} is still refused in the last of {QUIET_TRIES} tries during which nobody touched the memory",
             describe(pages, to)
         );
-        Err(Stop::broken("in-use.retry", summary).but("success", "EAGAIN"))
+        Err(Stop::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"))
     }
 
     /// Converts with the contents kept, then looks at each page of the range as the host: `clause` says that a page that
@@ -128,7 +131,7 @@ impl Memory {
         &self,
         pages: &Range<u64>,
         to: Attribute,
-        clause: &str,
+        clause: ClauseId,
     ) -> Result<(), Stop> {
         self.convert(pages, to, self.keep())?;
         pages.clone().try_for_each(|page| match to {
@@ -143,7 +146,7 @@ impl Memory {
     }
 
     /// A page that is private must not be readable by the host; `clause` says so.
-    pub fn must_fault(&self, page: u64, clause: &str) -> Result<(), Stop> {
+    pub fn must_fault(&self, page: u64, clause: ClauseId) -> Result<(), Stop> {
         match self.read(page, 0) {
             None => Ok(()),
             Some(word) => {
@@ -158,7 +161,7 @@ impl Memory {
     pub fn must_read(&self, page: u64) -> Result<u64, Stop> {
         self.read(page, 0).ok_or_else(|| {
             let summary = format!("host cannot read page {page}, which is shared");
-            Stop::broken("host.access-shared", summary).but("a value", "SIGBUS").at(
+            Stop::broken(ClauseId::HostAccessShared, summary).but("a value", "SIGBUS").at(
                 "host",
                 page,
                 Some(0),
@@ -172,7 +175,7 @@ impl Memory {
             let written = access::write_page(&*self.view, page, &pattern_bytes(tag, page));
             written.map_err(|_| {
                 let summary = format!("host cannot write page {page}, which is shared");
-                let stop = Stop::broken("host.access-shared", summary);
+                let stop = Stop::broken(ClauseId::HostAccessShared, summary);
                 stop.but("no fault", "SIGBUS").at("host", page, Some(0))
             })
         })
@@ -187,7 +190,7 @@ impl Memory {
                 let found = found.map_or("SIGBUS".to_string(), |word| format!("{word:#018x}"));
                 let summary =
                     format!("host does not find in page {page} what the guest has written there");
-                return Err(Stop::broken("memory.same", summary)
+                return Err(Stop::broken(ClauseId::MemorySame, summary)
                     .but(format!("{expected:#018x}"), found)
                     .at("host", page, Some(index * 8)));
             }
@@ -197,14 +200,15 @@ impl Memory {
 
     /// Each word of a shared page is the pattern's or zero; `clause` says so. They may be mixed: the page may have been
     /// cleared while it was being written.
-    pub fn written_or_zero(&self, page: u64, tag: u64, clause: &str) -> Result<(), Stop> {
+    pub fn written_or_zero(&self, page: u64, tag: u64, clause: ClauseId) -> Result<(), Stop> {
         for index in 0..pattern::WORDS_PER_PAGE {
             let expected = pattern::word(tag, page, index);
             match self.read(page, index as usize) {
                 Some(word) if word == 0 || word == expected => {}
                 found => {
                     let found = found.map_or("SIGBUS".to_string(), |word| format!("{word:#018x}"));
-                    let clause = if found == "SIGBUS" { "host.access-shared" } else { clause };
+                    let clause =
+                        if found == "SIGBUS" { ClauseId::HostAccessShared } else { clause };
                     let summary = format!("page {page} is neither as it was written nor zero");
                     return Err(Stop::broken(clause, summary)
                         .but(format!("{expected:#018x} or 0"), found)

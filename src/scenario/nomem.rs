@@ -8,6 +8,7 @@ use super::arena::{Arena, GuestSide};
 use super::fail_nth::FailNth;
 use super::memory::{Memory, Returned, describe};
 use crate::case::Attribute::{self, Private, Shared};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::exec::{Stop, failed};
 use crate::payload::pattern;
@@ -134,18 +135,18 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
         counts.absorbed += u32::from(hit && returned.result.is_ok());
         if judge(shape, &fail, &returned, hit)? {
             look(memory, before, shape, n, true)?;
-            check(guest, memory, before, &all, tag, "no-memory.no-effect")?;
+            check(guest, memory, before, &all, tag, ClauseId::NoMemoryNoEffect)?;
             memory.convert(pages, *to, *flags).map_err(|stop| {
                 let what = stop.failure.summary;
                 let summary = format!("{what}, after allocation {n} of a first call had failed");
-                Stop::broken("no-memory.retry", summary)
+                Stop::broken(ClauseId::NoMemoryRetry, summary)
             })?;
         }
         look(memory, &after, shape, n, false)?;
         // What the range itself holds then is for other cases.
         for outside in [0..pages.start, pages.end..all.end] {
             if !outside.is_empty() {
-                check(guest, memory, before, &outside, tag, "convert.precise")?;
+                check(guest, memory, before, &outside, tag, ClauseId::ConvertPrecise)?;
             }
         }
         if !hit {
@@ -202,7 +203,7 @@ fn check(
     attributes: &[Attribute],
     pages: &Range<u64>,
     tag: u64,
-    clause: &str,
+    clause: ClauseId,
 ) -> Result<(), Stop> {
     if !memory.encrypted {
         return guest.check(memory, pages, tag, clause);
@@ -232,7 +233,7 @@ fn judge(shape: &Shape, fail: &FailNth, returned: &Returned, hit: bool) -> Resul
     let found = format!("{errno}, error_offset {:#x}", returned.error_offset);
     let which = if hit { "while an allocation failed" } else { "although no allocation failed" };
     let summary = format!("{} returned {found} {which}", describe(&shape.pages, shape.to));
-    Err(Stop::broken("no-memory.refused", summary).but(expected, found))
+    Err(Stop::broken(ClauseId::NoMemoryRefused, summary).but(expected, found))
 }
 
 /// The host must see these attributes, after allocation `n` of the conversion was to fail.
@@ -251,9 +252,9 @@ fn look(
         let wanted = attributes[page];
         if found != wanted {
             let (clause, result) = match call_failed {
-                true => ("no-memory.no-effect", "failed"),
-                false if (start..end).contains(&page) => ("convert.range", "succeeded"),
-                false => ("convert.precise", "succeeded"),
+                true => (ClauseId::NoMemoryNoEffect, "failed"),
+                false if (start..end).contains(&page) => (ClauseId::ConvertRange, "succeeded"),
+                false => (ClauseId::ConvertPrecise, "succeeded"),
             };
             let call = describe(&shape.pages, shape.to);
             let summary = format!(

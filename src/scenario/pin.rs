@@ -8,6 +8,7 @@ use super::arena::Arena;
 use super::memory::{Memory, Returned, describe};
 use super::{gup_test as gup, io_uring as ring};
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::exec::{Stop, failed};
 use crate::machine::{HostView, Pin, Result as CallResult};
@@ -52,18 +53,18 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
         for page in all.clone() {
             if memory.read(page, 0).is_none() {
                 let summary = format!("page {page} is private after a conversion that was refused");
-                return Err(Stop::broken("in-use.no-effect", summary).but("a value", "SIGBUS"));
+                return Err(Stop::broken(ClauseId::InUseNoEffect, summary).but("a value", "SIGBUS"));
             }
         }
-        guest.check(memory, &all, tag, "in-use.no-effect")?;
+        guest.check(memory, &all, tag, ClauseId::InUseNoEffect)?;
         // The others are not in use.
         for range in [0..page, page + 1..all.end] {
             if !range.is_empty() {
-                memory.convert_and_look(&range, Private, "host.fault-private")?;
+                memory.convert_and_look(&range, Private, ClauseId::HostFaultPrivate)?;
             }
         }
         memory.must_read(page)?;
-        memory.convert_and_look(&all, Shared, "host.fault-private")?;
+        memory.convert_and_look(&all, Shared, ClauseId::HostFaultPrivate)?;
         if !memory.encrypted {
             guest.check(memory, &all, tag, memory.kept_clause(Shared))?;
         }
@@ -71,7 +72,7 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
         drop(pin);
         released(memory, kind)?;
         for page in all.clone() {
-            memory.must_fault(page, "host.fault-private")?;
+            memory.must_fault(page, ClauseId::HostFaultPrivate)?;
         }
         match memory.encrypted {
             false => guest.check(memory, &all, tag, memory.kept_clause(Private))?,
@@ -79,7 +80,7 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
             true => {
                 guest.accept(memory, &all)?;
                 guest.fill_private(memory, &all, tag)?;
-                guest.check_private(memory, &all, tag, "coco.acceptance")?;
+                guest.check_private(memory, &all, tag, ClauseId::CocoAcceptance)?;
                 guest.give_up(memory, &all)?;
             }
         }
@@ -132,11 +133,11 @@ fn refused(
             Err(Errno::EAGAIN) => found = format!("EAGAIN, error_offset {error_offset:#x}"),
             Ok(()) => {
                 let summary = format!("{call} succeeded");
-                return Err(Stop::broken("in-use.refused", summary).but(expected, "success"));
+                return Err(Stop::broken(ClauseId::InUseRefused, summary).but(expected, "success"));
             }
             Err(errno) => {
                 let summary = format!("{call} returned {errno}");
-                let stop = Stop::broken("in-use.refused", summary);
+                let stop = Stop::broken(ClauseId::InUseRefused, summary);
                 return Err(stop.but(expected, errno.to_string()));
             }
         }
@@ -146,7 +147,7 @@ fn refused(
         "{} while {kind} holds page {page} returned {found}, in each of {TRIES} tries",
         describe(pages, Private)
     );
-    Err(Stop::broken("in-use.error-offset", summary).but(expected, found))
+    Err(Stop::broken(ClauseId::InUseErrorOffset, summary).but(expected, found))
 }
 
 /// Once the last reference is gone everything can be converted, if not at once.
@@ -160,7 +161,7 @@ fn released(memory: &Memory, kind: &str) -> Result<(), Stop> {
                 describe(&all, Private),
                 RELEASE.as_secs()
             );
-            return Err(Stop::broken("in-use.retry", summary).but("success", "EAGAIN"));
+            return Err(Stop::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"));
         }
         thread::yield_now();
     }

@@ -4,6 +4,7 @@
 use super::arena::Arena;
 use super::facility::Facility;
 use super::{encrypted, nomem, pin, race};
+use crate::clause::ClauseId;
 use crate::exec::{Setup, Stop};
 use crate::platform::Platform;
 use crate::results::{Blame, Observation};
@@ -18,7 +19,7 @@ pub struct Scenario {
     /// What is done and what is looked for, in one paragraph.
     pub about: &'static str,
     /// Ids of the clauses that it tests.
-    pub clauses: &'static [&'static str],
+    pub clauses: &'static [ClauseId],
     /// What it needs besides its platforms.
     pub needs: Option<Facility>,
     /// The platforms that it runs on.
@@ -79,39 +80,39 @@ pub(crate) fn run(
 
 /// What a conversion must do whatever goes on at the same time.
 macro_rules! racing {
-    ($($more:literal),*) => {
+    ($($more:expr),*) => {
         &[
-            "convert.accepted",
-            "convert.success-untouched",
-            "in-use.error-offset",
-            "in-use.retry",
-            "in-use.to-shared",
-            "host.fault-private",
-            "host.access-shared",
+            ClauseId::ConvertAccepted,
+            ClauseId::ConvertSuccessUntouched,
+            ClauseId::InUseErrorOffset,
+            ClauseId::InUseRetry,
+            ClauseId::InUseToShared,
+            ClauseId::HostFaultPrivate,
+            ClauseId::HostAccessShared,
             $($more),*
         ]
     };
 }
 
 /// What a reference on a page does.
-const PINNED: &[&str] = &[
-    "in-use.refused",
-    "in-use.error-offset",
-    "in-use.no-effect",
-    "in-use.retry",
-    "in-use.to-shared",
-    "host.fault-private",
-    "host.access-shared",
+const PINNED: &[ClauseId] = &[
+    ClauseId::InUseRefused,
+    ClauseId::InUseErrorOffset,
+    ClauseId::InUseNoEffect,
+    ClauseId::InUseRetry,
+    ClauseId::InUseToShared,
+    ClauseId::HostFaultPrivate,
+    ClauseId::HostAccessShared,
 ];
 
 /// What a want of memory does.
-const NO_MEMORY: &[&str] = &[
-    "no-memory.refused",
-    "no-memory.no-effect",
-    "no-memory.retry",
-    "convert.accepted",
-    "convert.range",
-    "convert.precise",
+const NO_MEMORY: &[ClauseId] = &[
+    ClauseId::NoMemoryRefused,
+    ClauseId::NoMemoryNoEffect,
+    ClauseId::NoMemoryRetry,
+    ClauseId::ConvertAccepted,
+    ClauseId::ConvertRange,
+    ClauseId::ConvertPrecise,
 ];
 
 /// Every scenario.
@@ -122,10 +123,10 @@ pub static SCENARIOS: &[Scenario] = &[
                 back, keeping the contents. The guest never finds anything but what it has written. In between the \
                 converting thread itself looks: what it has made private is a SIGBUS, what it has made shared is not.",
         clauses: racing!(
-            "guest.access",
-            "preserve.to-private",
-            "preserve.to-shared",
-            "upstream.contents-kept"
+            ClauseId::GuestAccess,
+            ClauseId::PreserveToPrivate,
+            ClauseId::PreserveToShared,
+            ClauseId::UpstreamContentsKept
         ),
         needs: None,
         platforms: PLAIN,
@@ -138,7 +139,11 @@ pub static SCENARIOS: &[Scenario] = &[
                 to private and back, keeping the contents. A read ends in SIGBUS or finds what the guest has written \
                 before. From the return of a conversion to private no page of it can be read by the thread that made it, \
                 however the faults of the others were timed.",
-        clauses: racing!("preserve.to-private", "preserve.to-shared", "upstream.contents-kept"),
+        clauses: racing!(
+            ClauseId::PreserveToPrivate,
+            ClauseId::PreserveToShared,
+            ClauseId::UpstreamContentsKept
+        ),
         needs: None,
         platforms: PLAIN,
         pages: 8,
@@ -148,7 +153,7 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "race.first-touch",
         about: "As race.host-reads, but all pages are punched out before each conversion, so that the threads' faults and \
                 the conversion meet over pages that come into being at that moment. Whoever may read finds zeros.",
-        clauses: racing!("fresh.zero", "punch.zero", "convert.holes"),
+        clauses: racing!(ClauseId::FreshZero, ClauseId::PunchZero, ClauseId::ConvertHoles),
         needs: None,
         platforms: PLAIN,
         pages: 8,
@@ -171,12 +176,12 @@ pub static SCENARIOS: &[Scenario] = &[
                 differ. What every page then is and holds must be the result of the three calls in one of their six \
                 orders.",
         clauses: racing!(
-            "convert.range",
-            "convert.precise",
-            "zero.to-shared",
-            "preserve.to-private",
-            "preserve.to-shared",
-            "upstream.contents-kept"
+            ClauseId::ConvertRange,
+            ClauseId::ConvertPrecise,
+            ClauseId::ZeroToShared,
+            ClauseId::PreserveToPrivate,
+            ClauseId::PreserveToShared,
+            ClauseId::UpstreamContentsKept
         ),
         needs: None,
         platforms: PLAIN,
@@ -187,7 +192,7 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "race.punch",
         about: "One thread punches holes and allocates pages while another converts the same pages to private and back. \
                 Neither changes an attribute, each call succeeds, and a word of a page is zero or what was written last.",
-        clauses: racing!("punch.attribute", "punch.zero", "allocate.zero"),
+        clauses: racing!(ClauseId::PunchAttribute, ClauseId::PunchZero, ClauseId::AllocateZero),
         needs: None,
         platforms: PLAIN,
         pages: 8,
@@ -253,12 +258,12 @@ pub static SCENARIOS: &[Scenario] = &[
                 their six orders. The guest accepts and uses what is private then, and what is shared is the same memory for \
                 both sides.",
         clauses: racing!(
-            "convert.range",
-            "convert.precise",
-            "zero.to-shared",
-            "coco.acceptance",
-            "memory.same",
-            "guest.access"
+            ClauseId::ConvertRange,
+            ClauseId::ConvertPrecise,
+            ClauseId::ZeroToShared,
+            ClauseId::CocoAcceptance,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
         ),
         needs: None,
         platforms: ENCRYPTED,
@@ -270,7 +275,12 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "One thread punches holes and allocates pages while another converts the same pages to private and back, those \
                 that the guest has used as well as others. Neither changes an attribute, and each call succeeds. After that \
                 the guest can have every page, and give it back.",
-        clauses: racing!("punch.attribute", "coco.acceptance", "memory.same", "guest.access"),
+        clauses: racing!(
+            ClauseId::PunchAttribute,
+            ClauseId::CocoAcceptance,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
+        ),
         needs: None,
         platforms: ENCRYPTED,
         pages: 8,
@@ -281,7 +291,7 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "Threads of the host write to pages through their mapping without a pause while ranges become the guest's and \
                 come back. What the guest has written to a page that is its own does not change, although the threads go on \
                 trying: no write lands late.",
-        clauses: racing!("coco.acceptance", "memory.same", "guest.access"),
+        clauses: racing!(ClauseId::CocoAcceptance, ClauseId::MemorySame, ClauseId::GuestAccess),
         needs: None,
         platforms: ENCRYPTED,
         pages: 4,
@@ -293,11 +303,11 @@ pub static SCENARIOS: &[Scenario] = &[
                 while the host converts and punches the pages on both sides of them. What the guest has in private stays its \
                 own all the time, and what it shares is the same memory for the host.",
         clauses: racing!(
-            "convert.precise",
-            "coco.acceptance",
-            "coco.guest-converts",
-            "memory.same",
-            "guest.access"
+            ClauseId::ConvertPrecise,
+            ClauseId::CocoAcceptance,
+            ClauseId::CocoGuestConverts,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
         ),
         needs: None,
         platforms: ENCRYPTED,
@@ -309,7 +319,12 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "A guest writes and reads shared pages without a pause while the host converts ranges of them to private and \
                 back, where there is a mode for that with ZERO. An access that meets a private page exits, and goes on when \
                 the page is shared again; a page that was cleared holds zeros, or what the guest has written since.",
-        clauses: racing!("zero.to-shared", "coco.acceptance", "memory.same", "guest.access"),
+        clauses: racing!(
+            ClauseId::ZeroToShared,
+            ClauseId::CocoAcceptance,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
+        ),
         needs: None,
         platforms: ENCRYPTED,
         pages: 8,

@@ -112,6 +112,6 @@ fn waivable(waiver: &Waiver, record: &CaseRecord) -> bool {
         Verdict::Error => failure.is_some_and(|f| f.blame == Some(Blame::Kernel)),
         Verdict::Pass | Verdict::Skip | Verdict::Waived => false,
     };
-    let clause = failure.and_then(|f| f.clause.as_ref());
-    of_kernel && waiver.clause.as_ref().is_none_or(|wanted| clause == Some(wanted))
+    let clause = failure.and_then(|f| f.clause.as_deref());
+    of_kernel && waiver.clause.is_none_or(|wanted| clause == Some(wanted.name()))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use gmem_conform::clause::ClauseId;
 use gmem_conform::plan::PlannedCase;
 use gmem_conform::results::{CaseRecord, Environment, Summary};
 use gmem_conform::run::protocol::{MachineConfig, MachineKind};
@@ -153,7 +154,7 @@ pub fn case(id: &str) -> PlannedCase {
     PlannedCase {
         id: format!("test.{id}"),
         platform: "default".into(),
-        clauses: vec!["a.clause".into()],
+        clauses: vec![ClauseId::MemorySame],
         text: format!("case {id}\npages 1\n  host write 0..1 A\n"),
         unmet: Vec::new(),
     }

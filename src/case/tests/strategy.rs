@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::case::*;
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -203,11 +204,10 @@ fn fixes() -> impl Strategy<Value = Vec<String>> {
 
 /// Any case that the language can say, of any size up to the largest.
 pub fn case() -> impl Strategy<Value = Case> {
-    let ids: Vec<String> = clauses().iter().map(|c| c.id.clone()).collect();
     let name = "[a-z0-9_-]{1,8}\\.[a-z0-9_-]{1,8}(\\.[a-z0-9_-]{1,8})?";
     let size = prop_oneof![1..32u64, Just(1 << 30)];
     size.prop_flat_map(move |pages| {
-        let head = (vec(comment(), 0..3), name, vec(select(ids.clone()), 1..4), fixes());
+        let head = (vec(comment(), 0..3), name, vec(select(ClauseId::ALL), 1..4), fixes());
         let rest = (attribute(), vec(requirement(), 0..4), any::<(bool, bool, bool, bool, bool)>());
         let steps = prop_oneof![
             4 => (Just(false), vec(step(pages), 1..8)),

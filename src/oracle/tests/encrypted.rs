@@ -2,6 +2,7 @@
 //! Which pages an encrypted guest has accepted, what a launch does to them, and what the host must never read.
 
 use super::*;
+use crate::clause::ClauseId;
 use Attribute::{Private, Shared};
 use Dialect::{RfcV4, RfcV5, Upstream};
 use Platform::{Snp, Tdx};
@@ -38,9 +39,10 @@ const SHARED: (bool, bool, bool) = (false, false, false);
 /// anything on SNP.
 #[test]
 fn accepting() {
-    for (platform, content, clause) in
-        [(Snp, Content::Unknown, "unspecified.stable"), (Tdx, Content::Zero, "coco.accepted-zero")]
-    {
+    for (platform, content, clause) in [
+        (Snp, Content::Unknown, ClauseId::UnspecifiedStable),
+        (Tdx, Content::Zero, ClauseId::CocoAcceptedZero),
+    ] {
         let mut oracle = fresh(platform, RfcV5, Private, 4);
         assert_eq!(acceptance(&oracle, 1), NOT_ACCEPTED);
         assert_eq!(oracle.content(1), content);
@@ -80,8 +82,8 @@ fn private_already() {
             oracle.write(3, TAG);
             convert(&mut oracle, 0..2, Private, Mode::Unspecified);
             let (state, content, clause) = match dialect {
-                Upstream => (ACCEPTED, Content::Pattern(TAG), "coco.mixed-range"),
-                _ => (PERHAPS, Content::Unknown, "unspecified.stable"),
+                Upstream => (ACCEPTED, Content::Pattern(TAG), ClauseId::CocoMixedRange),
+                _ => (PERHAPS, Content::Unknown, ClauseId::UnspecifiedStable),
             };
             assert_eq!(acceptance(&oracle, 1), state, "{platform} {dialect}");
             assert_eq!((oracle.content(1), oracle.content_clause(1)), (content, clause));
@@ -163,11 +165,11 @@ fn launch() {
         let page =
             |page| (acceptance(&oracle, page), oracle.content(page), oracle.content_clause(page));
         assert_eq!(page(0).0, NOT_ACCEPTED);
-        assert_eq!(page(1), (ACCEPTED, Content::Pattern(TAG), "coco.launch-exact"));
-        assert_eq!(page(2), (ACCEPTED, Content::Pattern(OTHER), "coco.launch-preserve"));
-        assert_eq!(page(3), (ACCEPTED, Content::Unknown, "coco.launch-preserve"));
-        assert_eq!(oracle.judge_launch(1), Err("coco.launch-refused"));
-        assert_eq!(launching(platform, Shared).judge_launch(1), Err("coco.launch-refused"));
+        assert_eq!(page(1), (ACCEPTED, Content::Pattern(TAG), ClauseId::CocoLaunchExact));
+        assert_eq!(page(2), (ACCEPTED, Content::Pattern(OTHER), ClauseId::CocoLaunchPreserve));
+        assert_eq!(page(3), (ACCEPTED, Content::Unknown, ClauseId::CocoLaunchPreserve));
+        assert_eq!(oracle.judge_launch(1), Err(ClauseId::CocoLaunchRefused));
+        assert_eq!(launching(platform, Shared).judge_launch(1), Err(ClauseId::CocoLaunchRefused));
     }
 }
 
@@ -194,9 +196,9 @@ fn preserve_in_launch() {
         let oracle = launching(platform, Shared);
         let allowed = oracle.judge(&call(0..4, Private, Mode::Preserve));
         let clauses: Vec<_> = allowed.iter().map(|a| (a.result, a.clause)).collect();
-        assert_eq!(clauses, [(Ok(()), "coco.launch-preserve")]);
+        assert_eq!(clauses, [(Ok(()), ClauseId::CocoLaunchPreserve)]);
     }
     let oracle = fresh(Platform::SwProtected, RfcV5, Shared, 4);
     let allowed = oracle.judge(&call(0..4, Private, Mode::Preserve));
-    assert_eq!(allowed[0].clause, "convert.accepted");
+    assert_eq!(allowed[0].clause, ClauseId::ConvertAccepted);
 }

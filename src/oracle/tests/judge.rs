@@ -2,29 +2,24 @@
 //! What each call must return: the error table of RFC v4 10/44 and 13/44, and what the later revisions changed.
 
 use super::*;
-use crate::case::{Capability, Descriptor, Pointer, clause};
+use crate::case::{Capability, Descriptor, Pointer};
+use crate::clause::ClauseId;
 use crate::uapi::{MODE_PRESERVE, MODE_ZERO};
 use Attribute::{Private, Shared};
 use Dialect::{RfcV4, RfcV5, Upstream};
 use ErrorOffset::{Anything, At, Untouched};
 
 /// Result, error_offset and clause.
-type Outcome = (Result<(), Errno>, ErrorOffset, &'static str);
+type Outcome = (Result<(), Errno>, ErrorOffset, ClauseId);
 
-fn einval(clause: &'static str) -> Outcome {
+fn einval(clause: ClauseId) -> Outcome {
     (Err(Errno::EINVAL), Anything, clause)
 }
 
-/// What the oracle allows for `call`; every clause that it names must exist, or a failure could not quote it.
+/// What the oracle allows for `call`.
 fn judged(oracle: &Oracle, call: &RawConvert) -> Vec<Outcome> {
-    let allowed = oracle.judge(call);
-    for a in &allowed {
-        for id in [a.clause, a.error_offset_clause, a.no_effect_clause] {
-            assert!(clause(id).is_some(), "{id} is no clause");
-        }
-    }
     let outcome = |a: &Allowed| (a.result, a.error_offset, a.clause);
-    allowed.iter().map(outcome).collect()
+    oracle.judge(call).iter().map(outcome).collect()
 }
 
 /// Asserts the only outcome of `call` in each revision, on a software-protected VM with 4 shared pages.
@@ -48,14 +43,14 @@ fn good(to: Attribute) -> RawConvert {
 /// Without anything wrong a call succeeds, in either direction, and leaves error_offset alone.
 #[test]
 fn valid_calls() {
-    let accepted = (Ok(()), Untouched, "unspecified.accepted");
+    let accepted = (Ok(()), Untouched, ClauseId::UnspecifiedAccepted);
     for to in [Shared, Private] {
         for pages in [0..1, 3..4, 0..4, 1..3] {
             check_all(&call(pages, to, Mode::Unspecified), accepted);
         }
     }
-    let accepted = (Ok(()), Untouched, "convert.accepted");
-    let refused = einval("upstream.no-modes");
+    let accepted = (Ok(()), Untouched, ClauseId::ConvertAccepted);
+    let refused = einval(ClauseId::UpstreamNoModes);
     for (to, mode) in [(Shared, Mode::Zero), (Shared, Mode::Preserve), (Private, Mode::Preserve)] {
         check(&call(1..3, to, mode), accepted, accepted, refused);
     }
@@ -66,10 +61,10 @@ fn valid_calls() {
 fn descriptor_and_pointer() {
     for to in [Shared, Private] {
         let bad = RawConvert { pointer: Pointer::Bad, flags: 1 << 5, ..good(to) };
-        check_all(&bad, (Err(Errno::EFAULT), Anything, "arguments.pointer"));
+        check_all(&bad, (Err(Errno::EFAULT), Anything, ClauseId::ArgumentsPointer));
         for pointer in [Pointer::Good, Pointer::Bad, Pointer::ReadOnly] {
             let vm = RawConvert { descriptor: Descriptor::Vm, pointer, ..good(to) };
-            check_all(&vm, (Err(Errno::ENOTTY), Anything, "descriptor.vm"));
+            check_all(&vm, (Err(Errno::ENOTTY), Anything, ClauseId::DescriptorVm));
         }
     }
 }
@@ -81,11 +76,11 @@ fn flags() {
         for bit in 2..64 {
             for known in [0, MODE_ZERO, MODE_PRESERVE] {
                 let call = RawConvert { flags: 1 << bit | known, ..good(to) };
-                check_all(&call, einval("arguments.flags"));
+                check_all(&call, einval(ClauseId::ArgumentsFlags));
             }
         }
         let both = RawConvert { flags: MODE_ZERO | MODE_PRESERVE, ..good(to) };
-        let (rfc, upstream) = (einval("arguments.flags"), einval("upstream.no-modes"));
+        let (rfc, upstream) = (einval(ClauseId::ArgumentsFlags), einval(ClauseId::UpstreamNoModes));
         check(&both, rfc, rfc, upstream);
         for flags in [MODE_ZERO, MODE_PRESERVE] {
             let call = RawConvert { flags, ..good(to) };
@@ -98,11 +93,11 @@ fn flags() {
 /// Row 5: error_offset must be 0 on input in v4, and is kept from v5 on.
 #[test]
 fn error_offset_on_input() {
-    let kept = (Ok(()), Untouched, "unspecified.accepted");
+    let kept = (Ok(()), Untouched, ClauseId::UnspecifiedAccepted);
     for error_offset in [1, PAGE_SIZE, 1 << 63, u64::MAX] {
         for to in [Shared, Private] {
             let call = RawConvert { error_offset, ..good(to) };
-            check(&call, einval("arguments.error-offset"), kept, kept);
+            check(&call, einval(ClauseId::ArgumentsErrorOffset), kept, kept);
         }
     }
 }
@@ -114,13 +109,13 @@ fn reserved_words_and_attributes() {
         for value in [1, 1 << 63, u64::MAX] {
             let mut call = good(Private);
             call.reserved[word] = value;
-            check_all(&call, einval("arguments.reserved"));
+            check_all(&call, einval(ClauseId::ArgumentsReserved));
         }
     }
     for bit in (0..64).filter(|bit| *bit != 3) {
         for attributes in [1 << bit, 1 << bit | Private.bits()] {
             let call = RawConvert { attributes, ..good(Private) };
-            check_all(&call, einval("arguments.attributes"));
+            check_all(&call, einval(ClauseId::ArgumentsAttributes));
         }
     }
 }
@@ -129,8 +124,8 @@ fn reserved_words_and_attributes() {
 #[test]
 fn ranges() {
     const P: u64 = PAGE_SIZE;
-    let range = "arguments.range";
-    let alignment = "arguments.alignment";
+    let range = ClauseId::ArgumentsRange;
+    let alignment = ClauseId::ArgumentsAlignment;
     let rows = [
         (0, 0, range),
         (P, 0, range),
@@ -169,13 +164,13 @@ fn zero_to_private() {
                 oracle.pin(2);
             }
             let zero = call(1..3, Private, Mode::Zero);
-            let want = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), "zero.to-private-refused");
+            let want = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), ClauseId::ZeroToPrivateRefused);
             assert_eq!(judged(&oracle, &zero), [want]);
             let read_only = RawConvert { pointer: Pointer::ReadOnly, ..zero.clone() };
-            let want = (Err(Errno::EFAULT), Anything, "zero.to-private-refused");
+            let want = (Err(Errno::EFAULT), Anything, ClauseId::ZeroToPrivateRefused);
             assert_eq!(judged(&oracle, &read_only), [want]);
             let empty = RawConvert { size: 0, ..zero };
-            assert_eq!(judged(&oracle, &empty), [einval("arguments.range")]);
+            assert_eq!(judged(&oracle, &empty), [einval(ClauseId::ArgumentsRange)]);
         }
     }
 }
@@ -199,13 +194,13 @@ fn in_use() {
         for (pages, lowest) in rows {
             let private = call(pages.clone(), Private, Mode::Unspecified);
             let want = match lowest {
-                Some(page) => (Err(Errno::EAGAIN), At(page * PAGE_SIZE), "in-use.refused"),
-                None => (Ok(()), Untouched, "unspecified.accepted"),
+                Some(page) => (Err(Errno::EAGAIN), At(page * PAGE_SIZE), ClauseId::InUseRefused),
+                None => (Ok(()), Untouched, ClauseId::UnspecifiedAccepted),
             };
             assert_eq!(judged(&oracle, &private), [want], "{dialect} {pages:?}");
             let read_only = RawConvert { pointer: Pointer::ReadOnly, ..private };
             let want = match lowest {
-                Some(_) => (Err(Errno::EFAULT), Anything, "in-use.refused"),
+                Some(_) => (Err(Errno::EFAULT), Anything, ClauseId::InUseRefused),
                 None => want,
             };
             assert_eq!(judged(&oracle, &read_only), [want], "{dialect} {pages:?}");
@@ -219,17 +214,17 @@ fn in_use() {
 /// no mode.
 #[test]
 fn without_private_memory() {
-    let refused = einval("default.refused");
+    let refused = einval(ClauseId::DefaultRefused);
     for dialect in Dialect::ALL {
         let oracle = fresh(Platform::Default, dialect, Shared, 4);
         assert_eq!(judged(&oracle, &good(Private)), [refused], "{dialect}");
     }
     for dialect in [RfcV4, RfcV5] {
         let oracle = fresh(Platform::Default, dialect, Shared, 4);
-        let accepted = (Ok(()), Untouched, "unspecified.accepted");
+        let accepted = (Ok(()), Untouched, ClauseId::UnspecifiedAccepted);
         assert_eq!(judged(&oracle, &good(Shared)), [accepted, refused]);
         for mode in [Mode::Zero, Mode::Preserve] {
-            let no_mode = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), "mode.refused");
+            let no_mode = (Err(Errno::EOPNOTSUPP), At(PAGE_SIZE), ClauseId::ModeRefused);
             assert_eq!(judged(&oracle, &call(1..3, Shared, mode)), [no_mode, refused]);
             let private = call(1..3, Private, mode);
             assert_eq!(judged(&oracle, &private), [refused]);

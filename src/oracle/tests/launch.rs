@@ -3,14 +3,15 @@
 
 use super::*;
 use crate::case::{LaunchLength, LaunchSource, RawLaunch, SlotMap};
+use crate::clause::ClauseId;
 use crate::uapi::sev::PAGE_TYPE_ZERO;
 use Dialect::{RfcV4, RfcV5};
 use LaunchLength::{Bytes, Pages as Count};
 use LaunchSource::{InPlace, Unaligned};
 use Platform::{Snp, Tdx};
 
-const ARGUMENTS: Option<&str> = Some("coco.launch-arguments");
-const REFUSED: Option<&str> = Some("coco.launch-refused");
+const ARGUMENTS: Option<ClauseId> = Some(ClauseId::CocoLaunchArguments);
+const REFUSED: Option<ClauseId> = Some(ClauseId::CocoLaunchRefused);
 
 /// A guest whose launch is not finished, with private pages but for page 3.
 fn launching(platform: Platform, dialect: Dialect) -> Oracle {
@@ -24,7 +25,7 @@ fn at(page: u64, length: LaunchLength) -> RawLaunch {
     RawLaunch { offset: page * PAGE_SIZE, length, ..RawLaunch::default() }
 }
 
-fn limit(oracle: &Oracle, call: &RawLaunch) -> (Vec<u64>, Option<&'static str>) {
+fn limit(oracle: &Oracle, call: &RawLaunch) -> (Vec<u64>, Option<ClauseId>) {
     let limit = oracle.judge_raw_launch(call);
     (limit.pages, limit.refusal)
 }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::case::{FileCall, RawSlot, SlotFile, SlotMap, View};
+use crate::clause::ClauseId;
 use crate::uapi::KVM_MEM_GUEST_MEMFD;
 
 /// What `KVM_CAP_NR_MEMSLOTS` says here.
@@ -70,16 +71,24 @@ fn odd_arguments() {
     let good = raw(SLOTS - 1, 0, PAGE_SIZE, 0);
     assert_eq!(oracle.judge_slot(&good, SLOTS).errors, []);
     for (odd, errno, clause) in [
-        (RawSlot { flags: 0, ..good.clone() }, Errno::EINVAL, "memslot.flags"),
+        (RawSlot { flags: 0, ..good.clone() }, Errno::EINVAL, ClauseId::MemslotFlags),
         (
             RawSlot { flags: KVM_MEM_GUEST_MEMFD | 2, ..good.clone() },
             Errno::EINVAL,
-            "memslot.flags",
+            ClauseId::MemslotFlags,
         ),
-        (RawSlot { first_version: true, ..good.clone() }, Errno::EINVAL, "memslot.flags"),
-        (RawSlot { slot: SLOTS, ..good.clone() }, Errno::EINVAL, "memslot.refused"),
-        (RawSlot { file: SlotFile::Other, ..good.clone() }, Errno::EINVAL, "memslot.refused"),
-        (RawSlot { file: SlotFile::Closed, ..good.clone() }, Errno::EBADF, "memslot.refused"),
+        (RawSlot { first_version: true, ..good.clone() }, Errno::EINVAL, ClauseId::MemslotFlags),
+        (RawSlot { slot: SLOTS, ..good.clone() }, Errno::EINVAL, ClauseId::MemslotRefused),
+        (
+            RawSlot { file: SlotFile::Other, ..good.clone() },
+            Errno::EINVAL,
+            ClauseId::MemslotRefused,
+        ),
+        (
+            RawSlot { file: SlotFile::Closed, ..good.clone() },
+            Errno::EBADF,
+            ClauseId::MemslotRefused,
+        ),
     ] {
         let rule = oracle.judge_slot(&odd, SLOTS);
         assert_eq!((rule.errors.as_slice(), rule.clause), (&[errno][..], clause), "{odd:?}");

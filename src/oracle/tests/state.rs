@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::case::{SlotMap, View};
+use crate::clause::ClauseId;
 use Attribute::{Private, Shared};
 
 const TAG: u64 = (b'A' as u64) << 56;
@@ -88,18 +89,18 @@ fn punch() {
     assert_eq!(oracle.map(0..4), "ppsp");
     for page in 1..3 {
         assert_eq!(oracle.content(page), Content::Zero);
-        assert_eq!(oracle.content_clause(page), "punch.zero");
+        assert_eq!(oracle.content_clause(page), ClauseId::PunchZero);
     }
-    assert_eq!(oracle.content_clause(3), "punch.zero");
+    assert_eq!(oracle.content_clause(3), ClauseId::PunchZero);
     convert(&mut oracle, 2..4, Private, Mode::Preserve);
     assert_eq!(oracle.content(3), Content::Unwritten);
-    assert_eq!(oracle.content_clause(3), "convert.holes");
+    assert_eq!(oracle.content_clause(3), ClauseId::ConvertHoles);
     oracle.learn(3, &[0; PAGE_SIZE as usize]);
     assert_eq!(oracle.content(3), Content::Zero);
     oracle.touch(1);
-    assert_eq!(oracle.content_clause(1), "punch.zero");
+    assert_eq!(oracle.content_clause(1), ClauseId::PunchZero);
     oracle.write(1, TAG);
-    assert_eq!(oracle.content_clause(1), "memory.same");
+    assert_eq!(oracle.content_clause(1), ClauseId::MemorySame);
 }
 
 /// Allocation gives memory to holes only; it reads zeros until somebody writes.
@@ -119,7 +120,7 @@ fn allocate() {
     assert_eq!(contents, [unknown.clone(), unknown, Content::Unwritten, Content::Unwritten]);
     oracle.punch(2..3);
     oracle.allocate(2..3);
-    assert_eq!(oracle.content_clause(2), "allocate.zero");
+    assert_eq!(oracle.content_clause(2), ClauseId::AllocateZero);
 }
 
 /// A page is in use until every use of it has ended.
@@ -137,7 +138,7 @@ fn pinned_twice() {
     oracle.unpin(2);
     assert!(!oracle.is_pinned(2));
     let allowed = oracle.judge(&private);
-    assert_eq!((allowed[0].result, allowed[0].clause), (Ok(()), "in-use.retry"));
+    assert_eq!((allowed[0].result, allowed[0].clause), (Ok(()), ClauseId::InUseRetry));
 }
 
 /// Whoever uses the old memory of a punched page does not use the page; the end of that use changes nothing.

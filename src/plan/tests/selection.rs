@@ -41,7 +41,7 @@ fn ids_are_well_formed() {
             let (name, clauses) = match case.text.strip_prefix("scenario ") {
                 Some(name) => {
                     let scenario = Scenario::named(name.trim_end()).expect("a scenario");
-                    (scenario.name.to_string(), strings(scenario.clauses))
+                    (scenario.name.to_string(), scenario.clauses.to_vec())
                 }
                 None => {
                     let parsed = case::parse("planned.case", &case.text).expect("it parses");

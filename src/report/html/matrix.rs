@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::case::{clause, clauses};
+use crate::clause::{clause, clauses};
 use crate::report::file::escape;
 use crate::results::{CaseRecord, RunRecord, Verdict};
 
@@ -72,7 +72,7 @@ impl Matrix {
             let _ = write!(out, "<th>{}</th>", escape(platform));
         }
         out += "</tr></thead><tbody>\n";
-        let known = clauses().iter().map(|clause| clause.id.as_str());
+        let known = clauses().iter().map(|clause| clause.id.name());
         let others = self.cells.keys().map(String::as_str).filter(|id| clause(id).is_none());
         for id in known.chain(others) {
             let about = clause(id).map_or(String::new(), |c| format!("{} ({})", c.text, c.source));

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::case::Attribute;
+use crate::clause::ClauseId;
 use crate::exec::{Stop, guest_stop};
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{Answer, Command, GuestStop};
@@ -21,7 +22,7 @@ const NOT_THE_GUESTS: [u64; 2] = [20, 29];
 const LAST_TRY: Duration = Duration::from_secs(1);
 
 /// The clause that acceptance is about.
-const ACCEPTANCE: &str = "coco.acceptance";
+const ACCEPTANCE: ClauseId = ClauseId::CocoAcceptance;
 
 impl GuestSide {
     /// The guest accepts `pages`, which are private and are not accepted.
@@ -72,7 +73,7 @@ impl GuestSide {
         memory: &Memory,
         pages: &Range<u64>,
         tag: u64,
-        clause: &str,
+        clause: ClauseId,
     ) -> Result<(), Stop> {
         let (address, length, first_page) = place(pages);
         let command = Command::Check { address: address + PRIVATE_WINDOW, length, tag, first_page };
@@ -145,7 +146,7 @@ impl GuestSide {
         let private = to == Attribute::Private;
         let wrong = |what: String| {
             let what = format!("{what} when the guest asks for {}", describe(pages, to));
-            Err(Stop::broken("coco.guest-converts", what).at("guest", pages.start, None))
+            Err(Stop::broken(ClauseId::CocoGuestConverts, what).at("guest", pages.start, None))
         };
         let command = Command::PageState { gpa, length, private, by_msr: false };
         let mut next = pages.start;

@@ -18,6 +18,7 @@ pub(super) use writes::host_writes;
 use super::arena::GuestSide;
 use super::memory::Memory;
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 
@@ -26,12 +27,12 @@ use crate::payload::pattern;
 fn usable(guest: &mut GuestSide, memory: &Memory, salt: u16) -> Result<(), Stop> {
     let all = 0..memory.pages;
     let (secret, tag) = (pattern::tag(b'U', salt), pattern::tag(b'V', salt));
-    memory.convert_and_look(&all, Private, "host.fault-private")?;
+    memory.convert_and_look(&all, Private, ClauseId::HostFaultPrivate)?;
     guest.accept(memory, &all)?;
     guest.fill_private(memory, &all, secret)?;
-    guest.check_private(memory, &all, secret, "coco.acceptance")?;
+    guest.check_private(memory, &all, secret, ClauseId::CocoAcceptance)?;
     guest.give_up(memory, &all)?;
-    memory.convert_and_look(&all, Shared, "host.fault-private")?;
+    memory.convert_and_look(&all, Shared, ClauseId::HostFaultPrivate)?;
     guest.fill(memory, &all, tag)?;
     all.into_iter().try_for_each(|page| memory.must_hold(page, tag))
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
@@ -28,7 +29,7 @@ pub(in crate::scenario) fn neighbours(arena: &mut Arena) -> Result<(), Stop> {
             guest.accept(memory, &own)?;
             guest.fill_private(memory, &own, secret)?;
             for _ in 0..LOOKS {
-                guest.check_private(memory, &own, secret, "convert.precise")?;
+                guest.check_private(memory, &own, secret, ClauseId::ConvertPrecise)?;
             }
             guest.give_up(memory, &own)?;
             guest.request(memory, &own, Shared)?;
@@ -50,9 +51,9 @@ fn convert_until(
         let below = range(round, own.start);
         let above = range(round, memory.pages - own.end);
         for pages in [below, own.end + above.start..own.end + above.end] {
-            memory.convert_and_look(&pages, Private, "host.fault-private")?;
+            memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
             memory.punch(&pages)?;
-            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+            memory.convert_and_look(&pages, Shared, ClauseId::HostFaultPrivate)?;
         }
         if is_over(over) {
             break;

@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::case::Attribute::{self, Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, GuestSide, rounds};
@@ -35,7 +36,7 @@ pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
         });
         if !allowed.iter().any(|allowed| agree(allowed, &found)) {
             let stop = Stop::broken(
-                "convert.range",
+                ClauseId::ConvertRange,
                 "pages are not what three conversions at a time make of them in any order",
             );
             let detail = calls.iter().map(|call| {
@@ -89,7 +90,7 @@ fn used_by_both(
             Private => {
                 guest.accept(memory, &this)?;
                 guest.fill_private(memory, &this, tag)?;
-                guest.check_private(memory, &this, tag, "coco.acceptance")?;
+                guest.check_private(memory, &this, tag, ClauseId::CocoAcceptance)?;
                 // Not given up: whatever the guest does, a conversion takes back what it has accepted.
             }
             Shared => {

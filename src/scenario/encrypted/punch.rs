@@ -3,6 +3,7 @@
 
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
 use crate::scenario::race::{ROUNDS, range};
@@ -27,8 +28,8 @@ pub(in crate::scenario) fn punch(arena: &mut Arena) -> Result<(), Stop> {
             |over| {
                 for round in rounds(ROUNDS, over) {
                     let pages = range(round, memory.pages);
-                    memory.convert_and_look(&pages, Private, "punch.attribute")?;
-                    memory.convert_and_look(&pages, Shared, "punch.attribute")?;
+                    memory.convert_and_look(&pages, Private, ClauseId::PunchAttribute)?;
+                    memory.convert_and_look(&pages, Shared, ClauseId::PunchAttribute)?;
                 }
                 Ok(())
             },
@@ -39,10 +40,10 @@ pub(in crate::scenario) fn punch(arena: &mut Arena) -> Result<(), Stop> {
         guest.accept(memory, &all)?;
         let middle = memory.pages / 4..memory.pages / 2;
         memory.punch(&middle)?;
-        all.clone().try_for_each(|page| memory.must_fault(page, "punch.attribute"))?;
+        all.clone().try_for_each(|page| memory.must_fault(page, ClauseId::PunchAttribute))?;
         guest.accept(memory, &middle)?;
         // The next race begins with pages that have been the guest's.
-        memory.convert_and_look(&all, Shared, "host.fault-private")?;
+        memory.convert_and_look(&all, Shared, ClauseId::HostFaultPrivate)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
@@ -21,7 +22,7 @@ pub(in crate::scenario) fn shared_access(arena: &mut Arena) -> Result<(), Stop> 
         vec![Box::new(|over| {
             rounds(ROUNDS, over).try_for_each(|round| {
                 let pages = range(round, memory.pages);
-                memory.convert_and_look(&pages, Private, "host.fault-private")?;
+                memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
                 memory.convert(&pages, Shared, clear)?;
                 pages.clone().try_for_each(|page| memory.must_read(page).map(drop))?;
                 match clear {
@@ -29,7 +30,7 @@ pub(in crate::scenario) fn shared_access(arena: &mut Arena) -> Result<(), Stop> 
                     // Since then the guest may have written again.
                     _ => pages
                         .clone()
-                        .try_for_each(|p| memory.written_or_zero(p, tag, "zero.to-shared")),
+                        .try_for_each(|p| memory.written_or_zero(p, tag, ClauseId::ZeroToShared)),
                 }
             })
         })],

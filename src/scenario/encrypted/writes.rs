@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, Racer, race, rounds};
@@ -24,13 +25,13 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
         for round in rounds(ROUNDS, over) {
             let pages = range(round, memory.pages);
             let secret = pattern::tag(b'W', round as u16);
-            memory.convert_and_look(&pages, Private, "host.fault-private")?;
+            memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
             guest.accept(memory, &pages)?;
             guest.fill_private(memory, &pages, secret)?;
             wait_for_sweeps(over, &sweeps);
-            guest.check_private(memory, &pages, secret, "host.fault-private")?;
+            guest.check_private(memory, &pages, secret, ClauseId::HostFaultPrivate)?;
             guest.give_up(memory, &pages)?;
-            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+            memory.convert_and_look(&pages, Shared, ClauseId::HostFaultPrivate)?;
         }
         Ok(())
     })?;

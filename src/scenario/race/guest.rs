@@ -3,6 +3,7 @@
 
 use super::{ROUNDS, range};
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
@@ -19,8 +20,8 @@ pub(in crate::scenario) fn guest_access(arena: &mut Arena) -> Result<(), Stop> {
         vec![Box::new(|over| {
             rounds(ROUNDS, over).try_for_each(|round| {
                 let pages = range(round, memory.pages);
-                memory.convert_and_look(&pages, Private, "host.fault-private")?;
-                memory.convert_and_look(&pages, Shared, "host.fault-private")
+                memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
+                memory.convert_and_look(&pages, Shared, ClauseId::HostFaultPrivate)
             })
         })],
         |over| {
@@ -42,7 +43,7 @@ pub(in crate::scenario) fn guest_access(arena: &mut Arena) -> Result<(), Stop> {
         if word != expected {
             let summary =
                 format!("host finds another word in page {page} than the guest has written");
-            return Err(Stop::broken("memory.same", summary)
+            return Err(Stop::broken(ClauseId::MemorySame, summary)
                 .but(format!("{expected:#018x}"), format!("{word:#018x}"))
                 .at("host", page, Some(0)));
         }

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::{ROUNDS, range};
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::{Stop, access};
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, Racer, is_over, race, rounds};
@@ -34,7 +35,7 @@ fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), Stop> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;
-    let clause = |to| if fresh { "fresh.zero" } else { memory.kept_clause(to) };
+    let clause = |to| if fresh { ClauseId::FreshZero } else { memory.kept_clause(to) };
     let others = (0..THREADS).map(|_| {
         Box::new(|over: &AtomicBool| read_until(over, memory, tag, clause(Shared))) as Racer<'_>
     });
@@ -46,17 +47,17 @@ fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), Stop> {
                 if fresh {
                     memory.punch(&all)?;
                 }
-                memory.convert_and_look(&pages, Private, "host.fault-private")?;
+                memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
             }
             guest.check(memory, &pages, tag, clause(Private))?;
-            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+            memory.convert_and_look(&pages, Shared, ClauseId::HostFaultPrivate)?;
         }
         Ok(())
     })
 }
 
 /// Reads every page, another word in each sweep: it is the pattern's, or a SIGBUS.
-fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: &str) -> Result<(), Stop> {
+fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: ClauseId) -> Result<(), Stop> {
     for sweep in 0u64.. {
         for page in 0..memory.pages {
             let index = (sweep + page) % pattern::WORDS_PER_PAGE;
@@ -96,7 +97,7 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
             let pages = range(round, memory.pages);
             for _ in 0..BURST {
                 memory.convert(&pages, Shared, memory.keep())?;
-                memory.convert_and_look(&pages, Private, "host.fault-private")?;
+                memory.convert_and_look(&pages, Private, ClauseId::HostFaultPrivate)?;
             }
             let before: Vec<_> =
                 pages.clone().map(|page| guest.copy(memory, page)).collect::<Result<_, _>>()?;
@@ -106,12 +107,12 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
                 if let Some(offset) = (0..after.len()).find(|i| before[*i] != after[*i]) {
                     let summary =
                         format!("a write of the host has reached page {page}, which is private");
-                    return Err(Stop::broken("host.fault-private", summary)
+                    return Err(Stop::broken(ClauseId::HostFaultPrivate, summary)
                         .but(format!("{:#04x}", before[offset]), format!("{:#04x}", after[offset]))
                         .at("guest", page, Some(offset as u64)));
                 }
             }
-            memory.convert_and_look(&pages, Shared, "host.fault-private")?;
+            memory.convert_and_look(&pages, Shared, ClauseId::HostFaultPrivate)?;
         }
         Ok(())
     })

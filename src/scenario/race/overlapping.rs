@@ -8,6 +8,7 @@ use std::thread;
 
 use super::ROUNDS;
 use crate::case::Attribute::{self, Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::results::Blame;
@@ -71,7 +72,7 @@ pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
         });
         if !allowed.contains(&found) {
             let stop = Stop::broken(
-                "convert.range",
+                ClauseId::ConvertRange,
                 "pages are not what three conversions at a time make of them in any order",
             );
             let mut detail = vec![format!("before   {}", map(&pages))];

@@ -3,6 +3,7 @@
 
 use super::{ROUNDS, range};
 use crate::case::Attribute::{Private, Shared};
+use crate::clause::ClauseId;
 use crate::exec::Stop;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
@@ -28,23 +29,23 @@ pub(in crate::scenario) fn punch(arena: &mut Arena) -> Result<(), Stop> {
             for round in rounds(ROUNDS, over) {
                 let pages = range(round, memory.pages);
                 guest.fill(memory, &all, tag)?;
-                memory.convert_and_look(&pages, Private, "punch.attribute")?;
-                memory.convert_and_look(&pages, Shared, "punch.attribute")?;
-                pages
-                    .clone()
-                    .try_for_each(|page| memory.written_or_zero(page, tag, "allocate.zero"))?;
+                memory.convert_and_look(&pages, Private, ClauseId::PunchAttribute)?;
+                memory.convert_and_look(&pages, Shared, ClauseId::PunchAttribute)?;
+                pages.clone().try_for_each(|page| {
+                    memory.written_or_zero(page, tag, ClauseId::AllocateZero)
+                })?;
             }
             Ok(())
         },
     )?;
     // Nothing else goes on now.
-    memory.convert_and_look(&all, Private, "host.fault-private")?;
+    memory.convert_and_look(&all, Private, ClauseId::HostFaultPrivate)?;
     let middle = memory.pages / 4..memory.pages / 2;
     memory.punch(&middle)?;
     for page in all.clone() {
-        memory.must_fault(page, "punch.attribute")?;
+        memory.must_fault(page, ClauseId::PunchAttribute)?;
     }
-    guest.check(memory, &middle, pattern::ZERO, "punch.zero")?;
-    memory.convert_and_look(&all, Shared, "host.fault-private")?;
-    all.into_iter().try_for_each(|page| memory.written_or_zero(page, tag, "allocate.zero"))
+    guest.check(memory, &middle, pattern::ZERO, ClauseId::PunchZero)?;
+    memory.convert_and_look(&all, Shared, ClauseId::HostFaultPrivate)?;
+    all.into_iter().try_for_each(|page| memory.written_or_zero(page, tag, ClauseId::AllocateZero))
 }
