@@ -21,10 +21,10 @@ use gmem_conform::init;
 use gmem_conform::machine::host::Host;
 use gmem_conform::machine::model::{Config, Model};
 use gmem_conform::machine::{GuestMemfd, HostView, Machine};
+use gmem_conform::machine::{MachineConfig, MachineKind};
 use gmem_conform::payload::abi::TEST_MEMORY;
 use gmem_conform::platform::{Command, Guest, Platform};
 use gmem_conform::results::Verdict;
-use gmem_conform::run::protocol::{MachineConfig, MachineKind};
 use gmem_conform::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, MemoryAttributes2,
     PAGE_SIZE, kvm_userspace_memory_region2,
@@ -79,7 +79,8 @@ fn measure(
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for (case, text) in cases.iter().zip(&texts) {
-            let outcome = executor.run(&case.name, "sw-protected", text, PATIENCE, &mut |_| {});
+            let outcome =
+                executor.run(&case.name, Platform::SwProtected, text, PATIENCE, &mut |_| {});
             assert_eq!(outcome.verdict, Verdict::Pass, "{}: {:?}", case.name, outcome.failure);
         }
         checked.push(start.elapsed());

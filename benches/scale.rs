@@ -10,8 +10,9 @@ use gmem_conform::case::Case;
 use gmem_conform::dialect::Dialect;
 use gmem_conform::exec::Executor;
 use gmem_conform::explore::layouts::{Tier, rows};
+use gmem_conform::machine::{MachineConfig, MachineKind};
+use gmem_conform::platform::Platform;
 use gmem_conform::results::Verdict;
-use gmem_conform::run::protocol::{MachineConfig, MachineKind};
 
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,6 +77,6 @@ fn main() {
 }
 
 fn run(executor: &mut Executor, name: &str, text: &str) {
-    let outcome = executor.run(name, "sw-protected", text, PATIENCE, &mut |_| {});
+    let outcome = executor.run(name, Platform::SwProtected, text, PATIENCE, &mut |_| {});
     assert_eq!(outcome.verdict, Verdict::Pass, "{name}: {:?}", outcome.failure);
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Dialect {
     /// The machine does not have the call, or it is switched off.
     #[value(skip)]
@@ -28,17 +30,12 @@ impl Dialect {
 
     /// The name on the command line, in cases and in results.
     pub fn name(self) -> &'static str {
-        match self {
-            Dialect::None => "none",
-            Dialect::RfcV4 => "rfc-v4",
-            Dialect::RfcV5 => "rfc-v5",
-            Dialect::Upstream => "upstream",
-        }
+        self.into()
     }
 
     /// The dialect with this name.
     pub fn from_name(name: &str) -> Option<Dialect> {
-        [Dialect::None].into_iter().chain(Dialect::ALL).find(|d| d.name() == name)
+        name.parse().ok()
     }
 
     /// Whether a conversion can ask for a content mode.

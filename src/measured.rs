@@ -80,12 +80,12 @@ fn firmware() -> BTreeMap<String, String> {
 /// The platforms of `wanted`, or of all, that can run here; and a line for each that cannot.
 pub(crate) fn runnable(
     environment: &Environment,
-    wanted: Option<&[String]>,
+    wanted: Option<&[Platform]>,
 ) -> (Vec<Platform>, String) {
     let (mut platforms, mut missing) = (Vec::new(), String::new());
     for state in &environment.platforms {
         let Some(platform) = Platform::from_name(&state.name) else { continue };
-        if wanted.is_some_and(|wanted| !wanted.contains(&state.name)) {
+        if wanted.is_some_and(|wanted| !wanted.contains(&platform)) {
             continue;
         }
         if state.missing.is_empty() {

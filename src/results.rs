@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
+use crate::machine::MachineKind;
 
 /// Version of the format, raised whenever a field is added or changed.
 pub const SCHEMA_VERSION: u32 = 4;
@@ -120,6 +121,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Whether the machine is the built-in model.
+    pub fn is_model(&self) -> bool {
+        self.machine == MachineKind::Model.name()
+    }
+
     /// What the machine is made of, in words, as far as the version that wrote this knows.
     pub fn kind_of_host(&self) -> String {
         match self.host.as_str() {
@@ -160,6 +166,8 @@ impl Need {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Verdict {
     /// Every step did what the clauses say.
     Pass,
@@ -186,14 +194,7 @@ impl Verdict {
 
     /// Its name in a results file.
     pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Error => "error",
-            Verdict::Timeout => "timeout",
-            Verdict::Skip => "skip",
-            Verdict::Waived => "waived",
-        }
+        self.into()
     }
 }
 

@@ -14,10 +14,11 @@ use super::record::{
     BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
 };
 use crate::explore::Rng;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::measured::{Head, runnable};
 use crate::platform::Platform;
 use crate::results::Environment;
-use crate::run::protocol::{Job, MachineConfig, MachineKind, Reply};
+use crate::run::protocol::{Job, Reply};
 use crate::run::{self, Interview, NoAnswer, Options};
 use crate::uapi::PAGE_SIZE;
 
@@ -38,7 +39,7 @@ pub struct Benching {
     /// Only series whose name contains one of these; all if there is none.
     pub filters: Vec<String>,
     /// The platforms' names; `None` for every one.
-    pub platforms: Option<Vec<String>>,
+    pub platforms: Option<Vec<Platform>>,
     /// The program of benches/bare-loop.c, to be compared with.
     pub bare_loop: Option<PathBuf>,
 }

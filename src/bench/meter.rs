@@ -12,10 +12,10 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::exec::{TRANSIENT_TRIES, open_machine};
 use crate::machine::Machine;
+use crate::machine::MachineConfig;
 use crate::observe::Backing;
 use crate::oracle::mode_offered;
 use crate::rig::{File, Rig};
-use crate::run::protocol::MachineConfig;
 
 /// The most times that are taken of one point in one round.
 const MOST_SAMPLES: usize = 32;

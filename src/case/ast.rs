@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
@@ -64,6 +65,8 @@ impl Case {
 )]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Attribute {
     /// Host and guest may access the page.
     #[default]
@@ -75,10 +78,7 @@ pub enum Attribute {
 impl Attribute {
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            Attribute::Shared => "shared",
-            Attribute::Private => "private",
-        }
+        self.into()
     }
 
     /// The bits in `kvm_memory_attributes2::attributes`.
@@ -94,6 +94,8 @@ impl Attribute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Mode {
     /// Nothing is promised.
     Unspecified,
@@ -105,15 +107,11 @@ pub enum Mode {
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Mode; 3] = [Mode::Unspecified, Mode::Zero, Mode::Preserve];
+    pub const ALL: [Mode; Mode::VARIANTS.len()] = *Mode::VARIANTS.first_chunk().unwrap();
 
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            Mode::Unspecified => "unspecified",
-            Mode::Zero => "zero",
-            Mode::Preserve => "preserve",
-        }
+        self.into()
     }
 
     /// The bits in `kvm_memory_attributes2::flags`.
@@ -482,7 +480,19 @@ pub struct Step {
 }
 
 /// Who accesses memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
 pub enum View {
     /// The host through its mapping of the guest_memfd.
     Host,
@@ -496,7 +506,7 @@ pub enum View {
 
 impl View {
     /// Every view.
-    pub const ALL: [View; 4] = [View::Host, View::Host2, View::Guest, View::Child];
+    pub const ALL: [View; View::VARIANTS.len()] = *View::VARIANTS.first_chunk().unwrap();
 
     /// Whether the view is a mapping of the guest_memfd in a process, where a private page faults.
     pub fn is_mapping(self) -> bool {
@@ -508,17 +518,13 @@ impl View {
 
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            View::Host => "host",
-            View::Host2 => "host2",
-            View::Guest => "guest",
-            View::Child => "child",
-        }
+        self.into()
     }
 }
 
 /// Who touches pages before the story begins: memory that is mapped somewhere takes other paths in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Toucher {
     /// Nobody: the pages stay as they are.
     Nobody,
@@ -532,16 +538,11 @@ pub enum Toucher {
 
 impl Toucher {
     /// Every toucher.
-    pub const ALL: [Toucher; 4] = [Toucher::Nobody, Toucher::Host, Toucher::Guest, Toucher::Both];
+    pub const ALL: [Toucher; Toucher::VARIANTS.len()] = *Toucher::VARIANTS.first_chunk().unwrap();
 
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            Toucher::Nobody => "nobody",
-            Toucher::Host => "host",
-            Toucher::Guest => "guest",
-            Toucher::Both => "both",
-        }
+        self.into()
     }
 }
 
@@ -704,7 +705,8 @@ pub enum Action {
 }
 
 /// A capability of the series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Capability {
     /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
     GuestMemfdMemoryAttributes,
@@ -716,19 +718,12 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 3] = [
-        Capability::GuestMemfdMemoryAttributes,
-        Capability::MemoryAttributes2Flags,
-        Capability::MemoryAttributes,
-    ];
+    pub const ALL: [Capability; Capability::VARIANTS.len()] =
+        *Capability::VARIANTS.first_chunk().unwrap();
 
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            Capability::GuestMemfdMemoryAttributes => "guest-memfd-memory-attributes",
-            Capability::MemoryAttributes2Flags => "memory-attributes2-flags",
-            Capability::MemoryAttributes => "memory-attributes",
-        }
+        self.into()
     }
 
     /// The name in the kernel's header.
@@ -742,7 +737,8 @@ impl Capability {
 }
 
 /// How the suite is to be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Misbehaviour {
     /// The guest never answers.
     HangGuest,
@@ -764,29 +760,12 @@ pub enum Misbehaviour {
 
 impl Misbehaviour {
     /// Every misbehaviour.
-    pub const ALL: [Misbehaviour; 8] = [
-        Misbehaviour::HangGuest,
-        Misbehaviour::HangHost,
-        Misbehaviour::Segfault,
-        Misbehaviour::Kill,
-        Misbehaviour::Exit,
-        Misbehaviour::Garbage,
-        Misbehaviour::GuestException,
-        Misbehaviour::Panic,
-    ];
+    pub const ALL: [Misbehaviour; Misbehaviour::VARIANTS.len()] =
+        *Misbehaviour::VARIANTS.first_chunk().unwrap();
 
     /// The word in a case.
     pub fn name(self) -> &'static str {
-        match self {
-            Misbehaviour::HangGuest => "hang-guest",
-            Misbehaviour::HangHost => "hang-host",
-            Misbehaviour::Segfault => "segfault",
-            Misbehaviour::Kill => "kill",
-            Misbehaviour::Exit => "exit",
-            Misbehaviour::Garbage => "garbage",
-            Misbehaviour::GuestException => "guest-exception",
-            Misbehaviour::Panic => "panic",
-        }
+        self.into()
     }
 }
 

@@ -8,10 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dialect::Dialect;
 use crate::explore::layouts::Tier;
+use crate::machine::MachineKind;
 use crate::platform::Platform;
 use crate::results::Shard;
 use crate::run::MAX_TIMEOUTS;
-use crate::run::protocol::MachineKind;
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
 ///
@@ -239,7 +239,7 @@ pub struct SelectionArgs {
     pub shard: Option<Shard>,
     /// Platforms that must run: the absence of one is a failure, not a skip
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
-    pub require: Vec<String>,
+    pub require: Vec<Platform>,
 }
 
 impl SelectionArgs {
@@ -268,7 +268,7 @@ pub struct MachineArgs {
     pub machine: MachineKind,
     /// The platforms to run on [default: every one]
     #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = platform_parser())]
-    pub platform: Option<Vec<String>>,
+    pub platform: Option<Vec<Platform>>,
     /// The revision of the interface to judge by; auto finds it by asking the machine
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = dialect_parser())]
     pub dialect: DialectChoice,
@@ -397,8 +397,9 @@ fn kcidb_id(text: &str) -> Result<String, String> {
 }
 
 /// The names of the platforms.
-fn platform_parser() -> PossibleValuesParser {
+fn platform_parser() -> impl TypedValueParser<Value = Platform> {
     PossibleValuesParser::new(Platform::ALL.map(Platform::name))
+        .try_map(|name| name.parse::<Platform>())
 }
 
 fn dialect_parser() -> impl TypedValueParser<Value = DialectChoice> {
@@ -439,7 +440,7 @@ mod tests {
     #[test]
     fn values_are_checked() {
         let cli = parse("--platform sw-protected,default --dialect rfc-v5").unwrap();
-        assert_eq!(cli.machine.platform.unwrap(), ["sw-protected", "default"]);
+        assert_eq!(cli.machine.platform.unwrap(), [Platform::SwProtected, Platform::Default]);
         assert_eq!(cli.machine.dialect.0, Some(Dialect::RfcV5));
         assert_eq!(parse("").unwrap().machine.dialect.0, None);
         for line in [

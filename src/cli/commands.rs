@@ -17,10 +17,10 @@ use crate::compare;
 use crate::contract;
 use crate::explore::{self, Exploration};
 use crate::machine::model::Fault;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::plan::{self, PlannedCase, Selection};
 use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, Tap};
 use crate::results::Environment;
-use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options, Sink};
 use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
@@ -142,7 +142,7 @@ fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
         kind: args.machine,
         // A planted bug may hide the dialect from whoever asks, so the model is told one in which it makes a difference.
         dialect: args.dialect.0.or(fault.and_then(|fault| fault.dialects().first().copied())),
-        fault: args.plant.clone(),
+        fault,
         capability_numbers: numbers.map(run::capability_numbers).transpose()?,
     })
 }
@@ -281,7 +281,7 @@ fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[Pa
     let commands: HashMap<String, String> = plan
         .iter()
         .map(|(file, case)| {
-            let (platform, file) = (word(&case.platform), word(&file.to_string_lossy()));
+            let (platform, file) = (case.platform, word(&file.to_string_lossy()));
             let command = format!("gmem-conform check{machine} --platform {platform} {file}");
             (case.id.clone(), command)
         })

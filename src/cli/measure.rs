@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::bench::{self, Benching, Measurement};
+use crate::machine::MachineConfig;
 use crate::observe::{self, Observing};
 use crate::report::{self, Json};
 use crate::results_file::ResultsFile;
-use crate::run::protocol::MachineConfig;
 use crate::run::{self, Options};
 use crate::timings;
 

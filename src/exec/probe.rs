@@ -13,9 +13,9 @@ use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::machine::{GuestMemfd, Machine};
+use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::{self, Platform, Surroundings};
 use crate::results::{Environment, Need, PlatformState};
-use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::scenario;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD,
@@ -27,15 +27,12 @@ use crate::uapi::{
 pub fn probe(config: &MachineConfig) -> Environment {
     let kernel = |file: &str| read(&format!("/proc/sys/kernel/{file}"));
     let mut environment = Environment {
-        machine: match config.kind {
-            MachineKind::Host => "host".into(),
-            MachineKind::Model => "model".into(),
-        },
+        machine: config.kind.name().into(),
         kernel_release: kernel("osrelease"),
         kernel_version: kernel("version"),
         kernel_command_line: read("/proc/cmdline"),
         kvm_parameters: kvm_parameters(Path::new("/sys/module")),
-        planted_fault: config.fault.clone(),
+        planted_fault: config.fault.map(|fault| fault.name().to_string()),
         dialect_forced: config.dialect.is_some(),
         ..Environment::default()
     };
@@ -375,12 +372,12 @@ mod tests {
     #[test]
     fn the_environment_is_recorded() {
         let fault = Fault::ErrorOffsetNotChecked;
-        let environment = probe(&MachineConfig::model(Dialect::RfcV4, Some(fault.name())));
+        let environment = probe(&MachineConfig::model(Dialect::RfcV4, Some(fault)));
         let uname = |what: &str| {
             let output = std::process::Command::new("uname").arg(what).output().unwrap();
             String::from_utf8(output.stdout).unwrap().trim().to_string()
         };
-        assert_eq!(environment.machine, "model");
+        assert_eq!(environment.machine, MachineKind::Model.name());
         assert_eq!(environment.kernel_release, uname("-r"));
         assert_eq!(environment.kernel_version, uname("-v"));
         assert_eq!(environment.kernel_command_line, read("/proc/cmdline"));

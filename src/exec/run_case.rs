@@ -10,12 +10,13 @@ use super::used::UsedVm;
 use crate::case::{self, Action, Case, Pages, Step};
 use crate::dialect::Dialect;
 use crate::machine::host::Host;
-use crate::machine::model::{self, Config, Fault, Model};
+use crate::machine::model::{self, Config, Model};
 use crate::machine::{Machine, Timed};
+use crate::machine::{MachineConfig, MachineKind};
 use crate::oracle::Oracle;
 use crate::platform::{Guest, Platform, launches};
 use crate::results::{Blame, Observation, TrailStep, Verdict};
-use crate::run::protocol::{MachineConfig, MachineKind, Outcome};
+use crate::run::protocol::Outcome;
 use crate::scenario;
 use crate::timings;
 use crate::uapi::CapabilityNumbers;
@@ -42,14 +43,8 @@ fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
             Err(errno) => Err(format!("failed to open /dev/kvm: {errno}")),
         },
         MachineKind::Model => {
-            let fault = match &config.fault {
-                None => None,
-                Some(name) => {
-                    Some(Fault::from_name(name).ok_or(format!("the model has no fault `{name}`"))?)
-                }
-            };
             let dialect = config.dialect.unwrap_or(MODEL_DIALECT);
-            Ok(Box::new(Model::new(Config { dialect, fault })))
+            Ok(Box::new(Model::new(Config { dialect, fault: config.fault })))
         }
     }
 }
@@ -93,7 +88,7 @@ impl Executor {
     pub fn run(
         &mut self,
         id: &str,
-        platform: &str,
+        platform: Platform,
         text: &str,
         timeout: Duration,
         progress: &mut dyn FnMut(usize),
@@ -111,15 +106,13 @@ impl Executor {
 
     fn run_text(
         &mut self,
-        platform: &str,
+        platform: Platform,
         text: &str,
         timeout: Duration,
         progress: &mut dyn FnMut(usize),
         observations: &mut Vec<Observation>,
     ) -> Result<(), Stop> {
         let suite = |why: String| Stop::error(Blame::Suite, why);
-        let platform = Platform::from_name(platform)
-            .ok_or_else(|| suite(format!("there is no platform `{platform}`")))?;
         let dialect =
             self.config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
         if self.machine.is_none() {
@@ -293,6 +286,7 @@ fn shown_pages(step: &Step, page: Option<u64>, file_pages: u64) -> Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::model::Fault;
 
     const REUSED: &str = "pages 4\nstart shared\nfile reused";
     const PRIVATE: &str = "pages 4\nstart private\nfile reused";
@@ -304,13 +298,13 @@ mod tests {
     const BUG: Fault = Fault::PunchKeepsContents;
 
     fn executor(fault: Option<Fault>) -> Executor {
-        Executor::new(MachineConfig::model(Dialect::RfcV4, fault.map(Fault::name)))
+        Executor::new(MachineConfig::model(Dialect::RfcV4, fault))
     }
 
     fn run(executor: &mut Executor, (head, steps): (&str, &str)) -> Outcome {
         let text = format!("case t.t\nclause convert.range\n{head}\n\n{steps}\n");
         let timeout = Duration::from_secs(60);
-        executor.run("t.t", "sw-protected", &text, timeout, &mut |_| {})
+        executor.run("t.t", Platform::SwProtected, &text, timeout, &mut |_| {})
     }
 
     /// A case that fails in a used VM and not in a fresh one is neither a pass nor the kernel's failure, and from then on

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use crate::case::Case;
 use crate::dialect::Dialect;
+use crate::machine::MachineConfig;
 use crate::plan::{self, PlannedCase};
 use crate::platform::Platform;
 use crate::results::{CaseRecord, Environment};
-use crate::run::protocol::MachineConfig;
 use crate::run::{self, Event, Options, Sink};
 
 /// What histories run on.
@@ -40,7 +40,7 @@ pub(super) fn planned(
     }
     PlannedCase {
         id,
-        platform: platform.name().into(),
+        platform,
         clauses: case.clauses.clone(),
         text: case.to_string(),
         unmet: Vec::new(),

@@ -12,10 +12,10 @@ use super::batch::{self, Ground};
 use super::finding::{self, Finding, Symptom};
 use super::history::{Shape, history};
 use crate::case::Case;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
 use crate::report::{ascii, failure_lines};
 use crate::results::{CaseRecord, Environment};
-use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::run::{self, Options};
 
 /// Histories that are handed to the workers at once. Fewer would start workers needlessly often, more would say later
@@ -44,7 +44,7 @@ pub struct Exploration {
     pub keep_going: bool,
     /// The platforms that were asked for; `None` for every one with private memory that needs no launch of its own. Encrypted
     /// guests have to be asked for: their launches are dear, and which platforms take turns decides what a seed means.
-    pub platforms: Option<Vec<String>>,
+    pub platforms: Option<Vec<Platform>>,
     /// The options that say which machine it is, for commands in reports.
     pub machine_options: String,
 }
@@ -99,7 +99,7 @@ fn platforms(
     environment: &Environment,
 ) -> Result<Vec<Platform>, Vec<String>> {
     let wanted = |platform: &Platform| match &exploration.platforms {
-        Some(names) => names.iter().any(|name| name == platform.name()),
+        Some(wanted) => wanted.contains(platform),
         None => platform.has_private_memory() && !platform.is_encrypted(),
     };
     let mut reasons = Vec::new();
@@ -338,12 +338,9 @@ impl Explorer<'_> {
     fn place(&self) -> String {
         let Ground { config, environment, dialect } = &self.ground;
         let mut text = run::suite();
-        text += match config.kind {
-            MachineKind::Host => ", machine host",
-            MachineKind::Model => ", machine model",
-        };
-        if let Some(fault) = &config.fault {
-            let _ = write!(text, ", planted fault {fault}");
+        let _ = write!(text, ", machine {}", config.kind.name());
+        if let Some(fault) = config.fault {
+            let _ = write!(text, ", planted fault {}", fault.name());
         }
         let forced = if environment.dialect_forced { " (forced)" } else { "" };
         let _ = write!(text, ", dialect {dialect}{forced}");

@@ -5,10 +5,12 @@
 //! the same code for both. Methods take and return what the call takes and returns; where a call reads or writes memory
 //! that the caller names by address, the method is `unsafe` and says who keeps which promise.
 
+mod config;
 pub mod host;
 pub mod model;
 mod timed;
 mod traits;
 
+pub use config::{MachineConfig, MachineKind};
 pub use timed::Timed;
 pub use traits::*;

@@ -7,9 +7,11 @@ use super::record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary};
 use super::spot::{Spot, spots};
 use super::table::table;
 use super::trial::Trial;
+use crate::machine::MachineConfig;
 use crate::measured::{Head, runnable};
+use crate::platform::Platform;
 use crate::results::Environment;
-use crate::run::protocol::{Job, MachineConfig, Reply};
+use crate::run::protocol::{Job, Reply};
 use crate::run::{self, Interview, NoAnswer, Options};
 
 /// What to observe.
@@ -18,7 +20,7 @@ pub struct Observing {
     /// Trials of each situation, at least 1.
     pub repeat: u32,
     /// The platforms' names; `None` for every one.
-    pub platforms: Option<Vec<String>>,
+    pub platforms: Option<Vec<Platform>>,
 }
 
 /// Observes, hands each record to `sink` as it comes, and returns the table and the exit status. The error is a sentence

@@ -11,11 +11,11 @@ use super::spot::{Backing, History, Phase, Spot};
 use crate::case::Attribute;
 use crate::exec::{open_machine, pattern_bytes};
 use crate::machine::Machine;
+use crate::machine::MachineConfig;
 use crate::oracle::PageBytes;
 use crate::payload::pattern;
 use crate::platform::{GuestStop, Platform};
 use crate::rig::Rig;
-use crate::run::protocol::MachineConfig;
 use crate::uapi::PAGE_SIZE;
 
 /// Pages that are converted at once. More than one, since a kernel may treat the first differently.

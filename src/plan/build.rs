@@ -11,9 +11,9 @@ use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::explore::layouts::{self, Tier};
 use crate::fnv::fnv1a;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
 use crate::results::{Environment, Need, Shard};
-use crate::run::protocol::{MachineConfig, MachineKind};
 use crate::scenario::{SCENARIOS, Scenario};
 
 /// One line of the plan.
@@ -21,8 +21,8 @@ use crate::scenario::{SCENARIOS, Scenario};
 pub struct PlannedCase {
     /// `platform.topic.name[.variant]`, with `model.` in front on the model.
     pub id: String,
-    /// The platform's name.
-    pub platform: String,
+    /// The type of its VM.
+    pub platform: Platform,
     /// The clauses that the case tests.
     pub clauses: Vec<ClauseId>,
     /// The case in canonical text; for a scenario the line that names it.
@@ -41,11 +41,11 @@ pub struct Selection {
     /// Substrings of ids that are left out.
     pub skips: Vec<String>,
     /// The platforms to run on; `None` for every one.
-    pub platforms: Option<Vec<String>>,
+    pub platforms: Option<Vec<Platform>>,
     /// How many of the enumerated layouts.
     pub tier: Tier,
     /// Platforms that must run: their absence is a failure instead of a skip.
-    pub required: Vec<String>,
+    pub required: Vec<Platform>,
     /// Only this part of what the rest selects, which may be none.
     pub shard: Option<Shard>,
 }
@@ -88,10 +88,10 @@ pub fn build(
     if all.is_empty() {
         return Err("no case is left to run: the options exclude every one".into());
     }
-    let runs = |name: &String| all.iter().any(|candidate| candidate.platform.name() == name);
-    if let Some(name) = selection.required.iter().find(|name| !runs(name)) {
+    let runs = |wanted: Platform| all.iter().any(|candidate| candidate.platform == wanted);
+    if let Some(platform) = selection.required.iter().find(|platform| !runs(**platform)) {
         return Err(format!(
-            "platform {name} is required but the options exclude every case of it"
+            "platform {platform} is required but the options exclude every case of it"
         ));
     }
     if let Some(shard) = selection.shard {
@@ -120,7 +120,7 @@ pub fn from_files(
     config: &MachineConfig,
     environment: &Environment,
     files: &[PathBuf],
-    platforms: Option<&[String]>,
+    platforms: Option<&[Platform]>,
 ) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
     let mut planned = Vec::new();
     for file in files {
@@ -183,7 +183,7 @@ impl Candidate<'_> {
                 unmet_by_scenario(scenario, platform, environment),
             ),
         };
-        PlannedCase { id, platform: platform.name().into(), clauses, text, unmet }
+        PlannedCase { id, platform, clauses, text, unmet }
     }
 }
 
@@ -192,9 +192,9 @@ fn candidates<'a>(
     config: &MachineConfig,
     cases: &'a [Case],
     scenarios: &'static [Scenario],
-    platforms: Option<&[String]>,
+    platforms: Option<&[Platform]>,
 ) -> Vec<Candidate<'a>> {
-    let wanted = |p: &Platform| platforms.is_none_or(|names| names.iter().any(|n| n == p.name()));
+    let wanted = |p: &Platform| platforms.is_none_or(|wanted| wanted.contains(p));
     let mut candidates = Vec::new();
     for platform in Platform::ALL.into_iter().filter(wanted) {
         let mut add = |name: &str, source| {
@@ -211,15 +211,15 @@ fn candidates<'a>(
     candidates
 }
 
-fn check_required(environment: &Environment, required: &[String]) -> Result<(), String> {
-    for name in required {
-        let Some(state) = environment.platforms.iter().find(|p| p.name == *name) else {
-            return Err(format!("platform {name} is required but nothing is known of it here"));
+fn check_required(environment: &Environment, required: &[Platform]) -> Result<(), String> {
+    for platform in required {
+        let Some(state) = environment.platforms.iter().find(|p| p.name == platform.name()) else {
+            return Err(format!("platform {platform} is required but nothing is known of it here"));
         };
         if !state.missing.is_empty() {
             let reasons: Vec<&str> = state.missing.iter().map(|n| n.prose.as_str()).collect();
             return Err(format!(
-                "platform {name} is required but cannot run: {}",
+                "platform {platform} is required but cannot run: {}",
                 reasons.join("; ")
             ));
         }

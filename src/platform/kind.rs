@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM};
 
@@ -23,6 +24,8 @@ use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, K
 )]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray, strum::EnumString)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Platform {
     /// An ordinary VM, which has no private memory.
     Default,
@@ -36,22 +39,17 @@ pub enum Platform {
 
 impl Platform {
     /// Every platform, in the order in which they are shown.
-    pub const ALL: [Platform; 4] =
-        [Platform::Default, Platform::SwProtected, Platform::Snp, Platform::Tdx];
+    pub const ALL: [Platform; Platform::VARIANTS.len()] =
+        *Platform::VARIANTS.first_chunk().unwrap();
 
     /// The name on the command line, in cases, in ids and in results.
     pub fn name(self) -> &'static str {
-        match self {
-            Platform::Default => "default",
-            Platform::SwProtected => "sw-protected",
-            Platform::Snp => "snp",
-            Platform::Tdx => "tdx",
-        }
+        self.into()
     }
 
     /// The platform with this name.
     pub fn from_name(name: &str) -> Option<Platform> {
-        Platform::ALL.into_iter().find(|p| p.name() == name)
+        name.parse().ok()
     }
 
     /// The argument of `KVM_CREATE_VM`, and the bit of `KVM_CAP_VM_TYPES`.

@@ -52,7 +52,7 @@ pub fn counts(summary: &Summary) -> String {
 
 /// What a reader must not take the results for, if anything; every report of the run says so.
 pub(crate) fn caveat(environment: &Environment) -> Option<&'static str> {
-    if environment.machine == "model" {
+    if environment.is_model() {
         Some("machine model: nothing here is about a kernel")
     } else if environment.host == "emulated" {
         Some("emulated host: nothing here is about real hardware")

@@ -15,8 +15,9 @@ use crate::waivers::{Waivers, Waiving};
 use super::child::{self, Death, End, Worker};
 use super::event::{Event, Sink};
 use super::kernel_watch::{Damage, KernelWatch};
-use super::protocol::{Job, MachineConfig, MachineKind, Outcome, Reply};
+use super::protocol::{Job, Outcome, Reply};
 use super::{signals, verdict};
+use crate::machine::{MachineConfig, MachineKind};
 
 /// Workers that may die in a row before one of them takes a job.
 const STRIKES: usize = 3;
@@ -284,7 +285,7 @@ impl Runner<'_> {
         seat.worker.begin_case();
         let job = Job::Case {
             id: case.id.clone(),
-            platform: case.platform.clone(),
+            platform: case.platform,
             text: case.text.clone(),
             timeout_s: self.options.timeout.as_secs(),
         };

@@ -9,11 +9,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bench::{Point, Times};
-use crate::dialect::Dialect;
+use crate::machine::MachineConfig;
 use crate::observe::{Spot, Trial};
+use crate::platform::Platform;
 use crate::results::{Environment, Failure, Observation, Verdict};
 use crate::timings::Timings;
-use crate::uapi::CapabilityNumbers;
 
 /// Descriptor on which a worker replies.
 pub const REPLY_FD: i32 = 3;
@@ -21,42 +21,6 @@ pub const REPLY_FD: i32 = 3;
 /// it has not begun, otherwise 1 and the line of the statement being executed, which is 0 before the first. A worker
 /// that dies at 0 has not run the case, which then goes to another worker.
 pub const PROGRESS_FD: i32 = 4;
-
-/// Which machine a worker drives, and how. The same for all jobs of a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineConfig {
-    /// `host` or `model`.
-    pub kind: MachineKind,
-    /// The dialect given on the command line, or the one that the probe found; `None` before the probe.
-    pub dialect: Option<Dialect>,
-    /// Name of the model's planted bug.
-    pub fault: Option<String>,
-    /// Numbers read from a kernel tree's headers.
-    pub capability_numbers: Option<CapabilityNumbers>,
-}
-
-#[cfg(test)]
-impl MachineConfig {
-    /// The model of this dialect, with the bug or liberty of this name.
-    pub(crate) fn model(dialect: Dialect, fault: Option<&str>) -> MachineConfig {
-        MachineConfig {
-            kind: MachineKind::Model,
-            dialect: Some(dialect),
-            fault: fault.map(str::to_string),
-            capability_numbers: None,
-        }
-    }
-}
-
-/// The two machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum MachineKind {
-    /// /dev/kvm.
-    Host,
-    /// The KVM that is built into this program; says nothing about any kernel.
-    Model,
-}
 
 /// What the runner asks of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,8 +34,8 @@ pub enum Job {
     Case {
         /// The full id.
         id: String,
-        /// The platform's name.
-        platform: String,
+        /// The type of its VM.
+        platform: Platform,
         /// The case in canonical text.
         text: String,
         /// Seconds that the runner will wait before it kills the worker.

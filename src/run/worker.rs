@@ -16,7 +16,8 @@ use crate::exec::{self, Executor};
 use crate::observe::Observer;
 use crate::timings::{self, Part, spend};
 
-use super::protocol::{Job, MachineConfig, PROGRESS_FD, REPLY_FD, Reply};
+use super::protocol::{Job, PROGRESS_FD, REPLY_FD, Reply};
+use crate::machine::MachineConfig;
 
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
 pub fn serve() -> Result<(), String> {
@@ -39,7 +40,7 @@ pub fn serve() -> Result<(), String> {
                 let timeout = Duration::from_secs(timeout_s);
                 let executor = &mut crew.executor;
                 let outcome =
-                    spend(Part::Cases, || executor.run(&id, &platform, &text, timeout, &mut tell));
+                    spend(Part::Cases, || executor.run(&id, platform, &text, timeout, &mut tell));
                 if timings::is_on() {
                     reply(&mut replies, &Reply::Timings { spent: timings::take() })?;
                 }

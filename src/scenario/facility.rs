@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What some scenarios need of the kernel besides KVM. Whether it is there is only known by trying it.
 
+use strum::VariantArray;
+
 use super::fail_nth::FailNth;
 use super::{gup_test, io_uring};
 use crate::errno::Errno;
@@ -12,27 +14,27 @@ use crate::uapi::{
 };
 
 /// Something that a scenario needs of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Facility {
     /// fail-nth and debugfs: allocations of one's own can be made to fail.
     FailNth,
     /// A page of a guest_memfd can be a registered buffer of an io_uring.
+    #[strum(serialize = "pin.io-uring")]
     IoUring,
     /// A page of a guest_memfd can be pinned by GUP_TEST.
+    #[strum(serialize = "pin.gup-test")]
     GupTest,
 }
 
 impl Facility {
     /// Every one.
-    pub const ALL: [Facility; 3] = [Facility::FailNth, Facility::IoUring, Facility::GupTest];
+    pub const ALL: [Facility; Facility::VARIANTS.len()] =
+        *Facility::VARIANTS.first_chunk().unwrap();
 
     /// Its name among the environment's capabilities.
     pub fn name(self) -> &'static str {
-        match self {
-            Facility::FailNth => "fail-nth",
-            Facility::IoUring => "pin.io-uring",
-            Facility::GupTest => "pin.gup-test",
-        }
+        self.into()
     }
 
     /// Why it cannot be had, or `None` where it can.

@@ -8,11 +8,12 @@ use crate::case;
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::exec::Executor;
+use crate::machine::MachineConfig;
 use crate::machine::model::Fault;
 use crate::plan::{self, Selection};
 use crate::platform::Platform;
 use crate::results::{Environment, PlatformState, Verdict};
-use crate::run::protocol::{MachineConfig, Outcome};
+use crate::run::protocol::Outcome;
 
 /// The dialects that have conversions.
 const DIALECTS: [Dialect; 3] = [Dialect::RfcV4, Dialect::RfcV5, Dialect::Upstream];
@@ -21,14 +22,14 @@ fn run_on_model(
     scenario: &Scenario,
     platform: Platform,
     dialect: Dialect,
-    fault: Option<&str>,
+    fault: Option<Fault>,
 ) -> Outcome {
     run(MachineConfig::model(dialect, fault), platform, &scenario.text())
 }
 
 fn run(config: MachineConfig, platform: Platform, text: &str) -> Outcome {
     let timeout = std::time::Duration::from_secs(10);
-    Executor::new(config).run("id", platform.name(), text, timeout, &mut |_| {})
+    Executor::new(config).run("id", platform, text, timeout, &mut |_| {})
 }
 
 /// Names are ids: `topic.name`, unique, and no case has the same.
@@ -105,7 +106,8 @@ fn planted_bugs_are_found() {
     for (name, fault) in rows {
         let scenario = Scenario::named(name).expect("a scenario");
         let platform = scenario.platforms[0];
-        let outcome = run_on_model(scenario, platform, Dialect::RfcV5, Some(fault));
+        let planted = Fault::from_name(fault).expect("a planted bug");
+        let outcome = run_on_model(scenario, platform, Dialect::RfcV5, Some(planted));
         assert_eq!(outcome.verdict, Verdict::Fail, "{name} with {fault}: {:?}", outcome.failure);
         let failure = outcome.failure.expect("a failure has a reason");
         let clause = failure.clause.and_then(|id| id.parse().ok()).expect("a clause was broken");
@@ -122,7 +124,7 @@ fn liberties_pass() {
             let (name, fault_name) = (scenario.name, fault.name());
             for platform in scenario.platforms {
                 let dialect = fault.dialects()[0];
-                let outcome = run_on_model(scenario, *platform, dialect, Some(fault_name));
+                let outcome = run_on_model(scenario, *platform, dialect, Some(*fault));
                 let failure = outcome.failure;
                 let on = format!("{name} on {platform} with {fault_name}");
                 assert_eq!(outcome.verdict, Verdict::Pass, "{on}: {failure:#?}");

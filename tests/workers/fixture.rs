@@ -10,9 +10,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use gmem_conform::clause::ClauseId;
+use gmem_conform::machine::{MachineConfig, MachineKind};
 use gmem_conform::plan::PlannedCase;
+use gmem_conform::platform::Platform;
 use gmem_conform::results::{CaseRecord, Environment, Summary};
-use gmem_conform::run::protocol::{MachineConfig, MachineKind};
 use gmem_conform::run::{self, Event, Options, Sink};
 
 /// A worker that does what the name of each case says, in a shell: `$dir` is a folder of the test.
@@ -153,7 +154,7 @@ pub fn options(dir: &Path) -> Options {
 pub fn case(id: &str) -> PlannedCase {
     PlannedCase {
         id: format!("test.{id}"),
-        platform: "default".into(),
+        platform: Platform::Default,
         clauses: vec![ClauseId::MemorySame],
         text: format!("case {id}\npages 1\n  host write 0..1 A\n"),
         unmet: Vec::new(),

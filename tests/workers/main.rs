@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gmem_conform::machine::MachineKind;
 use gmem_conform::results::{Blame, CaseRecord, Environment, Need, Verdict};
-use gmem_conform::run::protocol::MachineKind;
 use gmem_conform::run::{self, Event};
 
 use fixture::*;

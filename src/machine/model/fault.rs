@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What can be planted in the model: bugs, each of which breaks a promise, and liberties, which break none.
 
+use serde::{Deserialize, Serialize};
+
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::uapi::{KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM};
@@ -39,11 +41,11 @@ macro_rules! faults {
         liberties { $($lib:ident $lib_name:literal $lib_clause:ident $lib_in:ident $lib_doc:literal;)* }
     ) => {
         /// One thing planted in the model, exactly where a kernel's author would get it wrong.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Fault {
-            $(#[doc = $bug_doc] $bug,)*
-            $(#[doc = $enc_doc] $enc,)*
-            $(#[doc = $lib_doc] $lib,)*
+            $(#[doc = $bug_doc] #[serde(rename = $bug_name)] $bug,)*
+            $(#[doc = $enc_doc] #[serde(rename = $enc_name)] $enc,)*
+            $(#[doc = $lib_doc] #[serde(rename = $lib_name)] $lib,)*
         }
 
         impl Fault {

@@ -96,8 +96,7 @@ fn no_case_for_the_platform() {
     let files = Files::new();
     let file = files.write("one.case", CASE);
     let environment = offers_all(Dialect::RfcV5);
-    let only = Some(["default".to_string()]);
-    let only = only.as_ref().map(|names| &names[..]);
+    let only = Some(&[Platform::Default][..]);
     let error =
         from_files(&config(MachineKind::Host), &environment, std::slice::from_ref(&file), only);
     let want = format!("{}: no case of it is for the platforms asked for", file.display());

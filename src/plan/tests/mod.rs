@@ -7,9 +7,9 @@ mod selection;
 
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
 use crate::results::{Environment, Need, PlatformState};
-use crate::run::protocol::{MachineConfig, MachineKind};
 
 fn config(kind: MachineKind) -> MachineConfig {
     MachineConfig { kind, dialect: None, fault: None, capability_numbers: None }

@@ -52,7 +52,7 @@ fn ids_are_well_formed() {
             assert_eq!(case.clauses, clauses);
             assert!(seen.insert(&case.id), "two cases {}", case.id);
         }
-        let platforms: BTreeSet<&str> = plan.iter().map(|c| c.platform.as_str()).collect();
+        let platforms: BTreeSet<&str> = plan.iter().map(|c| c.platform.name()).collect();
         assert_eq!(platforms, BTreeSet::from(["default", "sw-protected", "snp", "tdx"]));
     }
 }
@@ -106,15 +106,17 @@ fn skip() {
 /// --platform plans the cases of these platforms only, also where they cannot run: those are skips.
 #[test]
 fn platforms() {
-    let only =
-        |names: &[&str]| Selection { platforms: Some(strings(names)), ..Selection::default() };
-    assert!(ids(&only(&["default"])).iter().all(|id| id.starts_with("default.")));
-    let all = ids(&only(&["tdx", "snp", "sw-protected", "default"]));
+    let only = |wanted: &[Platform]| Selection {
+        platforms: Some(wanted.to_vec()),
+        ..Selection::default()
+    };
+    assert!(ids(&only(&[Platform::Default])).iter().all(|id| id.starts_with("default.")));
+    let all = ids(&only(&[Platform::Tdx, Platform::Snp, Platform::SwProtected, Platform::Default]));
     assert_eq!(all, ids(&Selection::default()));
-    let selection = only(&["sw-protected"]);
+    let selection = only(&[Platform::SwProtected]);
     let plan = build(&config(MachineKind::Host), &lacks_protected(), &selection).expect("a plan");
     for case in plan {
-        assert_eq!(case.platform, "sw-protected");
+        assert_eq!(case.platform, Platform::SwProtected);
         assert_eq!(case.unmet[0].slug, "no-vm-type-sw-protected", "{}", case.id);
     }
 }
@@ -137,21 +139,22 @@ fn nothing_selected() {
 /// A platform that must run is an error where it is missing, unknown, or left out, instead of a skip that nobody reads.
 #[test]
 fn required_platforms() {
-    let require = |name: &str| Selection { required: strings(&[name]), ..Selection::default() };
+    let require = |platform| Selection { required: vec![platform], ..Selection::default() };
     let on = |environment: &Environment, selection: &Selection| {
         build(&config(MachineKind::Host), environment, selection).map(|plan| plan.len())
     };
     let all = offers_all(Dialect::RfcV5);
-    assert_eq!(on(&all, &require("sw-protected")), on(&all, &Selection::default()));
-    assert!(on(&lacks_protected(), &require("default")).is_ok());
-    let error = on(&lacks_protected(), &require("sw-protected")).expect_err("missing");
+    assert_eq!(on(&all, &require(Platform::SwProtected)), on(&all, &Selection::default()));
+    assert!(on(&lacks_protected(), &require(Platform::Default)).is_ok());
+    let error = on(&lacks_protected(), &require(Platform::SwProtected)).expect_err("missing");
     let want =
         "platform sw-protected is required but cannot run: there are no such VMs; there is no luck";
     assert_eq!(error, want);
-    let error = on(&all, &require("pkvm")).expect_err("unknown");
-    assert_eq!(error, "platform pkvm is required but nothing is known of it here");
-    let only_default = Some(strings(&["default"]));
-    let selection = Selection { platforms: only_default, ..require("sw-protected") };
+    let without_tdx = Environment { platforms: all.platforms[..3].to_vec(), ..all.clone() };
+    let error = on(&without_tdx, &require(Platform::Tdx)).expect_err("unknown");
+    assert_eq!(error, "platform tdx is required but nothing is known of it here");
+    let only_default = Some(vec![Platform::Default]);
+    let selection = Selection { platforms: only_default, ..require(Platform::SwProtected) };
     let error = on(&all, &selection).expect_err("left out");
     let want = "platform sw-protected is required but the options exclude every case of it";
     assert_eq!(error, want);
