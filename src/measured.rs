@@ -6,11 +6,11 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::exec::cpuinfo_field;
 use crate::platform::Platform;
-use crate::report::ascii;
-use crate::results::Environment;
-use crate::run;
+use crate::results::{Environment, suite};
+use crate::text::ascii;
 
 /// What was measured, and where.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,11 +37,11 @@ impl Head {
     pub fn new(schema: u32, arguments: Vec<String>, environment: Environment, repeat: u32) -> Head {
         Head {
             schema,
-            suite: run::suite(),
+            suite: suite(),
             arguments,
             environment,
             firmware: firmware(),
-            started_ms: run::now_ms(),
+            started_ms: now_ms(),
             repeat,
         }
     }

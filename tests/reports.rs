@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use gmem_conform::dialect::Dialect;
 use gmem_conform::report::{Html, Human, Json, Junit, Kcidb, Report, Reports, Submission, Tap};
 use gmem_conform::results::*;
-use gmem_conform::run::{Event, Sink};
+use gmem_conform::results::{Event, Sink};
 
 /// A writer whose text can be looked at while a report holds it.
 #[derive(Clone, Default)]

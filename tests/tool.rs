@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use gmem_conform::results::for_each_record;
 use gmem_conform::results::{Record, RunRecord, Shard, Verdict, WaiverState};
-use gmem_conform::results_file::for_each_record;
 
 /// A planted bug that breaks few of the cases below.
 const BUG: &str = "mode-skipped-on-noop";

@@ -18,8 +18,9 @@ use crate::machine::{MachineConfig, MachineKind};
 use crate::measured::{Head, runnable};
 use crate::platform::Platform;
 use crate::results::Environment;
+use crate::results::exit;
 use crate::run::protocol::{Job, Reply};
-use crate::run::{self, Interview, NoAnswer, Options};
+use crate::run::{Interview, NoAnswer, Options};
 use crate::uapi::PAGE_SIZE;
 
 /// The most fragments of a file of the model, which copies its list of fragments with each conversion.
@@ -90,7 +91,7 @@ pub fn bench(
         let some = !all.is_empty();
         all.retain(|(series, _)| wanted(series));
         if some && all.is_empty() {
-            let near = crate::plan::nearest(names.iter().map(String::as_str), &benching.filters[0]);
+            let near = crate::text::nearest(names.iter().map(String::as_str), &benching.filters[0]);
             return Err(format!(
                 "no series matches `{}`; the nearest are\n  {}",
                 benching.filters.join(" "),
@@ -172,9 +173,9 @@ pub fn bench(
     }
     let points = measurement.series.values().map(Vec::len).sum();
     let exit_status = match points {
-        0 if measurement.left_out.is_empty() => run::EXIT_SKIPPED,
-        0 => run::EXIT_FAILED,
-        _ => run::EXIT_PASSED,
+        0 if measurement.left_out.is_empty() => exit::SKIPPED,
+        0 => exit::FAILED,
+        _ => exit::PASSED,
     };
     let elapsed_ms = milliseconds(since);
     sink(&Record::Summary(Summary { points, elapsed_ms, exit_status }))?;

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use super::point::{Series, What};
 use super::record::{Measurement, PointRecord};
 use crate::case::Attribute;
-use crate::report::ascii;
+use crate::text::ascii;
 
 /// Size of the picture, and of its heading, in pixels.
 const SIZE: (u32, u32) = (1400, 1560);

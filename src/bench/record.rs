@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::point::{Point, Series};
 use super::statistics::{Line, Spread, fit, median};
 use crate::measured::Head;
-use crate::results_file::ResultsFile;
+use crate::results::ResultsFile;
 
 /// Version of the format, raised whenever a field is added.
 pub const BENCH_SCHEMA_VERSION: u32 = 2;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::record::{Measurement, PointRecord, line};
-use crate::report::ascii;
+use crate::text::ascii;
 
 /// The table of `gmem-conform bench`: a line a series.
 pub fn table(measurement: &Measurement) -> String {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{ENVIRONMENT, FOLDER, KERNEL_LOG, RESULTS, STATEMENT, SUMS, statement};
 use crate::results::Record;
-use crate::results_file::for_each_record;
+use crate::results::for_each_record;
 
 /// Writes a bundle of a results file to `out`, with the kernel log in `kernel_log` if there is one. The same files make the
 /// same bundle. Errors are sentences for people.

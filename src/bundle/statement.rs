@@ -6,8 +6,9 @@ use std::fmt::Write;
 
 use crate::case;
 use crate::contract::{State, contract};
-use crate::report::{ascii, caveat, counts, headline, slugs};
+use crate::report::{caveat, counts, headline, slugs};
 use crate::results::{CaseRecord, Record, RunRecord, Summary, Verdict};
+use crate::text::ascii;
 
 /// What a results file says, taken apart.
 struct Results<'a> {

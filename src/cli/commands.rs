@@ -21,7 +21,9 @@ use crate::machine::{MachineConfig, MachineKind};
 use crate::plan::{self, PlannedCase, Selection};
 use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, Tap};
 use crate::results::Environment;
-use crate::run::{self, Options, Sink};
+use crate::results::{Sink, exit};
+use crate::run::{self, Options};
+use crate::text::{nearest, word};
 use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
 
@@ -49,7 +51,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         if arguments.get(2).is_some_and(|option| option == WORKER_TIMINGS) {
             timings::switch_on();
         }
-        run::worker::serve().map(|()| run::EXIT_PASSED)
+        run::worker::serve().map(|()| exit::PASSED)
     } else {
         match Cli::try_parse_from(&arguments) {
             Ok(cli) => command(cli, &arguments),
@@ -59,7 +61,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(outcome.unwrap_or_else(|message| {
         // Nobody is left to tell when the standard error is closed.
         let _ = writeln!(io::stderr(), "gmem-conform: {message}");
-        run::EXIT_FAILED
+        exit::FAILED
     }))
 }
 
@@ -67,7 +69,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 /// kselftest runner.
 fn usage(error: &clap::Error) -> u8 {
     let printed = error.print();
-    if error.use_stderr() || printed.is_err() { run::EXIT_FAILED } else { run::EXIT_PASSED }
+    if error.use_stderr() || printed.is_err() { exit::FAILED } else { exit::PASSED }
 }
 
 fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
@@ -84,7 +86,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
         Some(Command::Diff { base, patched, all }) => {
             let diff = compare::diff_any(base, patched, *all)?;
             let printed = print(&diff.text)?;
-            Ok(if diff.broke { run::EXIT_FAILED } else { printed })
+            Ok(if diff.broke { exit::FAILED } else { printed })
         }
         Some(Command::Bundle { results, output, kernel_log }) => {
             write_bundle(results, output, kernel_log.as_deref())
@@ -126,8 +128,8 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
 pub(super) fn print(text: &str) -> Outcome {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(run::EXIT_PASSED),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(run::EXIT_FAILED),
+        Ok(()) => Ok(exit::PASSED),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::FAILED),
         Err(error) => Err(format!("cannot write the standard output: {error}")),
     }
 }
@@ -151,7 +153,7 @@ fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
 fn planted(name: &str) -> Result<Fault, String> {
     Fault::from_name(name).ok_or_else(|| {
         let names = Fault::ALL.iter().chain(Fault::BENIGN).map(|fault| fault.name());
-        let near = plan::nearest(names, name).join("\n  ");
+        let near = nearest(names, name).join("\n  ");
         format!("the model has no planted bug `{name}`; the nearest are\n  {near}")
     })
 }
@@ -219,7 +221,7 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Out
         let _ = std::fs::remove_file(output);
         return Err(error);
     }
-    Ok(run::EXIT_PASSED)
+    Ok(exit::PASSED)
 }
 
 fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
@@ -373,15 +375,6 @@ fn machine_options(args: &MachineArgs) -> String {
     text
 }
 
-/// `text` as one word of a shell.
-pub(crate) fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_string();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 /// Runs a plan and writes the reports that were asked for.
 fn report(
     args: &RunArgs,
@@ -407,7 +400,7 @@ fn report(
     let summary = run::run(plan, config, options, environment, &mut reports);
     // The last lines may have failed after the summary was made.
     if reports.failed() {
-        return Ok(run::EXIT_FAILED);
+        return Ok(exit::FAILED);
     }
     Ok(summary.exit_status)
 }
@@ -428,7 +421,7 @@ fn replay(args: &RunArgs, results: &Path) -> Outcome {
         add_text(&mut reports, args, "the standard output", io::stdout());
     }
     report::replay(results, &mut reports)?;
-    Ok(if reports.failed() { run::EXIT_FAILED } else { run::EXIT_PASSED })
+    Ok(if reports.failed() { exit::FAILED } else { exit::PASSED })
 }
 
 /// Adds the reports that are written when the run has ended; whether there are any.
@@ -471,14 +464,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A command in a report can be pasted into a shell whatever the file is called.
-    #[test]
-    fn words_are_quoted() {
-        assert_eq!(word("cases/a-b.case"), "cases/a-b.case");
-        assert_eq!(word("it's $HOME"), "'it'\\''s $HOME'");
-        assert_eq!(word(""), "''");
-    }
 
     /// What made a case run as it did is in the command that runs it again.
     #[test]

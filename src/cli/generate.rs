@@ -26,7 +26,7 @@ pub(super) fn man(command: Option<&str>) -> Result<String, String> {
             let names = || program.get_subcommands().map(clap::Command::get_name);
             let found = program.find_subcommand(name).cloned();
             let page = found.ok_or_else(|| {
-                let near = crate::plan::nearest(names(), name).join("\n  ");
+                let near = crate::text::nearest(names(), name).join("\n  ");
                 format!("there is no command `{name}`; the nearest are\n  {near}")
             })?;
             // The page is called as the command is: NAME-COMMAND(1).

@@ -11,8 +11,9 @@ use crate::bench::{self, Benching, Measurement};
 use crate::machine::MachineConfig;
 use crate::observe::{self, Observing};
 use crate::report::{self, Json};
-use crate::results_file::ResultsFile;
-use crate::run::{self, Options};
+use crate::results::ResultsFile;
+use crate::results::exit;
+use crate::run::Options;
 use crate::timings;
 
 use super::args::{BenchArgs, Cli, RunArgs, TimingsFormat};
@@ -51,7 +52,7 @@ pub(super) fn bench(
         Some(_) if cli.run.json.is_some() => {
             return Err("--json has nothing to write when --from measures nothing".to_string());
         }
-        Some(path) => (read(path)?, String::new(), run::EXIT_PASSED),
+        Some(path) => (read(path)?, String::new(), exit::PASSED),
         None => {
             let environment = ask(&mut config, &options)?;
             let mut sink = |record: &bench::Record| lines.write(record);
@@ -72,8 +73,8 @@ pub(super) fn bench(
     if let Some(base) = base {
         let comparison = bench::compare(&base, &measurement, f64::from(args.least) / 100.0);
         text += &format!("\ncompared with {}\n{}", base.head.line(), comparison.text);
-        if comparison.slower && status == run::EXIT_PASSED {
-            status = run::EXIT_FAILED;
+        if comparison.slower && status == exit::PASSED {
+            status = exit::FAILED;
         }
     }
     if let Some((path, mut file)) = plot {
@@ -160,6 +161,6 @@ impl Lines {
         }
         // Nobody is left to tell when the standard error is closed.
         let _ = io::stderr().write_all(text.as_bytes());
-        Ok(run::EXIT_PASSED)
+        Ok(exit::PASSED)
     }
 }

@@ -10,4 +10,3 @@ mod probe_text;
 
 pub use args::Cli;
 pub use commands::main;
-pub(crate) use commands::word;

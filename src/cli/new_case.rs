@@ -35,7 +35,7 @@ pub(super) fn write(name: &str) -> Result<String, String> {
     file.write_all(text.as_bytes()).map_err(say)?;
     Ok(format!(
         "{path}\nrun it with: gmem-conform check {path}\n",
-        path = super::word(&path.display().to_string())
+        path = crate::text::word(&path.display().to_string())
     ))
 }
 

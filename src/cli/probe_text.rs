@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::report::ascii;
 use crate::results::Environment;
+use crate::text::ascii;
 
 /// The text of `gmem-conform probe`.
 pub(super) fn probe_text(environment: &Environment) -> String {

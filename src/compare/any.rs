@@ -11,8 +11,8 @@ use super::environment::differences;
 use crate::bench::{self, Measurement};
 use crate::measured::Head;
 use crate::observe;
-use crate::report::ascii;
-use crate::results_file::ResultsFile;
+use crate::results::ResultsFile;
+use crate::text::ascii;
 
 /// The share by which measurements must differ to differ; `bench --compare` can be told another.
 const LEAST: f64 = 0.05;

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::any::environment_text;
-use crate::report::ascii;
 use crate::results::Verdict;
-use crate::results_file::{AnyVerdict, Outline, ResultsFile};
+use crate::results::{AnyVerdict, Outline, ResultsFile};
+use crate::text::ascii;
 
 /// Ids that are listed in a section that is no alarm, when not all are asked for.
 const SHOWN: usize = 20;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::environment::fields;
-use crate::report::ascii;
+use crate::results::exit;
+use crate::results::{AnyVerdict, Outline, ResultsFile};
 use crate::results::{Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState};
-use crate::results_file::{AnyVerdict, Outline, ResultsFile};
-use crate::run::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED};
+use crate::text::ascii;
 
 /// What came of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,14 +108,14 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
     }
     summary.planned = winners.len() + summary.not_run;
     let unwell =
-        parts.iter().any(|p| p.summary.as_ref().is_none_or(|s| s.exit_status == EXIT_FAILED));
+        parts.iter().any(|p| p.summary.as_ref().is_none_or(|s| s.exit_status == exit::FAILED));
     let failures = summary.failed + summary.errors + summary.timeouts;
     summary.exit_status = if unwell || failures + summary.not_run > 0 || !problems.is_empty() {
-        EXIT_FAILED
+        exit::FAILED
     } else if summary.passed + summary.waived > 0 {
-        EXIT_PASSED
+        exit::PASSED
     } else {
-        EXIT_SKIPPED
+        exit::SKIPPED
     };
 
     write_all(files, &parts, &winners, &waivers, &problems, &summary, out)?;

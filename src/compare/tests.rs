@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::results::for_each_record;
 use crate::results::{Record, SCHEMA_VERSION, Verdict};
-use crate::results_file::for_each_record;
 
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();

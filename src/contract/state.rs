@@ -8,8 +8,8 @@ use crate::case::Case;
 use crate::clause::{Clause, clauses};
 use crate::machine::model::Fault;
 use crate::plan::platforms_of;
+use crate::results::for_each_record;
 use crate::results::{CaseRecord, Record, Verdict};
-use crate::results_file::for_each_record;
 
 /// A clause and everything that there is to say about it.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::state::{Promise, State};
-use crate::plan::nearest;
+use crate::text::nearest;
 
 /// Ids that are listed when not all are asked for.
 const SHOWN: usize = 3;

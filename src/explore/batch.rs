@@ -9,7 +9,8 @@ use crate::machine::MachineConfig;
 use crate::plan::{self, PlannedCase};
 use crate::platform::Platform;
 use crate::results::{CaseRecord, Environment};
-use crate::run::{self, Event, Options, Sink};
+use crate::results::{Event, Sink};
+use crate::run::{self, Options};
 
 /// What histories run on.
 pub(super) struct Ground<'a> {

@@ -14,9 +14,11 @@ use super::history::{Shape, history};
 use crate::case::Case;
 use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
-use crate::report::{ascii, failure_lines};
+use crate::report::failure_lines;
 use crate::results::{CaseRecord, Environment};
-use crate::run::{self, Options};
+use crate::results::{exit, suite};
+use crate::run::Options;
+use crate::text::ascii;
 
 /// Histories that are handed to the workers at once. Fewer would start workers needlessly often, more would say later
 /// what a kernel complains about after its last VM is gone.
@@ -63,7 +65,7 @@ pub fn explore(
                 .iter()
                 .map(|reason| format!("cannot explore: {}\n", ascii(reason)))
                 .collect();
-            return Console::new().say(&text).map(|()| run::EXIT_SKIPPED).or_else(closed);
+            return Console::new().say(&text).map(|()| exit::SKIPPED).or_else(closed);
         }
     };
     let dialect = config.dialect.ok_or("the machine does not say which dialect it speaks")?;
@@ -88,7 +90,7 @@ pub fn explore(
 /// A reader that went away ends the program without a word.
 fn closed(error: io::Error) -> Result<u8, String> {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Ok(run::EXIT_FAILED),
+        io::ErrorKind::BrokenPipe => Ok(exit::FAILED),
         _ => Err(format!("cannot write the standard output: {error}")),
     }
 }
@@ -169,8 +171,8 @@ impl Explorer<'_> {
         }
         self.console.say(&self.summary())?;
         Ok(match self.failed == 0 && !self.broken && !self.interrupted {
-            true => run::EXIT_PASSED,
-            false => run::EXIT_FAILED,
+            true => exit::PASSED,
+            false => exit::FAILED,
         })
     }
 
@@ -313,7 +315,7 @@ impl Explorer<'_> {
         let command = format!(
             "gmem-conform check{} --platform {platform} {}",
             self.exploration.machine_options,
-            crate::cli::word(&file.to_string_lossy())
+            crate::text::word(&file.to_string_lossy())
         );
         if let Some(failure) = &mut record.failure {
             failure.command = Some(command);
@@ -337,7 +339,7 @@ impl Explorer<'_> {
     /// Where this runs, in one line.
     fn place(&self) -> String {
         let Ground { config, environment, dialect } = &self.ground;
-        let mut text = run::suite();
+        let mut text = suite();
         let _ = write!(text, ", machine {}", config.kind.name());
         if let Some(fault) = config.fault {
             let _ = write!(text, ", planted fault {}", fault.name());

@@ -11,8 +11,9 @@ use crate::machine::MachineConfig;
 use crate::measured::{Head, runnable};
 use crate::platform::Platform;
 use crate::results::Environment;
+use crate::results::exit;
 use crate::run::protocol::{Job, Reply};
-use crate::run::{self, Interview, NoAnswer, Options};
+use crate::run::{Interview, NoAnswer, Options};
 
 /// What to observe.
 #[derive(Clone, Debug)]
@@ -60,13 +61,13 @@ pub fn observe(
     text += &table(&observations);
     if let Some(why) = interrupted {
         text += &format!("\n{why}\n");
-        return Ok((text, run::EXIT_FAILED));
+        return Ok((text, exit::FAILED));
     }
     let errors = observations.iter().filter(|o| !o.errors.is_empty()).count();
     let exit_status = match observations.iter().all(|o| o.conversion.is_empty()) {
-        true if errors == 0 => run::EXIT_SKIPPED,
-        true => run::EXIT_FAILED,
-        false => run::EXIT_PASSED,
+        true if errors == 0 => exit::SKIPPED,
+        true => exit::FAILED,
+        false => exit::PASSED,
     };
     let summary = Summary {
         spots: observations.len() as u32,

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::record::{Observation, Record, Tally, words};
 use super::spot::Spot;
 use super::table::group;
-use crate::report::ascii;
-use crate::results_file::ResultsFile;
+use crate::results::ResultsFile;
+use crate::text::ascii;
 
 /// What was seen in one aspect, before and after.
 type Change = (&'static str, String, String);

@@ -8,7 +8,7 @@ use super::record::{Observation, words};
 use super::spot::{Backing, History, Spot, states};
 use crate::case::Mode;
 use crate::platform::Platform;
-use crate::report::ascii;
+use crate::text::ascii;
 
 /// A line: which situations, and what they have in common.
 pub(super) struct Line<T> {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::needs::unmet_by_scenario;
-use super::{nearest, platforms_of, unmet};
+use super::{platforms_of, unmet};
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
@@ -15,6 +15,7 @@ use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
 use crate::results::{Environment, Need, Shard};
 use crate::scenario::{SCENARIOS, Scenario};
+use crate::text::nearest;
 
 /// One line of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A case in words.
 
-use super::{nearest, platforms_of};
+use super::platforms_of;
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::explore::layouts::{Tier, rows};
 use crate::results::unmarked;
 use crate::scenario::{SCENARIOS, Scenario};
+use crate::text::nearest;
 
 /// Where the description of a scenario is wrapped.
 const ABOUT_WIDTH: usize = 100;

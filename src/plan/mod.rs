@@ -3,12 +3,10 @@
 
 mod build;
 mod explain;
-mod nearest;
 mod needs;
 #[cfg(test)]
 mod tests;
 
 pub use build::{PlannedCase, Selection, all_ids, build, case_id, from_files, in_shard};
 pub use explain::explain;
-pub use nearest::nearest;
 pub use needs::{platforms_of, unmet};

@@ -2,6 +2,7 @@
 //! A failure as a few lines that can be pasted into a mail: the same in every text report.
 
 use crate::results::{Blame, CaseRecord, Failure, Verdict};
+use crate::text::ascii;
 
 /// Width of the column of names.
 const NAME: usize = 9;
@@ -9,18 +10,6 @@ const NAME: usize = 9;
 const MAP: usize = 64;
 /// Lines of stray output that are shown; the results file has them all.
 const STRAY_LINES: usize = 10;
-
-/// `text` with everything outside printable ASCII escaped: reports pass through serial consoles and mail.
-pub fn ascii(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            ' '..='~' => escaped.push(c),
-            _ => escaped.extend(c.escape_default()),
-        }
-    }
-    escaped
-}
 
 /// What went wrong in a case, line by line; nothing for a case that did not fail.
 pub fn failure_lines(record: &CaseRecord) -> Vec<String> {
@@ -141,12 +130,6 @@ pub(super) fn blame_name(blame: Blame) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Nothing that a worker or a kernel writes reaches a terminal as a control sequence.
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(ascii("a\x1b[31mb\tc\u{e9}"), "a\\u{1b}[31mb\\tc\\u{e9}");
-    }
 
     /// A map of a large guest_memfd does not fill the screen, and loses nothing.
     #[test]

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict, WaiverRecord};
-use crate::run::Event;
 
 use super::summary::{caveat, counts, headline, slugs, waiver_line};
-use super::{Report, ascii, failure_lines};
+use super::{Report, failure_lines};
+use crate::text::ascii;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const SLOW: Style = AnsiColor::Magenta.on_default().bold();

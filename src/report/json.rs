@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::results::Event;
 use crate::results::Record;
-use crate::run::Event;
 
 use super::Report;
 use super::file::create;

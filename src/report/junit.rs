@@ -7,13 +7,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::clock::civil;
+use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
-use crate::run::Event;
-use crate::waivers::civil;
 
 use super::file::{create, escape};
 use super::summary::{caveat, slugs, waiver_line};
-use super::{Report, ascii, failure_lines};
+use super::{Report, failure_lines};
+use crate::text::ascii;
 
 /// Writes one XML file when the run has ended: a test suite for each platform.
 pub struct Junit {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::clock::civil;
 use crate::fnv::fnv1a;
+use crate::results::Event;
 use crate::results::{Blame, CaseRecord, RunRecord, Verdict, WaiverNote};
-use crate::run::Event;
-use crate::waivers::civil;
 
 use super::file::create;
 use super::summary::caveat;

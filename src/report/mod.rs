@@ -15,7 +15,7 @@ mod schema;
 mod summary;
 mod tap;
 
-pub use failure::{ascii, failure_lines};
+pub use failure::failure_lines;
 pub(crate) use file::create;
 pub use html::Html;
 pub use human::Human;

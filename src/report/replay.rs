@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use crate::results::for_each_record;
+use crate::results::{Event, Sink, exit};
 use crate::results::{Record, Summary};
-use crate::results_file::for_each_record;
-use crate::run::{EXIT_FAILED, Event, Sink};
 
 /// Feeds the events of a run to `sink` again; notes, which a results file does not hold, are not among them. A run that
 /// was killed ends with what did not run counted. The error is a sentence for people.
@@ -39,7 +39,7 @@ pub fn replay(file: &Path, sink: &mut dyn Sink) -> Result<(), String> {
     })?;
     if !ended && flow.is_continue() {
         so_far.not_run = so_far.planned.saturating_sub(number);
-        so_far.exit_status = EXIT_FAILED;
+        so_far.exit_status = exit::FAILED;
         let _ = sink.event(&Event::Aborted("the results end early: the run was killed".into()));
         let _ = sink.event(&Event::Ended(so_far));
     }

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
 
-use crate::run::{Event, Sink};
+use crate::results::{Event, Sink};
 
 /// One report.
 pub trait Report {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Lines that the text reports have in common.
 
-use super::ascii;
 use crate::results::{CaseRecord, Environment, RunRecord, Summary, WaiverRecord, WaiverState};
+use crate::text::ascii;
 
 /// What runs and where, in one line.
 pub(crate) fn headline(run: &RunRecord) -> String {

@@ -3,11 +3,12 @@
 
 use std::io::{self, Write};
 
+use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
-use crate::run::Event;
 
 use super::summary::{caveat, counts, headline, slugs, waiver_line};
-use super::{Report, ascii, failure_lines};
+use super::{Report, failure_lines};
+use crate::text::ascii;
 
 /// Writes TAP. The result lines are numbered in the order in which cases end.
 pub struct Tap<W> {

@@ -2,7 +2,6 @@
 //! Running a plan: workers, deadlines, the kernel log.
 
 mod child;
-mod event;
 mod headers;
 mod interview;
 mod kernel_log;
@@ -15,10 +14,8 @@ mod spawn;
 mod verdict;
 pub mod worker;
 
-pub use event::{Event, Sink};
 pub use headers::capability_numbers;
 pub use interview::{Interview, NoAnswer};
-pub(crate) use pool::now_ms;
-pub use pool::{EXIT_FAILED, EXIT_PASSED, EXIT_SKIPPED, MAX_TIMEOUTS, Options, run, suite};
+pub use pool::{MAX_TIMEOUTS, Options, run};
 pub use probe::probe;
 pub use signals::interrupts;

@@ -5,15 +5,18 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use crate::clock::now_ms;
 use crate::plan::PlannedCase;
-use crate::results::{CaseRecord, Environment, RunRecord, SCHEMA_VERSION, Shard, Summary, Verdict};
+use crate::results::{
+    CaseRecord, Environment, Event, RunRecord, SCHEMA_VERSION, Shard, Sink, Summary, Verdict, exit,
+    suite,
+};
 use crate::timings::{self, Part, spend};
 use crate::waivers::{Waivers, Waiving};
 
 use super::child::{self, Death, End, Worker};
-use super::event::{Event, Sink};
 use super::kernel_watch::{Damage, KernelWatch};
 use super::protocol::{Job, Outcome, Reply};
 use super::{signals, verdict};
@@ -21,13 +24,6 @@ use crate::machine::{MachineConfig, MachineKind};
 
 /// Workers that may die in a row before one of them takes a job.
 const STRIKES: usize = 3;
-
-/// Exit status: all that ran passed, and something ran.
-pub const EXIT_PASSED: u8 = 0;
-/// Exit status: a failure, bad usage, a run that did not end, or something that could not be written.
-pub const EXIT_FAILED: u8 = 1;
-/// Exit status: nothing ran, everything was skipped. (2 and 3 mean XFAIL and XPASS to a kselftest runner.)
-pub const EXIT_SKIPPED: u8 = 4;
 
 /// How many cases may time out before the run ends, unless `--max-timeouts` says otherwise. Arbitrary: enough to see that it is
 /// not one case, and few minutes.
@@ -165,21 +161,6 @@ pub fn run(
     })));
     runner.work();
     runner.end(since)
-}
-
-/// Milliseconds since 1970; 0 when the clock stands before.
-pub(crate) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(0)
-}
-
-/// Name and version of the program, with its commit where the build knew it.
-pub fn suite() -> String {
-    let version = concat!("gmem-conform ", env!("CARGO_PKG_VERSION"));
-    match option_env!("GMEM_CONFORM_COMMIT") {
-        Some(commit) => format!("{version} ({commit})"),
-        None => version.to_string(),
-    }
 }
 
 impl Runner<'_> {
@@ -501,13 +482,13 @@ impl Runner<'_> {
             self.summary;
         let unwell = self.broken || self.sink.failed() || not_run > 0;
         if unwell || failed + errors + timeouts > 0 {
-            EXIT_FAILED
+            exit::FAILED
         } else if passed + waived > 0 {
-            EXIT_PASSED
+            exit::PASSED
         } else if skipped > 0 || planned == 0 {
-            EXIT_SKIPPED
+            exit::SKIPPED
         } else {
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

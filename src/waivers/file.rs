@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::value::Datetime;
 
-use super::date::today;
 use super::glob::matches;
 use crate::clause::ClauseId;
+use crate::clock::today;
 use crate::dialect::Dialect;
 use crate::platform::Platform;
 use crate::results::WaiverNote;

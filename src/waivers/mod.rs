@@ -2,12 +2,10 @@
 //! Known failures: a file that names them, and what it makes of a run.
 
 mod apply;
-mod date;
 mod file;
 mod glob;
 #[cfg(test)]
 mod tests;
 
 pub use apply::Waiving;
-pub use date::{civil, today};
 pub use file::{Waiver, Waivers};

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-use std::time::Duration;
-
 use super::file::parse;
 use super::glob::matches;
 use super::*;
@@ -69,17 +67,6 @@ fn globs() {
     for (pattern, text) in [("", "a"), ("a*a", "a"), ("a", "ab"), ("*b", "abc"), ("a*b*c", "acb")] {
         assert!(!matches(pattern, text), "{pattern} {text}");
     }
-}
-
-/// Days are those of the calendar, leap days included.
-#[test]
-fn days() {
-    let day = |seconds| civil(Duration::from_secs(seconds));
-    assert_eq!(day(0), "1970-01-01T00:00:00Z");
-    assert_eq!(day(951_782_399), "2000-02-28T23:59:59Z");
-    assert_eq!(day(951_782_400), "2000-02-29T00:00:00Z");
-    assert_eq!(day(1_798_761_599), "2026-12-31T23:59:59Z");
-    assert_eq!(day(4_107_542_400), "2100-03-01T00:00:00Z");
 }
 
 /// A waiver lacks nothing that is required, and every mistake in it is named.

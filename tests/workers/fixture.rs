@@ -14,7 +14,8 @@ use gmem_conform::machine::{MachineConfig, MachineKind};
 use gmem_conform::plan::PlannedCase;
 use gmem_conform::platform::Platform;
 use gmem_conform::results::{CaseRecord, Environment, Summary};
-use gmem_conform::run::{self, Event, Options, Sink};
+use gmem_conform::results::{Event, Sink};
+use gmem_conform::run::{self, Options};
 
 /// A worker that does what the name of each case says, in a shell: `$dir` is a folder of the test.
 pub const WORKER: &str = r#"

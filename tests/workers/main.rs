@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use gmem_conform::machine::MachineKind;
 use gmem_conform::results::{Blame, CaseRecord, Environment, Need, Verdict};
-use gmem_conform::run::{self, Event};
+use gmem_conform::results::{Event, exit};
+use gmem_conform::run;
 
 use fixture::*;
 
@@ -139,7 +140,7 @@ fn noise_is_kept_apart() {
 fn slowness_within_the_deadline_passes() {
     let folder = Folder::new();
     let (log, summary) = run_cases(&["slow", "other", "last"], &options(folder.path()));
-    assert_eq!((summary.passed, summary.exit_status), (3, run::EXIT_PASSED));
+    assert_eq!((summary.passed, summary.exit_status), (3, exit::PASSED));
     let mut pids: Vec<u32> = log
         .events
         .iter()
@@ -246,7 +247,7 @@ fn skips_do_not_run() {
     let config = config(MachineKind::Model);
     let summary = run::run(plan, &config, &options, environment, &mut log);
     assert_eq!(log.records()[0].needs, skipped.unmet);
-    assert_eq!((summary.skipped, summary.exit_status), (2, run::EXIT_SKIPPED));
+    assert_eq!((summary.skipped, summary.exit_status), (2, exit::SKIPPED));
 }
 
 /// A kernel warning fails the case in which it comes, and no other; a harmless log does not.
@@ -271,7 +272,7 @@ fn a_kernel_warning_fails_its_case() {
         let failure = record.failure.as_ref().unwrap();
         assert_eq!(failure.blame, Some(Blame::Kernel));
     }
-    assert_eq!(summary.exit_status, run::EXIT_FAILED);
+    assert_eq!(summary.exit_status, exit::FAILED);
 }
 
 /// A signal ends the run in order: workers are killed, what was not run is counted.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::failure::{article, strip};
 use super::matrix::Matrix;
+use crate::clock::civil;
 use crate::report::file::{create, escape};
 use crate::report::summary::{caveat, counts, slugs, waiver_line};
 use crate::report::{Report, headline};
+use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
-use crate::run::Event;
-use crate::waivers::civil;
 
 /// Failures that are shown in full: what differs after that is better looked for in the results file.
 const IN_FULL: usize = 200;

@@ -1,13 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a run found, as data: the one vocabulary that workers, the runner and every report share.
-//!
-//! A results file is JSON Lines: one [`Record`] a line, in the order `run`, `case` ..., `waiver` ..., `summary`, after
-//! `results-schema.json`, which a test compares with these types. A reader must expect a file that ends anywhere after
-//! the first line: the runner may have been killed.
-//!
-//! The format changes by additions only. A field or record type keeps its meaning for ever and is never removed, and each
-//! addition raises [`SCHEMA_VERSION`]. So a reader passes over fields and record types that it does not know, and takes a
-//! missing field for empty, and then reads what older and newer versions have written. `crate::results_file` does.
+//! The records of a results file.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +24,15 @@ pub enum Record {
     Waiver(Box<WaiverRecord>),
     /// The last line: the counts. Missing when the runner was killed.
     Summary(Summary),
+}
+
+/// Name and version of the program, with its commit where the build knew it.
+pub fn suite() -> String {
+    let version = concat!("gmem-conform ", env!("CARGO_PKG_VERSION"));
+    match option_env!("GMEM_CONFORM_COMMIT") {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version.to_string(),
+    }
 }
 
 /// What is going to run, and where.

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Days of the calendar, in UTC.
+//! The time of day, and days of the calendar, in UTC.
 
 use std::time::{Duration, SystemTime};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
+
+/// Milliseconds since 1970; 0 when the clock stands before.
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(0)
+}
 
 /// Today, `YYYY-MM-DD`.
 pub fn today() -> String {
@@ -28,4 +34,20 @@ pub fn civil(since_1970: Duration) -> String {
     let year = era * 400 + year + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Days are those of the calendar, leap days included.
+    #[test]
+    fn days() {
+        let day = |seconds| civil(Duration::from_secs(seconds));
+        assert_eq!(day(0), "1970-01-01T00:00:00Z");
+        assert_eq!(day(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(day(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(day(1_798_761_599), "2026-12-31T23:59:59Z");
+        assert_eq!(day(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
 }

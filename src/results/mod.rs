@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a run found, as data: the one vocabulary that workers, the runner and every report share.
+//!
+//! A results file is JSON Lines: one [`Record`] a line, in the order `run`, `case` ..., `waiver` ..., `summary`, after
+//! `results-schema.json`, which a test compares with these types. A reader must expect a file that ends anywhere after
+//! the first line: the runner may have been killed.
+//!
+//! The format changes by additions only. A field or record type keeps its meaning for ever and is never removed, and each
+//! addition raises [`SCHEMA_VERSION`]. So a reader passes over fields and record types that it does not know, and takes a
+//! missing field for empty, and then reads what older and newer versions have written. [`ResultsFile`] does.
+
+mod event;
+pub mod exit;
+mod file;
+mod record;
+
+pub use event::{Event, Sink};
+pub use file::{AnyVerdict, Outline, ResultsFile, for_each_record};
+pub use record::*;
