@@ -13,10 +13,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gmem_conform::case::layouts::{Tier, rows};
 use gmem_conform::case::{Action, Attribute, Case, View};
 use gmem_conform::dialect::Dialect;
-use gmem_conform::exec::{Executor, probe};
-use gmem_conform::explore::layouts::{Tier, rows};
 use gmem_conform::init;
 use gmem_conform::machine::host::Host;
 use gmem_conform::machine::model::{Config, Model};
@@ -29,6 +28,7 @@ use gmem_conform::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, MemoryAttributes2,
     PAGE_SIZE, kvm_userspace_memory_region2,
 };
+use gmem_conform::worker::{Executor, probe};
 
 /// Rounds of each kind, interleaved so that a drift of the machine's speed does not fake a difference. The medians count.
 const ROUNDS: usize = 7;

@@ -7,12 +7,12 @@
 use std::time::{Duration, Instant};
 
 use gmem_conform::case::Case;
+use gmem_conform::case::layouts::{Tier, rows};
 use gmem_conform::dialect::Dialect;
-use gmem_conform::exec::Executor;
-use gmem_conform::explore::layouts::{Tier, rows};
 use gmem_conform::machine::{MachineConfig, MachineKind};
 use gmem_conform::platform::Platform;
 use gmem_conform::results::Verdict;
+use gmem_conform::worker::Executor;
 
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,22 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! gmem-conform: a conformance suite for in-place conversion of guest_memfd memory between shared and private.
 //!
-//! The layers, from the top; data flows one way:
+//! The modules, from the top. A module uses only modules below it; a test draws the graph from the imports.
+//!
+//! What people call:
 //!
 //! * [`cli`]: the command line.
-//! * [`plan`]: which cases on which platforms, and which of them cannot run here.
-//! * [`run`]: workers, deadlines, the kernel log; it emits [`results`].
-//! * [`contract`]: clauses, cases, planted bugs and results put together.
-//! * [`waivers`]: failures that are known.
-//! * [`report`]: results as text, TAP, JSON and more.
-//! * [`bundle`]: results with all that belongs to them, to hand over.
+//! * [`init`]: the program as process 1 of a virtual machine.
+//!
+//! What the commands do:
+//!
 //! * [`compare`]: results files put next to each other and together.
-//! * [`explore`]: cases that nobody wrote.
-//! * [`observe`], [`bench`]: what conversions do to contents, and what they cost, without judging it.
-//! * [`exec`], in a worker process: the steps of a [`case`] against one VM, judged by the [`oracle`].
-//! * [`scenario`], in the same place: what the case language cannot say.
+//! * [`bundle`]: results with all that belongs to them, to hand over.
+//! * [`contract`]: clauses, cases, planted bugs and results put together.
+//! * [`explore`]: random histories, and what is left of one that fails.
+//! * [`worker`]: the process in which cases run: jobs in, replies out.
+//! * [`bench`]: what conversions cost, without judging it.
+//! * [`observe`]: what conversions do to contents, without judging it.
+//! * [`report`]: the events of a run as text, TAP, JSON and more.
+//! * [`run`]: workers, deadlines, the kernel log; it emits the events of [`results`].
+//! * [`plan`]: which cases on which platforms, and which of them cannot run here.
+//!
+//! Inside a worker:
+//!
+//! * [`scenario`]: what the case language cannot say.
+//! * [`exec`]: the steps of a [`case`] against one VM, judged by the [`oracle`].
+//!
+//! What they share:
+//!
+//! * [`protocol`]: what the runner and its workers say to each other.
+//! * [`measured`]: what observing and measuring speak of.
+//! * [`waivers`]: failures that are known.
+//! * [`oracle`]: what the clauses allow, and what memory then holds.
+//! * [`case`]: the case language, the built-in cases and the enumerated rows.
 //! * [`platform`]: the launch sequence of each VM type.
+//! * [`results`]: the records and events of a run, and the reader of results files.
 //! * [`machine`]: one method per KVM call; /dev/kvm or the built-in model.
+//!
+//! What everything stands on:
+//!
+//! * [`clause`]: the promises of the interface.
+//! * [`dialect`]: the revisions of the interface.
+//! * [`payload`]: the guests' programs, and the mailbox through which they are told what to do.
+//! * [`uapi`]: the structures and numbers of the kernel's interface.
+//! * [`errno`]: error numbers.
+//! * [`text`]: text for people, terminals and shells.
+//! * [`timings`]: where the program's own time goes.
+//! * `clock`: the time of day, and days of the calendar.
+//! * `rng`: random numbers that are the same everywhere.
+//! * `fnv`: a hash that is the same everywhere.
 
 pub mod bench;
 pub mod bundle;
@@ -39,14 +71,16 @@ pub mod oracle;
 pub mod payload;
 pub mod plan;
 pub mod platform;
+pub mod protocol;
 pub mod report;
 pub mod results;
-mod rig;
+mod rng;
 pub mod run;
 pub mod scenario;
 #[cfg(test)]
-mod schema;
+mod tests;
 pub mod text;
 pub mod timings;
 pub mod uapi;
 pub mod waivers;
+pub mod worker;

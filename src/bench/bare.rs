@@ -4,10 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::meter::{Times, keep};
-use super::point::{Point, What};
+use super::meter::keep;
 use crate::dialect::Dialect;
-use crate::observe::Backing;
+use crate::measured::{Backing, Point, Times, What};
 use crate::platform::Platform;
 
 /// Whether the program can do this.

@@ -8,18 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::bare;
 use super::compare::compare;
-use super::meter::Times;
-use super::point::{Extent, Point, Series, series};
 use super::record::{
     BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
 };
-use crate::explore::Rng;
 use crate::machine::{MachineConfig, MachineKind};
-use crate::measured::{Head, runnable};
+use crate::measured::{Extent, Head, Point, Series, Times, runnable, series};
 use crate::platform::Platform;
+use crate::protocol::{Job, Reply};
 use crate::results::Environment;
 use crate::results::exit;
-use crate::run::protocol::{Job, Reply};
+use crate::rng::Rng;
 use crate::run::{Interview, NoAnswer, Options};
 use crate::uapi::PAGE_SIZE;
 

@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use super::point::Series;
 use super::record::{Measurement, PointRecord};
 use super::statistics::{Pair, holm, p_value, ratio};
 use super::table::aligned;
+use crate::measured::Series;
 
 /// What a comparison says.
 #[derive(Clone, Debug, PartialEq)]

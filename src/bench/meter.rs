@@ -4,18 +4,13 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::point::{Point, Series, What};
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::{TRANSIENT_TRIES, open_machine};
-use crate::machine::Machine;
-use crate::machine::MachineConfig;
-use crate::observe::Backing;
+use crate::exec::{File, Rig, TRANSIENT_TRIES};
+use crate::machine::{self, Machine, MachineConfig};
+use crate::measured::{Backing, Point, Series, Times, What};
 use crate::oracle::mode_offered;
-use crate::rig::{File, Rig};
 
 /// The most times that are taken of one point in one round.
 const MOST_SAMPLES: usize = 32;
@@ -26,15 +21,6 @@ const ROUND: Duration = Duration::from_millis(20);
 
 /// How long the guest may take for one command.
 const PATIENCE: Duration = Duration::from_secs(25);
-
-/// The times of one round.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Times {
-    /// Each in nanoseconds.
-    pub ns: Vec<u64>,
-    /// How often a conversion that was to be timed was refused with EAGAIN. It was made again, and only then counted.
-    pub refused: u32,
-}
 
 /// Measures points one after the other, each in a VM of its own: in one that was used before, KVM still has page tables
 /// from then, and a conversion that looks through them costs several times as much.
@@ -53,7 +39,7 @@ impl Meter {
     pub fn measure(&mut self, point: &Point) -> Result<Times, String> {
         let machine = match self.machine.take() {
             Some(machine) => machine,
-            None => open_machine(&self.config)?,
+            None => machine::open(&self.config)?,
         };
         let machine = &**self.machine.insert(machine);
         let Series { platform, vcpus, .. } = point.series;

@@ -10,7 +10,6 @@ mod command;
 mod compare;
 mod meter;
 mod plot;
-mod point;
 mod record;
 mod statistics;
 mod table;
@@ -19,9 +18,8 @@ mod tests;
 
 pub use command::{Benched, Benching, bench};
 pub use compare::{Comparison, compare};
-pub use meter::{Meter, Times};
+pub use meter::Meter;
 pub use plot::svg;
-pub use point::{Extent, Point, Series, What, series};
 pub use record::{
     BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
 };

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::point::{Series, What};
 use super::record::{Measurement, PointRecord};
 use crate::case::Attribute;
+use crate::measured::{Series, What};
 use crate::text::ascii;
 
 /// Size of the picture, and of its heading, in pixels.

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::point::{Point, Series};
 use super::statistics::{Line, Spread, fit, median};
-use crate::measured::Head;
+use crate::measured::{Head, Point, Series};
 use crate::results::ResultsFile;
 
 /// Version of the format, raised whenever a field is added.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What times say. A round of a point counts as one value, its median: times of one round share whatever disturbed it.
 
-use crate::explore::Rng;
+use crate::rng::Rng;
 
 /// Resamplings for a confidence interval.
 const RESAMPLINGS: usize = 2000;

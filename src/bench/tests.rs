@@ -6,11 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
-use crate::measured::Head;
-use crate::observe::Backing;
+use crate::measured::{Backing, Extent, Head, Point, Series, What, series};
 use crate::platform::Platform;
 use crate::results::Environment;
-use crate::schema;
+use crate::tests::schema;
 
 const FILE: &str = "bench-schema.json";
 

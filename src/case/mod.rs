@@ -3,6 +3,7 @@
 
 mod ast;
 mod keys;
+pub mod layouts;
 mod lexer;
 mod library;
 mod parser;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::case::layouts::Tier;
 use crate::dialect::Dialect;
-use crate::explore::layouts::Tier;
 use crate::machine::MachineKind;
 use crate::platform::Platform;
 use crate::results::Shard;

@@ -26,6 +26,7 @@ use crate::run::{self, Options};
 use crate::text::{nearest, word};
 use crate::timings::{self, Part, spend};
 use crate::waivers::Waivers;
+use crate::worker;
 
 use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
@@ -51,7 +52,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         if arguments.get(2).is_some_and(|option| option == WORKER_TIMINGS) {
             timings::switch_on();
         }
-        run::worker::serve().map(|()| exit::PASSED)
+        worker::serve().map(|()| exit::PASSED)
     } else {
         match Cli::try_parse_from(&arguments) {
             Ok(cli) => command(cli, &arguments),

@@ -9,14 +9,14 @@ use crate::platform::Guest;
 use crate::uapi::{MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2};
 
 /// A VM in which no case is running.
-pub(super) struct UsedVm {
+pub(crate) struct UsedVm {
     // Dropped in this order: the VM uses the memory.
     guest: Guest,
     file: Option<UsedFile>,
 }
 
 /// A guest_memfd without memory, every page of which has the attribute that it was made with, in slot 0.
-pub(super) struct UsedFile {
+pub(crate) struct UsedFile {
     pub view: Box<dyn HostView>,
     pub gmem: Box<dyn GuestMemfd>,
     pages: u64,

@@ -2,7 +2,6 @@
 //! Making random histories.
 
 use super::raw;
-use super::rng::Rng;
 use super::rules::Rules;
 use crate::case::{Action, Attribute, Case, Look, Mode, Pages, SlotMap, Step, Toucher, View};
 use crate::case::{RawConvert, Requirement, Returns};
@@ -10,6 +9,7 @@ use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
+use crate::rng::Rng;
 use crate::uapi::PAGE_SIZE;
 
 /// Clauses that every history tests; one that fails names the clause that was broken instead.

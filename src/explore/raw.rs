@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Arguments that no range can express.
 
-use super::rng::Rng;
 use crate::case::{Descriptor, Pointer, RawConvert};
+use crate::rng::Rng;
 use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
 
 /// Puts something wrong or odd into a call that is valid, sometimes two things. `pages` is the size of the file.

@@ -8,9 +8,11 @@
 mod config;
 pub mod host;
 pub mod model;
+mod open;
 mod timed;
 mod traits;
 
 pub use config::{MachineConfig, MachineKind};
+pub use open::{capability_numbers, open};
 pub use timed::Timed;
 pub use traits::*;

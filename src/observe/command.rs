@@ -4,15 +4,13 @@
 use std::time::Instant;
 
 use super::record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary};
-use super::spot::{Spot, spots};
 use super::table::table;
-use super::trial::Trial;
 use crate::machine::MachineConfig;
-use crate::measured::{Head, runnable};
+use crate::measured::{Head, Spot, Trial, runnable, spots};
 use crate::platform::Platform;
+use crate::protocol::{Job, Reply};
 use crate::results::Environment;
 use crate::results::exit;
-use crate::run::protocol::{Job, Reply};
 use crate::run::{Interview, NoAnswer, Options};
 
 /// What to observe.

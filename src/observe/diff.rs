@@ -7,8 +7,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::record::{Observation, Record, Tally, words};
-use super::spot::Spot;
 use super::table::group;
+use crate::measured::Spot;
 use crate::results::ResultsFile;
 use crate::text::ascii;
 

@@ -2,15 +2,13 @@
 //! What conversions really do to contents on a machine. Nothing is asserted: where nothing is promised, this is how one
 //! learns what a vendor does.
 //!
-//! A [`Spot`] is a situation: platform, conversion, mode, backing, history. It is brought about in a fresh guest_memfd, the
+//! A [`Spot`](crate::measured::Spot) is a situation: platform, conversion, mode, backing, history. It is brought about in a fresh guest_memfd, the
 //! conversion is made, and both views look; again and again, since what happens always and what happens sometimes are
 //! different things to know.
 
 mod command;
 mod diff;
 mod record;
-mod sight;
-mod spot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,6 +17,4 @@ mod trial;
 pub use command::{Observing, observe};
 pub use diff::diff;
 pub use record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary, Tally};
-pub use sight::{PageSight, Seen};
-pub use spot::{Backing, History, Phase, Spot, spots};
-pub use trial::{Observer, Trial};
+pub use trial::Observer;

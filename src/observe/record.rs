@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What was observed, as data: JSON Lines, one [`Record`] a line, after `observe-schema.json`.
 
+use crate::measured::{Head, PageSight, Seen, Spot, Trial};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-
-use super::sight::{PageSight, Seen};
-use super::spot::Spot;
-use super::trial::Trial;
-use crate::measured::Head;
 
 /// Version of the format, raised whenever a field is added.
 pub const OBSERVE_SCHEMA_VERSION: u32 = 2;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::record::{Observation, words};
-use super::spot::{Backing, History, Spot, states};
 use crate::case::Mode;
+use crate::measured::{Backing, History, Spot, states};
 use crate::platform::Platform;
 use crate::text::ascii;
 

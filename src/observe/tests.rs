@@ -6,10 +6,10 @@ use serde_json::json;
 use super::record::words;
 use super::*;
 use crate::case::{Attribute, Mode};
-use crate::measured::Head;
+use crate::measured::{Backing, Head, History, PageSight, Phase, Seen, Spot, Trial, spots};
 use crate::platform::Platform;
 use crate::results::Environment;
-use crate::schema;
+use crate::tests::schema;
 
 const FILE: &str = "observe-schema.json";
 

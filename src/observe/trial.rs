@@ -4,18 +4,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::sight::{PageSight, Seen};
-use super::spot::{Backing, History, Phase, Spot};
 use crate::case::Attribute;
-use crate::exec::{open_machine, pattern_bytes};
-use crate::machine::Machine;
-use crate::machine::MachineConfig;
+use crate::exec::Rig;
+use crate::exec::pattern_bytes;
+use crate::machine::{self, Machine, MachineConfig};
+use crate::measured::{Backing, History, PageSight, Phase, Seen, Spot, Trial};
 use crate::oracle::PageBytes;
 use crate::payload::pattern;
 use crate::platform::{GuestStop, Platform};
-use crate::rig::Rig;
 use crate::uapi::PAGE_SIZE;
 
 /// Pages that are converted at once. More than one, since a kernel may treat the first differently.
@@ -28,17 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// and the same each time, so that ciphertext of the same plaintext can be told from random bytes.
 const PATTERN: u64 = pattern::tag(b'O', 0x0b5);
 const OLD_PATTERN: u64 = pattern::tag(b'H', 0x0b5);
-
-/// What one conversion did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trial {
-    /// `success`, the name of the error, or `success after EAGAIN`.
-    pub conversion: String,
-    /// What the host found in each page.
-    pub host: Vec<PageSight>,
-    /// What the guest found in each page.
-    pub guest: Vec<PageSight>,
-}
 
 /// Tries situations one after the other, in one VM as long as it works.
 pub struct Observer {
@@ -103,7 +88,7 @@ impl Observer {
         }
         let machine = match self.machine.take() {
             Some(machine) => machine,
-            None => open_machine(&self.config)?,
+            None => machine::open(&self.config)?,
         };
         let machine = self.machine.insert(machine);
         let mut rig = Rig::begin(&**machine, spot.platform, PAGES.end, spot.from, PATIENCE)?;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::needs::unmet_by_scenario;
 use super::{platforms_of, unmet};
+use crate::case::layouts::{self, Tier};
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
-use crate::explore::layouts::{self, Tier};
 use crate::fnv::fnv1a;
 use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;

@@ -2,10 +2,10 @@
 //! A case in words.
 
 use super::platforms_of;
+use crate::case::layouts::{Tier, rows};
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
-use crate::explore::layouts::{Tier, rows};
 use crate::results::unmarked;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::text::nearest;

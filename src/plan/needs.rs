@@ -3,7 +3,6 @@
 
 use crate::case::{Attribute, Case, Requirement};
 use crate::errno::Errno;
-use crate::exec::launch_in_place;
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
@@ -80,7 +79,7 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
 
 /// Why launch calls of a platform's guests must be given a source, or `None` if they need none.
 fn no_launch_in_place(platform: Platform, environment: &Environment) -> Option<Need> {
-    let answer = environment.capabilities.get(&launch_in_place(platform)).copied();
+    let answer = environment.capabilities.get(&platform.launch_in_place()).copied();
     let why = match answer {
         Some(1) => return None,
         Some(errno) => Errno(i32::try_from(-errno).unwrap_or(0)).to_string(),

@@ -52,6 +52,11 @@ impl Platform {
         name.parse().ok()
     }
 
+    /// The name among the environment's capabilities of whether the launch calls of its guests take no source.
+    pub fn launch_in_place(self) -> String {
+        format!("launch.in-place.{self}")
+    }
+
     /// The argument of `KVM_CREATE_VM`, and the bit of `KVM_CAP_VM_TYPES`.
     pub fn vm_type(self) -> u64 {
         match self {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::dialect::Dialect;
 use crate::results::*;
-use crate::schema;
+use crate::tests::schema;
 
 const FILE: &str = "results-schema.json";
 

@@ -16,8 +16,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::headers::describe;
-use super::protocol::{Job, Reply};
 use super::spawn::spawn;
+use crate::protocol::{Job, Reply};
 
 /// What is kept of a worker's output during one case, in bytes.
 const STRAY_BYTES: usize = 64 * 1024;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::child::{self, Death, End, Worker};
 use super::pool::Options;
-use super::protocol::{Job, Reply};
 use super::{signals, verdict};
 use crate::machine::MachineConfig;
+use crate::protocol::{Job, Reply};
 
 /// A worker that is asked. One that dies or hangs is replaced when the next question comes.
 pub struct Interview<'a> {

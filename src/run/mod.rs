@@ -8,11 +8,9 @@ mod kernel_log;
 mod kernel_watch;
 mod pool;
 mod probe;
-pub mod protocol;
 mod signals;
 mod spawn;
 mod verdict;
-pub mod worker;
 
 pub use headers::capability_numbers;
 pub use interview::{Interview, NoAnswer};

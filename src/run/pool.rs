@@ -18,9 +18,9 @@ use crate::waivers::{Waivers, Waiving};
 
 use super::child::{self, Death, End, Worker};
 use super::kernel_watch::{Damage, KernelWatch};
-use super::protocol::{Job, Outcome, Reply};
 use super::{signals, verdict};
 use crate::machine::{MachineConfig, MachineKind};
+use crate::protocol::{Job, Outcome, Reply};
 
 /// Workers that may die in a row before one of them takes a job.
 const STRIKES: usize = 3;

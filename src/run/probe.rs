@@ -5,8 +5,8 @@ use crate::results::Environment;
 
 use super::interview::{Interview, NoAnswer};
 use super::pool::Options;
-use super::protocol::{Job, Reply};
 use crate::machine::MachineConfig;
+use crate::protocol::{Job, Reply};
 
 /// Asks in a worker what the machine offers. The error is a sentence for people: the worker hung, died, or could not be
 /// started.

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::protocol::{PROGRESS_FD, REPLY_FD};
+use crate::protocol::{PROGRESS_FD, REPLY_FD};
 
 /// A new process and the runner's ends of what connects the two. The pipes do not block.
 pub(super) struct Spawned {

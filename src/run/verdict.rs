@@ -7,7 +7,7 @@ use crate::results::{Blame, CaseRecord, Failure, Verdict};
 
 use super::child::{Death, End, describe_status};
 use super::kernel_watch::Damage;
-use super::protocol::Outcome;
+use crate::protocol::Outcome;
 
 /// A record with nothing in it yet.
 pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {

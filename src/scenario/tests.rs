@@ -7,13 +7,13 @@ use super::{Facility, SCENARIOS, Scenario};
 use crate::case;
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
-use crate::exec::Executor;
 use crate::machine::MachineConfig;
 use crate::machine::model::Fault;
 use crate::plan::{self, Selection};
 use crate::platform::Platform;
+use crate::protocol::Outcome;
 use crate::results::{Environment, PlatformState, Verdict};
-use crate::run::protocol::Outcome;
+use crate::worker::Executor;
 
 /// The dialects that have conversions.
 const DIALECTS: [Dialect; 3] = [Dialect::RfcV4, Dialect::RfcV5, Dialect::Upstream];

@@ -3,6 +3,7 @@
 
 mod broken;
 mod each;
+mod layouts;
 mod library;
 mod round_trip;
 mod strategy;

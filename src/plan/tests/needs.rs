@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::case::Capability;
-use crate::exec::launch_in_place;
 use crate::plan::{platforms_of, unmet};
 
 use Dialect::{RfcV4, RfcV5, Upstream};
@@ -33,7 +32,7 @@ fn slug_of_the_launch() {
     for (answer, slug) in
         [(None, &["no-launch-in-place"][..]), (Some(-22), &["no-launch-in-place"]), (Some(1), &[])]
     {
-        environment.capabilities.extend(answer.map(|a| (launch_in_place(Platform::Snp), a)));
+        environment.capabilities.extend(answer.map(|a| (Platform::Snp.launch_in_place(), a)));
         assert_eq!(slugs(needs, Platform::Snp, &environment), slug, "{answer:?}");
     }
 }
@@ -119,7 +118,7 @@ fn every_built_in_case_can_run() {
             environment.capabilities.insert(capability.constant().to_string(), 8);
         }
         for platform in Platform::ALL {
-            environment.capabilities.insert(launch_in_place(platform), 1);
+            environment.capabilities.insert(platform.launch_in_place(), 1);
         }
     }
     for case in case::library().expect("built-in cases parse") {

@@ -70,14 +70,14 @@ pub struct PageSight {
 
 impl PageSight {
     /// Of a page that could be read and had held `before`.
-    pub(super) fn of(found: &PageBytes, before: &PageBytes) -> PageSight {
+    pub fn of(found: &PageBytes, before: &PageBytes) -> PageSight {
         let mut hasher = DefaultHasher::new();
         found.hash(&mut hasher);
         PageSight { seen: Seen::of(found, before), fingerprint: hasher.finish() }
     }
 
     /// Of a page that could not be read.
-    pub(super) fn none(seen: Seen) -> PageSight {
+    pub fn none(seen: Seen) -> PageSight {
         PageSight { seen, fingerprint: 0 }
     }
 }
@@ -93,12 +93,23 @@ fn entropy(bytes: &PageBytes) -> f64 {
     -counts.into_iter().filter(|n| *n > 0).map(|n| share(n) * share(n).log2()).sum::<f64>()
 }
 
+/// What one conversion did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// `success`, the name of the error, or `success after EAGAIN`.
+    pub conversion: String,
+    /// What the host found in each page.
+    pub host: Vec<PageSight>,
+    /// What the guest found in each page.
+    pub guest: Vec<PageSight>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exec::pattern_bytes;
-    use crate::explore::Rng;
     use crate::payload::pattern;
+    use crate::rng::Rng;
 
     /// Each kind of contents is told from the others; a pattern never looks like ciphertext, random bytes always do.
     #[test]

@@ -5,10 +5,13 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use super::access;
+use super::bystander::creation_flags;
+use super::convert::convert_unjudged;
+use super::guard::{self, BusError};
+use super::steps::pattern_bytes;
 use crate::case::Attribute;
 use crate::errno::Errno;
-use crate::exec::guard::BusError;
-use crate::exec::{access, convert_unjudged, creation_flags, guard, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView, Machine};
 use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};

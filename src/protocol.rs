@@ -8,9 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{Point, Times};
 use crate::machine::MachineConfig;
-use crate::observe::{Spot, Trial};
+use crate::measured::{Point, Spot, Times, Trial};
 use crate::platform::Platform;
 use crate::results::{Environment, Failure, Observation, Verdict};
 use crate::timings::Timings;

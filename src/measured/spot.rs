@@ -68,7 +68,7 @@ pub enum History {
 
 impl Spot {
     /// The conversion in a table.
-    pub(super) fn conversion(&self) -> String {
+    pub fn conversion(&self) -> String {
         let when = match self.phase {
             Phase::Launching => "in the launch: ",
             Phase::Running => "",
@@ -129,7 +129,7 @@ pub fn spots(platform: Platform) -> Vec<Spot> {
 }
 
 /// What can be behind and before pages that have the attribute `from`. A guest that is being launched has written nothing.
-pub(super) fn states(
+pub fn states(
     platform: Platform,
     phase: Phase,
     from: Attribute,

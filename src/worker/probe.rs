@@ -9,12 +9,10 @@ use super::host::host;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::run_case::{capability_numbers, open_machine};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::machine::{GuestMemfd, Machine};
-use crate::machine::{MachineConfig, MachineKind};
-use crate::platform::{self, Platform, Surroundings};
+use crate::machine::{self, GuestMemfd, Machine, MachineConfig, MachineKind};
+use crate::platform::{self, Platform, Surroundings, cpuinfo_field};
 use crate::results::{Environment, Need, PlatformState};
 use crate::scenario;
 use crate::uapi::{
@@ -41,7 +39,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
     environment.host = host(hypervisor_bit).into();
     environment.virtualization = virtualization(&environment.host).into();
 
-    let missing = match open_machine(config) {
+    let missing = match machine::open(config) {
         Ok(machine) => {
             environment.capabilities = capabilities(&*machine, config);
             // The model has no kernel around it.
@@ -74,7 +72,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
             let runs = Platform::ALL.into_iter().zip(&missing).filter(|(_, why)| why.is_empty());
             for platform in runs.map(|(platform, _)| platform).filter(|p| p.is_encrypted()) {
                 let answer = ask_launch_in_place(&*machine, platform);
-                environment.capabilities.extend(answer.map(|a| (launch_in_place(platform), a)));
+                environment.capabilities.extend(answer.map(|a| (platform.launch_in_place(), a)));
             }
             missing
         }
@@ -119,11 +117,6 @@ fn ask_launch_in_place(machine: &dyn Machine, platform: Platform) -> Option<i64>
 
 /// Exit status of the trial of a launch that failed without an error number; no error has this one.
 const NOT_ASKED: i32 = 255;
-
-/// The name among the environment's capabilities of whether the launch calls of a platform's guests take no source.
-pub(crate) fn launch_in_place(platform: Platform) -> String {
-    format!("launch.in-place.{platform}")
-}
 
 /// The dialect that a machine which answers like `found` is judged by, and what a reader of the results must know of that.
 fn judged_by(found: Dialect, forced: Option<Dialect>) -> (Dialect, Option<String>) {
@@ -242,7 +235,7 @@ fn capabilities(machine: &dyn Machine, config: &MachineConfig) -> BTreeMap<Strin
         ("KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS),
         ("KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES),
     ];
-    if let Some(numbers) = capability_numbers(config) {
+    if let Some(numbers) = machine::capability_numbers(config) {
         let named = [
             ("KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES", numbers.guest_memfd_memory_attributes),
             ("KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS", numbers.memory_attributes2_flags),
@@ -290,12 +283,6 @@ fn surroundings(parameters: &BTreeMap<String, String>) -> Surroundings {
             .collect(),
         parameters: parameters.clone(),
     }
-}
-
-/// A field of the first CPU in /proc/cpuinfo.
-pub(crate) fn cpuinfo_field(cpuinfo: &str, name: &str) -> String {
-    let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
-    line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_string()
 }
 
 /// Vendor and model, and whether the CPU says that a hypervisor is present.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::layouts::{self, Tier};
+use crate::case::layouts::{self, Tier};
 use crate::case::{Case, parse};
 use crate::dialect::Dialect;
 use crate::plan::platforms_of;

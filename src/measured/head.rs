@@ -7,8 +7,8 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
-use crate::exec::cpuinfo_field;
 use crate::platform::Platform;
+use crate::platform::cpuinfo_field;
 use crate::results::{Environment, suite};
 use crate::text::ascii;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The worker's side: jobs in, replies out. See [`super::protocol`].
+//! The worker's side: jobs in, replies out. See [`crate::protocol`].
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
+use super::{Executor, probe};
 use crate::bench::Meter;
-use crate::exec::{self, Executor};
 use crate::observe::Observer;
 use crate::timings::{self, Part, spend};
 
-use super::protocol::{Job, PROGRESS_FD, REPLY_FD, Reply};
 use crate::machine::MachineConfig;
+use crate::protocol::{Job, PROGRESS_FD, REPLY_FD, Reply};
 
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
 pub fn serve() -> Result<(), String> {
@@ -33,7 +33,7 @@ pub fn serve() -> Result<(), String> {
                 continue;
             }
             (_, None) => return Err("a job came before the machine was named".to_string()),
-            (Job::Probe, Some(crew)) => Reply::Probed(Box::new(exec::probe(&crew.config))),
+            (Job::Probe, Some(crew)) => Reply::Probed(Box::new(probe(&crew.config))),
             (Job::Case { id, platform, text, timeout_s }, Some(crew)) => {
                 progress.set(0);
                 let mut tell = |line: usize| progress.set(line);

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::spot::Backing;
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
-use crate::observe::Backing;
 use crate::oracle::mode_offered;
 use crate::platform::Platform;
 
@@ -169,4 +169,13 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
         !(platform.is_encrypted() && guest)
     });
     all
+}
+
+/// The times of one round.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Each in nanoseconds.
+    pub ns: Vec<u64>,
+    /// How often a conversion that was to be timed was refused with EAGAIN. It was made again, and only then counted.
+    pub refused: u32,
 }

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Opening the machine that a configuration names.
+
+use std::path::Path;
+
+use super::host::Host;
+use super::model::{self, Config, Model};
+use super::timed::Timed;
+use super::{Machine, MachineConfig, MachineKind};
+use crate::dialect::Dialect;
+use crate::timings;
+use crate::uapi::CapabilityNumbers;
+
+/// The dialect that the model speaks when none is asked for.
+const MODEL_DIALECT: Dialect = Dialect::RfcV4;
+
+/// Opens the machine that a worker drives.
+pub fn open(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+    let machine = open_untimed(config)?;
+    Ok(if timings::is_on() { Box::new(Timed::new(machine)) } else { machine })
+}
+
+fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+    match config.kind {
+        MachineKind::Host => match Host::open(Path::new("/dev/kvm")) {
+            Ok(host) => Ok(Box::new(host)),
+            Err(errno) => Err(format!("failed to open /dev/kvm: {errno}")),
+        },
+        MachineKind::Model => {
+            let dialect = config.dialect.unwrap_or(MODEL_DIALECT);
+            Ok(Box::new(Model::new(Config { dialect, fault: config.fault })))
+        }
+    }
+}
+
+/// The numbers of the series' capabilities, where they are known: on the model always.
+pub fn capability_numbers(config: &MachineConfig) -> Option<CapabilityNumbers> {
+    config.capability_numbers.or_else(|| match config.kind {
+        MachineKind::Host => None,
+        MachineKind::Model => {
+            Some(model::capability_numbers(config.dialect.unwrap_or(MODEL_DIALECT)))
+        }
+    })
+}
