@@ -6,7 +6,6 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::fault::Fault;
 use super::memslot::Target;
 use super::vm::VmState;
 use crate::machine::Exit;
@@ -171,16 +170,13 @@ impl<'a> Core<'a> {
             Target::Mmio => {
                 // It is complete when the vCPU runs again, which starts the command anew.
                 self.memo.completed.insert((address, write));
-                let gpa = match self.vm.planted(Fault::MmioAddressTruncated) {
-                    true => u64::from(address as u32),
-                    false => address,
-                };
+                let gpa = self.vm.hook_mmio_address(address);
                 return Err(Stop::Exit(Exit::Mmio { gpa, length: ACCESS, write }));
             }
-            Target::Fault(_) if self.vm.planted(Fault::ClosedFaultAddress) => {
-                return Err(memory_fault(0, false));
+            Target::Fault(private) => {
+                let (gpa, private) = self.vm.hook_memory_fault(address, private);
+                return Err(memory_fault(gpa, private));
             }
-            Target::Fault(private) => return Err(fault(private)),
         }
         Ok(word.unwrap_or(0))
     }

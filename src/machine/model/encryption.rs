@@ -9,16 +9,14 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::fault::Fault;
 use super::folio::WORDS;
 use super::inode::{Inode, State};
 use super::user::PageWords;
 use crate::errno::Errno;
 use crate::machine::Result;
-use crate::uapi::ATTRIBUTE_PRIVATE;
 
 /// Pages of 2 MiB.
-const LARGE_PAGE: u64 = 512;
+pub(super) const LARGE_PAGE: u64 = 512;
 
 /// What the hardware knows of a guest, shared by its VM and its guest_memfds.
 #[derive(Debug)]
@@ -53,12 +51,12 @@ impl Protection {
         (first, mix(first))
     }
 
-    fn encrypt(&self, page: u64, index: u64, word: u64) -> u64 {
+    pub(super) fn encrypt(&self, page: u64, index: u64, word: u64) -> u64 {
         let (first, second) = self.pads(page, index);
         (word ^ first).rotate_left(23) ^ second
     }
 
-    fn decrypt(&self, page: u64, index: u64, word: u64) -> u64 {
+    pub(super) fn decrypt(&self, page: u64, index: u64, word: u64) -> u64 {
         let (first, second) = self.pads(page, index);
         (word ^ second).rotate_right(23) ^ first
     }
@@ -113,13 +111,11 @@ impl Inode {
             let cell = self.guest_word_locked(&mut state, page, offset)?;
             return Ok(Access::Done(cell.load(Ordering::Relaxed)));
         }
-        if attribute != private && self.planted(Fault::FaultConvertsItself) {
-            let wanted = if private { ATTRIBUTE_PRIVATE } else { 0 };
-            self.store(&mut state, page..page + 1, wanted)?;
-            self.refault(&state, page..page + 1)?;
-        } else if attribute != private && !state.old_alias.contains(&page) {
-            return Ok(Access::Mismatch);
-        } else if attribute && private && !self.own(&mut state, page).usable {
+        if attribute != private {
+            if !self.hook_other_alias(&mut state, page, private)? {
+                return Ok(Access::Mismatch);
+            }
+        } else if private && !self.own(&mut state, page).usable {
             return Ok(Access::NotUsable);
         }
         let cell = self.guest_word_locked(&mut state, page, offset)?;
@@ -140,7 +136,7 @@ impl Inode {
 
     /// `kvm_gmem_prepare()`, TDH.MEM.PAGE.AUG: what a private fault does to a page that is not the guest's yet.
     fn own(&self, state: &mut State, page: u64) -> Owned {
-        let usable = self.planted(Fault::AcceptanceNotRequired);
+        let usable = self.hook_usable_at_once();
         *state.owned.entry(page).or_insert(Owned { usable })
     }
 
@@ -164,11 +160,7 @@ impl Inode {
         }
         let accepted = self.own(&mut state, page).usable;
         if !accepted {
-            let words = match self.config.fault {
-                Some(Fault::AcceptKeepsContents) => 0,
-                Some(Fault::AcceptClearsHalf) => WORDS / 2,
-                _ => WORDS,
-            };
+            let words = self.hook_accepted_words(WORDS);
             self.write_private(page, &[0; WORDS as usize][..words as usize]).ok()?;
             state.owned.insert(page, Owned { usable: true });
         }
@@ -184,29 +176,24 @@ impl Inode {
         unchecked: bool,
     ) -> Result<()> {
         let mut state = self.lock();
-        let unchecked = unchecked || self.planted(Fault::LaunchTakesShared);
-        let private = self.is_private(&state, page) || unchecked;
-        if page >= self.pages() || !private {
+        let takes = unchecked || self.hook_launch_takes(self.is_private(&state, page));
+        if page >= self.pages() || !takes {
             return Err(Errno::EINVAL);
         }
-        if state.owned.contains_key(&page) && !self.planted(Fault::LaunchAgain) {
+        if self.hook_launched_before(state.owned.contains_key(&page)) {
             return Err(Errno::EEXIST);
         }
         let in_place;
         let contents = match contents {
             Some(contents) => contents,
             None => {
-                if self.planted(Fault::LaunchInPlaceCleared) {
-                    self.clear_folio(page)?;
-                }
+                self.hook_launched_in_place(page)?;
                 in_place = self.read_page(page)?;
                 &in_place
             }
         };
         self.write_private(page, contents)?;
-        if self.planted(Fault::LaunchLosesLastWord) {
-            self.store_word(page, WORDS - 1, self.protection.encrypt(page, WORDS - 1, 0))?;
-        }
+        self.hook_launched(page)?;
         state.owned.insert(page, Owned { usable: true });
         Ok(())
     }
@@ -232,59 +219,16 @@ impl Inode {
     pub(super) fn convert_owned(
         &self,
         state: &mut State,
-        pages: Range<u64>,
+        pages: &Range<u64>,
         to_private: bool,
         mixed: bool,
     ) -> Result<()> {
         let owned: Vec<u64> = state.owned.range(pages.clone()).map(|(page, _)| *page).collect();
-        state.taken_back.clear();
-        state.old_alias.retain(|page| !pages.contains(page));
+        self.hook_conversion_begins(state, pages);
         if to_private {
-            let fault = if mixed { Fault::MixedRangeTakesBack } else { Fault::NoopTakesBack };
-            if self.planted(fault) || mixed && self.planted(Fault::MixedRangeTakenBack) {
-                self.disown(state, pages.clone());
-            }
-            if mixed && self.planted(Fault::MixedRangeLost) {
-                owned.iter().try_for_each(|page| self.scramble(*page))?;
-            }
-            if self.planted(Fault::SharedAliasElsewhere) {
-                state.stale.retain(|page| !pages.contains(page));
-            }
-            if self.planted(Fault::SharedAliasStays) {
-                state.old_alias.extend(self.folios(pages).into_iter().flatten());
-            }
-            return Ok(());
+            return self.hook_stays_owned(state, pages, &owned, mixed);
         }
-        state.taken_back.extend(&owned);
-        let plain = match self.config.fault {
-            Some(Fault::PlaintextLeftBehind) => 0..WORDS,
-            Some(Fault::PlaintextInLastBlock) => WORDS - 8..WORDS,
-            _ => 0..0,
-        };
-        for page in owned.iter().copied() {
-            for index in plain.clone() {
-                let word = self.load_word(page, index)?;
-                self.store_word(page, index, self.protection.decrypt(page, index, word))?;
-            }
-            if self.planted(Fault::ReclaimedCleared) {
-                self.clear_folio(page)?;
-            }
-        }
-        if self.planted(Fault::SharedAliasElsewhere) {
-            state.stale.extend(&owned);
-        }
-        if self.planted(Fault::PrivateAliasStays) {
-            state.old_alias.extend(&owned);
-        }
-        let taken = match self.config.fault {
-            Some(Fault::StaysUsable) => return Ok(()),
-            Some(Fault::TakesBackFirstOnly) => pages.start..pages.start + 1,
-            Some(Fault::TakesBackPageBefore) => pages.start.saturating_sub(1)..pages.end,
-            Some(Fault::TakesBackLargePage) => {
-                pages.start / LARGE_PAGE * LARGE_PAGE..pages.end.next_multiple_of(LARGE_PAGE)
-            }
-            _ => pages,
-        };
+        let taken = self.hook_taken_back(state, pages, &owned)?;
         self.disown(state, taken);
         Ok(())
     }

@@ -10,12 +10,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fault::Fault;
 use super::inode::{Inode, State};
-use super::memory::{Mapping, new_memfd};
+use super::memory::Mapping;
 use crate::errno::Errno;
 use crate::machine::{Pin, Result};
-use crate::uapi::{ATTRIBUTE_PRIVATE, PAGE_SIZE};
+use crate::uapi::PAGE_SIZE;
 
 /// Words of a folio.
 pub(super) const WORDS: u64 = PAGE_SIZE / 8;
@@ -105,35 +104,13 @@ impl Inode {
         page: u64,
         offset: u64,
     ) -> Result<&AtomicU64> {
-        let private = self.is_private(state, page);
         if page >= self.pages() {
             return Err(Errno::EFAULT);
         }
-        if private && self.planted(Fault::GuestPrivateRefused) {
-            return Err(Errno::EFAULT);
-        }
-        if self.planted(Fault::FreshNotZeroed) && !self.is_up_to_date(page) {
-            self.scramble(page)?;
-        }
-        if self.planted(Fault::UnspecifiedUnstable) && state.scramble_later.remove(&page) {
-            self.scramble(page)?;
-        }
-        let elsewhere = private && self.planted(Fault::SplitMemory)
-            || state.stale.contains(&page)
-            || state.seen_late.remove(&page);
-        let memory = if elsewhere { self.private_half()? } else { self.direct()? };
+        self.hook_guest_access(state, page)?;
+        let memory = self.hook_guest_memory(state, page, self.direct()?)?;
         // A folio that does not exist yet comes into being, cleared, by the access.
         memory.word(page * PAGE_SIZE + offset).ok_or(Errno::EFAULT)
-    }
-
-    /// The separate memory of private pages, for a bug that has one.
-    fn private_half(&self) -> Result<&Mapping> {
-        if let Some((_, mapping)) = self.private_half.get() {
-            return Ok(mapping);
-        }
-        let fd = new_memfd(self.size)?;
-        let mapping = Mapping::new(self.size, Some(fd.as_fd()))?;
-        Ok(&self.private_half.get_or_init(|| (fd, mapping)).1)
     }
 
     /// Fills the folio of `page` with random bytes.
@@ -162,16 +139,6 @@ impl Inode {
         self.clear(page, 0..WORDS)
     }
 
-    /// Exchanges the contents of two folios, for a bug that does so.
-    pub(super) fn exchange(&self, a: u64, b: u64) -> Result<()> {
-        for index in 0..WORDS {
-            let (word_a, word_b) = (self.load_word(a, index)?, self.load_word(b, index)?);
-            self.store_word(a, index, word_b)?;
-            self.store_word(b, index, word_a)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn load_word(&self, page: u64, index: u64) -> Result<u64> {
         let word = self.direct()?.word(page * PAGE_SIZE + index * 8);
         Ok(word.ok_or(Errno::EFAULT)?.load(Ordering::Relaxed))
@@ -186,8 +153,8 @@ impl Inode {
     /// `pin_user_pages()` on the host's mapping of `page`.
     pub(super) fn pin(&self, page: u64) -> Result<Pinned> {
         let mut state = self.lock();
-        let private = self.is_private(&state, page) && !self.planted(Fault::HostFaultsPrivate);
-        if private || page >= self.pages() {
+        let refused = self.hook_host_refused(self.is_private(&state, page));
+        if refused || page >= self.pages() {
             return Err(Errno::EFAULT);
         }
         self.touch(page)?;
@@ -213,7 +180,7 @@ impl Inode {
             return Err(Errno::EINVAL);
         }
         let punch = mode & libc::FALLOC_FL_PUNCH_HOLE != 0;
-        if !punch && end > self.size && !self.planted(Fault::AllocatePastEndAccepted) {
+        if !punch && self.hook_allocates_past_end(end > self.size) {
             return Err(Errno::EINVAL);
         }
         // A hole may reach past the end of the file.
@@ -226,75 +193,22 @@ impl Inode {
     }
 
     fn allocate(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
-        if self.planted(Fault::AllocateLosesContents) {
-            self.free(state, pages.clone())?;
-        }
-        if self.planted(Fault::AllocateMakesShared) {
-            self.store(state, pages.clone(), 0)?;
-            self.refault(state, pages.clone())?;
-        }
+        self.hook_before_allocate(state, &pages)?;
         let mut start = pages.start;
         for run in self.folios(pages.clone()) {
             state.allocated.set(start..run.start, true);
             start = run.end;
         }
         state.allocated.set(start..pages.end, true);
-        if self.planted(Fault::AllocateLastMissed) {
-            state.allocated.set(pages.end - 1..pages.end, false);
-        }
-        if self.planted(Fault::AllocatedNotCleared) && pages.end - pages.start <= SHORT {
-            for page in pages.clone().filter(|page| !self.is_up_to_date(*page)) {
-                self.scramble(page)?;
-            }
-        }
-        if self.planted(Fault::AllocateClears) && pages.end - pages.start <= SHORT {
-            for page in pages {
-                self.touch(page)?;
-            }
-        }
-        Ok(())
+        self.hook_allocated(state, pages)
     }
 
     fn punch(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
-        let mut freed = pages.clone();
-        if self.planted(Fault::PunchFirstFolioOnly) {
-            freed.end = freed.start + 1;
-        }
-        for (run, attributes) in state.attributes.runs(freed) {
-            let private = attributes & ATTRIBUTE_PRIVATE != 0;
-            if self.planted(Fault::PunchKeepsContents)
-                || self.planted(Fault::PunchSkipsShared) && !private
-                || self.planted(Fault::PunchSkipsPrivate) && private
-            {
-                continue;
-            }
-            if self.planted(Fault::PunchGuestNotZapped) {
-                self.keep_for_guest(state, run.clone())?;
-            }
+        for run in self.hook_punched_out(state, &pages)? {
             self.free(state, run)?;
         }
         // The attributes belong to the file's pages, not to the folios: a hole keeps them.
-        if self.planted(Fault::PunchResetsAttribute) {
-            self.store(state, pages.clone(), self.initial_attributes())?;
-            self.refault(state, pages)?;
-        } else if self.planted(Fault::PunchMakesShared) {
-            self.store(state, pages.clone(), 0)?;
-            self.refault(state, pages)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps what the guest sees of `pages` as it is, for a bug that leaves its mappings alone.
-    pub(super) fn keep_for_guest(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
-        for page in self.folios(pages).into_iter().flatten() {
-            for index in 0..WORDS {
-                let value = self.load_word(page, index)?;
-                let word = self.private_half()?.word(page * PAGE_SIZE + index * 8);
-                word.ok_or(Errno::EFAULT)?.store(value, Ordering::Relaxed);
-            }
-            state.stale.insert(page);
-        }
-        Ok(())
+        self.hook_punched(state, pages)
     }
 
     /// `truncate_inode_pages_range()`: takes the folios out of the page cache, whoever else has references on them.
@@ -308,16 +222,11 @@ impl Inode {
             return Err(Errno::EINVAL);
         };
         nix::fcntl::fallocate(&self.backing, mode, offset, length)?;
-        if let Some((fd, _)) = self.private_half.get().filter(|_| state.stale.is_empty()) {
-            nix::fcntl::fallocate(fd, mode, offset, length)?;
-        }
-        if !self.planted(Fault::PunchStaysOwned) {
+        self.hook_freed(state, &pages, offset, length)?;
+        if self.hook_freed_is_disowned() {
             self.disown(state, pages.clone());
         }
         state.allocated.set(pages.clone(), false);
-        state.drained.set(pages.clone(), false);
-        // What a bug has put off goes with the folio.
-        state.scramble_later.retain(|page| !pages.contains(page));
         let gone: Vec<u64> = state.referenced.range(pages).map(|(k, _)| *k).collect();
         for page in gone {
             state.referenced.remove(&page);

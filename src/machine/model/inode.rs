@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A guest_memfd: its file and its inode in one, and the attributes of its pages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::encryption::{Owned, Protection};
-use super::fault::Fault;
 use super::folio::Folio;
 use super::memory::{Mapping, new_memfd};
 use super::memslot::Binding;
+use super::planted;
 use super::published::Published;
 use super::range_map::RangeMap;
 use super::system::Config;
@@ -34,7 +34,7 @@ pub(super) struct Inode {
     pub(super) vm_type: &'static VmType,
     pub(super) protection: Arc<Protection>,
     pub(super) direct: OnceLock<Mapping>,
-    pub(super) private_half: OnceLock<(OwnedFd, Mapping)>,
+    pub(super) elsewhere: planted::Elsewhere,
     pub(super) published: Published,
     /// The state and, as the lock of it, the mapping's invalidate lock.
     state: Mutex<State>,
@@ -52,24 +52,10 @@ pub(super) struct State {
     pub(super) mappings: Vec<Mapped>,
     /// The memslots that are bound to this file.
     pub(super) bindings: Vec<Binding>,
-    /// References that a bug never gives back.
-    pub(super) leaked: Vec<Arc<Folio>>,
-    /// Pages that a bug will scramble when the guest next looks.
-    pub(super) scramble_later: BTreeSet<u64>,
-    /// Pages whose contents the guest's next access does not see yet, for a bug that lets it in too early.
-    pub(super) seen_late: BTreeSet<u64>,
     /// The pages that are an encrypted guest's in the eyes of the hardware.
     pub(super) owned: BTreeMap<u64, Owned>,
-    /// Those of them that the last conversion has taken back.
-    pub(super) taken_back: BTreeSet<u64>,
-    /// Pages of which a bug has left the guest an old folio.
-    pub(super) stale: BTreeSet<u64>,
-    /// Pages that a bug lets an encrypted guest go on to access through the alias that they had before a conversion.
-    pub(super) old_alias: BTreeSet<u64>,
-    /// Whether the spurious refusal has been given.
-    pub(super) refused_once: bool,
-    /// The pages whose folios are known to be in no per-CPU batch.
-    pub(super) drained: RangeMap<bool>,
+    /// What bugs and liberties remember.
+    pub(super) planted: planted::Memory,
 }
 
 impl Inode {
@@ -82,12 +68,7 @@ impl Inode {
         protection: Arc<Protection>,
     ) -> Result<Inode> {
         let pages = size / PAGE_SIZE;
-        let mut attributes = initial_attributes(flags);
-        match config.fault {
-            Some(Fault::MissingEntryIsShared) => attributes = 0,
-            Some(Fault::InitSharedIgnored) => attributes = ATTRIBUTE_PRIVATE,
-            _ => {}
-        }
+        let attributes = Inode::hook_initial_attributes(config.fault, initial_attributes(flags));
         let attributes = RangeMap::new(pages, attributes);
         let published = Published::new(pages)?;
         published.store(&attributes)?;
@@ -100,7 +81,7 @@ impl Inode {
             vm_type,
             protection,
             direct: OnceLock::new(),
-            private_half: OnceLock::new(),
+            elsewhere: planted::Elsewhere::default(),
             published,
             state: Mutex::new(State {
                 attributes,
@@ -108,15 +89,8 @@ impl Inode {
                 referenced: BTreeMap::new(),
                 mappings: Vec::new(),
                 bindings: Vec::new(),
-                leaked: Vec::new(),
-                scramble_later: BTreeSet::new(),
-                seen_late: BTreeSet::new(),
                 owned: BTreeMap::new(),
-                taken_back: BTreeSet::new(),
-                old_alias: BTreeSet::new(),
-                stale: BTreeSet::new(),
-                refused_once: false,
-                drained: RangeMap::new(pages, false),
+                planted: planted::Memory::new(pages),
             }),
         })
     }
@@ -124,11 +98,6 @@ impl Inode {
     /// Size in pages.
     pub(super) fn pages(&self) -> u64 {
         self.size / PAGE_SIZE
-    }
-
-    /// Whether `fault` is planted.
-    pub(super) fn planted(&self, fault: Fault) -> bool {
-        self.config.fault == Some(fault)
     }
 
     /// Takes the invalidate lock. A thread that died holding it does not take the machine with it.

@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 
-use super::fault::Fault;
 use super::inode::Inode;
 use super::vm::VmState;
 use super::vm_type::Hardware;
@@ -38,7 +37,7 @@ pub(super) struct Binding {
 pub(super) struct Memslot {
     base: u64,
     size: u64,
-    userspace_addr: u64,
+    pub(super) userspace_addr: u64,
     flags: u32,
     /// The file, which the slot does not keep open, and the page of it that the slot starts with.
     gmem: Option<(Weak<Inode>, u64)>,
@@ -68,10 +67,7 @@ impl VmState {
         let gmem = flags & KVM_MEM_GUEST_MEMFD != 0;
         let valid =
             if gmem { KVM_MEM_GUEST_MEMFD } else { KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY };
-        let valid = match self.planted(Fault::ReadonlySlotAccepted) {
-            true => valid | KVM_MEM_READONLY,
-            false => valid,
-        };
+        let valid = self.hook_slot_flags(valid);
         let aligned = |value: u64| value.is_multiple_of(PAGE_SIZE);
         let user_end = region.userspace_addr.checked_add(size);
         let good = flags & !valid == 0
@@ -112,7 +108,7 @@ impl VmState {
         let foreign = gmem && is_memfd(region.guest_memfd) && {
             self.file(region.guest_memfd as RawFd).is_err()
         };
-        if foreign && self.planted(Fault::ForeignFileBound) {
+        if foreign && self.hook_foreign_file_bound() {
             return Ok(());
         }
         let gmem = if gmem { Some(self.bind(region)?) } else { None };
@@ -123,22 +119,21 @@ impl VmState {
 
     fn offset_is_good(&self, offset: u64, size: u64) -> bool {
         let wraps = offset.checked_add(size).is_none();
-        offset.is_multiple_of(PAGE_SIZE) && (!wraps || self.planted(Fault::BindOverflowAccepted))
+        offset.is_multiple_of(PAGE_SIZE) && !self.hook_slot_too_long(wraps)
     }
 
     /// `kvm_gmem_bind()`.
     fn bind(&self, region: &kvm_userspace_memory_region2) -> Result<(Weak<Inode>, u64)> {
         let inode = self.file(region.guest_memfd as RawFd)?;
         let end = region.guest_memfd_offset.checked_add(region.memory_size);
-        if end.is_none_or(|end| end > inode.size) && !self.planted(Fault::BindOverflowAccepted) {
-            let stale = self.planted(Fault::BindRangeIsEbadf);
-            return Err(if stale { Errno::EBADF } else { Errno::EINVAL });
+        if self.hook_slot_too_long(end.is_none_or(|end| end > inode.size)) {
+            return Err(self.hook_slot_outside(Errno::EINVAL));
         }
         let first = region.guest_memfd_offset / PAGE_SIZE;
         let pages = first..first + region.memory_size / PAGE_SIZE;
         let mut state = inode.lock();
         let taken = |b: &Binding| b.pages.start < pages.end && pages.start < b.pages.end;
-        if state.bindings.iter().any(taken) && !self.planted(Fault::BindOverlapAccepted) {
+        if self.hook_slot_overlaps(state.bindings.iter().any(taken)) {
             return Err(Errno::EEXIST);
         }
         state.bindings.push(Binding { slot: region.slot, pages });
@@ -155,21 +150,13 @@ impl VmState {
             return Ok(());
         };
         let mut state = inode.lock();
-        if self.planted(Fault::RecreatedResetsAttributes) {
-            let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
-            inode.store(&mut state, pages.clone(), inode.initial_attributes())?;
-            inode.refault(&state, pages)?;
-        }
-        if self.planted(Fault::DeletedFreesMemory) {
-            let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
-            inode.free(&mut state, pages)?;
-        }
+        let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
+        self.hook_deleted(&inode, &mut state, &pages)?;
         if self.vm_type.hardware == Hardware::Tdx {
             // The secure EPT maps addresses, and these have no memory any more. The RMP is of pages.
-            let pages = *first..first.saturating_add(slot.size / PAGE_SIZE);
             inode.disown(&mut state, pages);
         }
-        if !self.planted(Fault::DeletedStaysBound) {
+        if self.hook_deleted_is_unbound() {
             state.bindings.retain(|b| b.slot != id);
         }
         Ok(())
@@ -181,7 +168,7 @@ impl VmState {
         let hit = slots.values().find(|s| gpa.wrapping_sub(s.base) < s.size);
         let private = self.gfn_is_private(gpa / PAGE_SIZE);
         let Some(slot) = hit else {
-            let fault = private || self.planted(Fault::DeletedIsMemoryFault);
+            let fault = self.hook_nowhere_is_fault(private);
             return if fault { Target::Fault(private) } else { Target::Mmio };
         };
         let into_slot = gpa - slot.base;
@@ -189,25 +176,13 @@ impl VmState {
             && (private || self.gmem_only(inode))
         {
             let Some(inode) = inode.upgrade() else {
-                return match self.planted(Fault::ClosedIsMmio) {
-                    true => Target::Mmio,
-                    false => Target::Fault(private),
-                };
+                return self.hook_closed(Target::Fault(private));
             };
-            let first = match self.config.fault {
-                Some(Fault::GuestIgnoresFileOffset) => 0,
-                _ => *first,
+            let page = self.hook_first_page(*first) + into_slot / PAGE_SIZE;
+            return match self.hook_target(&inode, slot, page, into_slot) {
+                Some(target) => target,
+                None => Target::Gmem(inode, page, gpa % PAGE_SIZE),
             };
-            if self.planted(Fault::SharedFromUserspaceAddress)
-                && slot.userspace_addr != 0
-                && !inode.is_private(&inode.lock(), first + into_slot / PAGE_SIZE)
-            {
-                let page = first + into_slot / PAGE_SIZE;
-                let address = (slot.userspace_addr + into_slot) as usize;
-                let pointer = std::ptr::with_exposed_provenance_mut(address);
-                return Target::GmemByUser(inode, page, pointer);
-            }
-            return Target::Gmem(inode, first + into_slot / PAGE_SIZE, gpa % PAGE_SIZE);
         }
         if private {
             return Target::Fault(true);

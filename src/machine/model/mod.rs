@@ -12,7 +12,8 @@
 //!   hearing of it, and which folios exist is what the memfd says.
 //!
 //! A [`Fault`] plants one bug, or one liberty that the interface leaves a kernel, at the place where a kernel's author
-//! would have put it.
+//! would have put it. These places are calls of methods whose names begin with `hook_`; their bodies are in `planted`.
+//! Everything else reads as a correct kernel does.
 
 mod content;
 mod convert;
@@ -25,6 +26,7 @@ mod inode;
 mod launch;
 mod memory;
 mod memslot;
+mod planted;
 mod published;
 mod range_map;
 mod requests;

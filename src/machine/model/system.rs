@@ -13,6 +13,7 @@ use kvm_bindings::{
 use super::fault::Fault;
 use super::memory::new_memfd;
 use super::memslot::USER_MEM_SLOTS;
+use super::planted;
 use super::vm::{ModelVm, VmState};
 use super::vm_type::{self, VM_TYPES, VmType};
 use super::{snp, tdx};
@@ -122,19 +123,14 @@ pub(super) fn check_extension(config: &Config, vm_type: Option<&VmType>, capabil
         Dialect::Upstream => Some(CAP_ATTRIBUTES_UPSTREAM),
     };
     if Some(capability) == attributes {
-        return match config.fault {
-            Some(Fault::CapabilityAttributesMissing) => 0,
-            _ => private,
-        };
+        return planted::hook_attributes(config.fault, private);
     }
     if capability == CAP_MODES_RFC && config.dialect.has_content_modes() {
-        let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
-        return match (config.fault, vm_type) {
-            (Some(Fault::CapabilityModesMissing), _) => MODE_ZERO as i32,
-            (Some(Fault::CapabilityModesNotEncrypted), Some(t)) if t.is_encrypted() => 0,
-            (Some(Fault::CapabilityModesOnDefault), _) | (_, None) => modes,
-            (_, Some(t)) => t.advertised_modes(config.dialect) as i32,
+        let modes = match vm_type {
+            Some(vm_type) => vm_type.advertised_modes(config.dialect),
+            None => MODE_ZERO | MODE_PRESERVE,
         };
+        return planted::hook_modes(config.fault, vm_type, modes) as i32;
     }
     match capability {
         KVM_CAP_VM_TYPES => VM_TYPES.iter().fold(0, |mask, t| mask | 1 << t.number),

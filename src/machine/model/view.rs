@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::Arc;
 
-use super::fault::Fault;
 use super::inode::{Inode, State};
 use super::memory::map;
 use crate::errno::Errno;
@@ -86,7 +85,7 @@ impl Inode {
     fn place(&self, state: &State, mapped: &Mapped, pages: Range<u64>) -> Result<()> {
         for (run, attributes) in state.attributes.runs(pages) {
             let private = attributes & ATTRIBUTE_PRIVATE != 0;
-            self.place_run(mapped, run, private && !self.planted(Fault::HostFaultsPrivate))?;
+            self.place_run(mapped, run, self.hook_host_refused(private))?;
         }
         Ok(())
     }
@@ -94,12 +93,9 @@ impl Inode {
     /// `unmap_mapping_pages()` for pages that become private: the host's next touch is a SIGBUS.
     pub(super) fn zap(&self, state: &State, pages: Range<u64>) -> Result<()> {
         for (index, mapped) in state.mappings.iter().enumerate() {
-            if self.planted(Fault::HostFaultsPrivate)
-                || self.planted(Fault::OnlyFirstMappingZapped) && index > 0
-            {
-                continue;
+            if self.hook_zapped(index) {
+                self.place_run(mapped, pages.clone(), true)?;
             }
-            self.place_run(mapped, pages.clone(), true)?;
         }
         Ok(())
     }
@@ -138,9 +134,7 @@ impl HostView for View {
         let end_of_file = inode.pages();
         let in_file = pages.start..pages.end.min(end_of_file);
         inode.published.for_each_run(in_file, |run, private| {
-            if private
-                && (inode.planted(Fault::ChildNotZapped) || inode.planted(Fault::HostFaultsPrivate))
-            {
+            if private && !inode.hook_zapped_in_child() {
                 return;
             }
             // Without memory for it the mapping stays what it was, and the child's access shows that.

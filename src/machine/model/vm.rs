@@ -45,7 +45,7 @@ pub(super) struct VmState {
     pub(super) vm_type: &'static VmType,
     slots: RwLock<Memslots>,
     /// The guest_memfds of this VM by descriptor; entries of closed ones are dead.
-    files: Mutex<Vec<(RawFd, Weak<Inode>)>>,
+    pub(super) files: Mutex<Vec<(RawFd, Weak<Inode>)>>,
     vcpu_ids: Mutex<BTreeSet<u64>>,
     /// The attributes per VM, for when in-place conversion is off.
     attributes: Mutex<RangeMap<u64>>,
@@ -86,7 +86,7 @@ impl<T> Lock<T> {
 }
 
 /// Takes a lock. A thread that died holding it does not take the machine with it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -114,11 +114,6 @@ impl VmState {
             dead: AtomicBool::new(false),
             fd,
         }
-    }
-
-    /// Whether `fault` is planted.
-    pub(super) fn planted(&self, fault: Fault) -> bool {
-        self.config.fault == Some(fault)
     }
 
     pub(super) fn slots(&self) -> RwLockReadGuard<'_, Memslots> {
@@ -221,10 +216,7 @@ impl Vm for ModelVm {
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
         let vm = &self.0;
         vm.alive()?;
-        let known = match vm.planted(Fault::CreationFlagIgnored) {
-            true => u64::MAX,
-            false => guest_memfd_flags(&vm.config, Some(vm.vm_type)),
-        };
+        let known = vm.hook_creation_flags(guest_memfd_flags(&vm.config, Some(vm.vm_type)));
         if flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
@@ -283,10 +275,7 @@ impl Vm for ModelVm {
     }
 
     unsafe fn set_memory_attributes2(&self, _argument: *mut MemoryAttributes2) -> Result<()> {
-        if self.0.planted(Fault::AcceptedOnVm) {
-            return Ok(());
-        }
-        Err(Errno::ENOTTY)
+        self.0.hook_on_vm(Err(Errno::ENOTTY))
     }
 
     fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>> {
@@ -339,15 +328,8 @@ impl GuestMemfd for ModelGuestMemfd {
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
         // SAFETY: the caller keeps the same promise.
         unsafe { self.inode.set_memory_attributes2(argument) }?;
-        if self.vm.planted(Fault::OtherFileConverted) || self.vm.planted(Fault::OtherFileCleared) {
-            let files: Vec<_> = lock(&self.vm.files).iter().map(|(_, file)| file.clone()).collect();
-            for file in files.iter().filter_map(Weak::upgrade) {
-                if !Arc::ptr_eq(&file, &self.inode) {
-                    // SAFETY: as above.
-                    unsafe { file.converted_elsewhere(argument) };
-                }
-            }
-        }
+        // SAFETY: as above.
+        unsafe { self.vm.hook_converted(&self.inode, argument) };
         Ok(())
     }
 
@@ -363,12 +345,12 @@ impl GuestMemfd for ModelGuestMemfd {
         // kvm_gmem_mmap(): VM_SHARED and VM_MAYSHARE must both be set.
         let mapped = self.inode.mmap(offset, length)?;
         drop(mapped);
-        if self.vm.planted(Fault::PrivateMmapAccepted) { Ok(()) } else { Err(Errno::EINVAL) }
+        self.vm.hook_mapped_privately(Err(Errno::EINVAL))
     }
 
     fn truncate(&self, _length: u64) -> Result<()> {
         // kvm_gmem_setattr() refuses everything.
-        if self.vm.planted(Fault::TruncateAccepted) { Ok(()) } else { Err(Errno::EINVAL) }
+        self.vm.hook_truncated(Err(Errno::EINVAL))
     }
 
     fn size(&self) -> Result<u64> {
