@@ -22,7 +22,7 @@ use gmem_conform::machine::model::{Config, Model};
 use gmem_conform::machine::{GuestMemfd, HostView, Machine};
 use gmem_conform::machine::{MachineConfig, MachineKind};
 use gmem_conform::payload::abi::TEST_MEMORY;
-use gmem_conform::platform::{Command, Guest, Platform};
+use gmem_conform::platform::{Guest, GuestCommand, Platform};
 use gmem_conform::results::Verdict;
 use gmem_conform::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, MemoryAttributes2,
@@ -134,12 +134,12 @@ fn bare_row(guest: &mut Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, case:
             Action::Write { pages, .. } => {
                 let address = TEST_MEMORY + pages.start * PAGE_SIZE;
                 let length = (pages.end - pages.start) * PAGE_SIZE;
-                command(guest, Command::Fill { address, length, tag: 0, first_page: 0 });
+                command(guest, GuestCommand::Fill { address, length, tag: 0, first_page: 0 });
             }
             Action::Read { pages, .. } => {
                 let address = TEST_MEMORY + pages.start * PAGE_SIZE;
                 let length = (pages.end - pages.start) * PAGE_SIZE;
-                command(guest, Command::Touch { address, length });
+                command(guest, GuestCommand::Touch { address, length });
             }
             Action::Allocate(pages) => {
                 let length = (pages.end - pages.start) * PAGE_SIZE;
@@ -154,7 +154,7 @@ fn bare_row(guest: &mut Guest, gmem: &dyn GuestMemfd, view: &dyn HostView, case:
         read(view, page);
     }
     let length = size;
-    let check = Command::Fill { address: TEST_MEMORY, length, tag: 0, first_page: 0 };
+    let check = GuestCommand::Fill { address: TEST_MEMORY, length, tag: 0, first_page: 0 };
     command(guest, check);
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     gmem.fallocate(mode, 0, size).expect("it is emptied");
@@ -179,7 +179,7 @@ fn convert(gmem: &dyn GuestMemfd, mut argument: MemoryAttributes2) -> bool {
     unsafe { gmem.set_memory_attributes2(&mut argument) }.is_ok()
 }
 
-fn command(guest: &mut Guest, command: Command) {
+fn command(guest: &mut Guest, command: GuestCommand) {
     guest.command(command, Instant::now() + PATIENCE).expect("the guest answers");
 }
 

@@ -66,7 +66,7 @@ pub enum Reply {
         spent: Timings,
     },
     /// A case has ended.
-    Done(Box<Outcome>),
+    Done(Box<CaseOutcome>),
     /// What was seen; or why the situation could not be brought about, to be read after "failed to".
     Observed(Result<Trial, String>),
     /// The times; or why nothing could be measured, to be read after "failed to".
@@ -75,7 +75,7 @@ pub enum Reply {
 
 /// How a case ended, as its worker saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct CaseOutcome {
     /// The id that was asked for.
     pub id: String,
     /// Pass, fail, error or timeout; never skip or waived, which others decide.

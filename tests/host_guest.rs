@@ -10,7 +10,7 @@ use gmem_conform::machine::host::Host;
 use gmem_conform::machine::{Exit, GuestMemfd, HostView, Machine};
 use gmem_conform::payload::abi::{IMAGE, TEST_MEMORY};
 use gmem_conform::payload::pattern::{self, tag};
-use gmem_conform::platform::{Command, Guest, GuestStop, Mismatch, Platform, missing};
+use gmem_conform::platform::{Guest, GuestCommand, GuestStop, Mismatch, Platform, missing};
 use gmem_conform::uapi::{
     ATTRIBUTE_PRIVATE, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP,
     KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_VM_TYPES, KVM_MEM_GUEST_MEMFD, KVM_X86_DEFAULT_VM,
@@ -94,8 +94,8 @@ impl Setup {
     }
 }
 
-fn fill(tag: u64, first_page: u64, pages: u64) -> Command {
-    Command::Fill {
+fn fill(tag: u64, first_page: u64, pages: u64) -> GuestCommand {
+    GuestCommand::Fill {
         address: TEST_MEMORY + first_page * PAGE_SIZE,
         length: pages * PAGE_SIZE,
         tag,
@@ -103,8 +103,8 @@ fn fill(tag: u64, first_page: u64, pages: u64) -> Command {
     }
 }
 
-fn check(tag: u64, first_page: u64, pages: u64) -> Command {
-    Command::Check {
+fn check(tag: u64, first_page: u64, pages: u64) -> GuestCommand {
+    GuestCommand::Check {
         address: TEST_MEMORY + first_page * PAGE_SIZE,
         length: pages * PAGE_SIZE,
         tag,
@@ -156,17 +156,17 @@ fn guest_checks_what_the_host_writes() {
 fn words_and_pages() {
     let Some(mut s) = set_up() else { return };
     let address = TEST_MEMORY + PAGE_SIZE + 24;
-    let write = Command::Write { address, word: 42 };
+    let write = GuestCommand::Write { address, word: 42 };
     s.guest.command(write, soon()).unwrap();
     assert_eq!(s.read(1, 3), 42);
-    let answer = s.guest.command(Command::Read { address }, soon()).unwrap();
+    let answer = s.guest.command(GuestCommand::Read { address }, soon()).unwrap();
     assert_eq!(answer.found, 42);
 
-    let touch = Command::Touch { address: TEST_MEMORY, length: SIZE };
+    let touch = GuestCommand::Touch { address: TEST_MEMORY, length: SIZE };
     s.guest.command(touch, soon()).unwrap();
 
     s.guest.command(fill(tag(b'C', 3), 2, 1), soon()).unwrap();
-    let copy = Command::CopyOut { address: TEST_MEMORY + 2 * PAGE_SIZE };
+    let copy = GuestCommand::CopyOut { address: TEST_MEMORY + 2 * PAGE_SIZE };
     s.guest.command(copy, soon()).unwrap();
     let mut page = [0; 4096];
     s.guest.copy_buffer(&mut page);
@@ -181,7 +181,7 @@ fn words_and_pages() {
 fn exceptions_are_reported() {
     let Some(mut s) = set_up() else { return };
     let address = 1 << 46;
-    let stop = s.guest.command(Command::Read { address }, soon()).unwrap_err();
+    let stop = s.guest.command(GuestCommand::Read { address }, soon()).unwrap_err();
     let GuestStop::Exception { vector, error_code, rip, cr2 } = stop else {
         panic!("{stop}");
     };
@@ -189,7 +189,7 @@ fn exceptions_are_reported() {
     assert_eq!((vector, error_code, cr2), (14, 0, address));
     assert!((IMAGE..IMAGE + 0x1000).contains(&rip), "RIP {rip:#x}");
 
-    let touch = Command::Touch { address: TEST_MEMORY, length: SIZE };
+    let touch = GuestCommand::Touch { address: TEST_MEMORY, length: SIZE };
     let refused = s.guest.command(touch, soon()).unwrap_err();
     assert!(matches!(refused, GuestStop::Unexpected(_)), "{refused}");
     s.guest.reset(soon()).unwrap();
@@ -203,7 +203,7 @@ fn unbacked_addresses_exit() {
     let Some(mut s) = set_up() else { return };
     let address = TEST_MEMORY + SIZE;
     for (command, write) in
-        [(Command::Read { address }, false), (Command::Write { address, word: 1 }, true)]
+        [(GuestCommand::Read { address }, false), (GuestCommand::Write { address, word: 1 }, true)]
     {
         let stop = s.guest.command(command, soon()).unwrap_err();
         assert_eq!(stop, GuestStop::Mmio { gpa: address, write });
@@ -220,7 +220,7 @@ fn deadlines_end_a_spin() {
     let Some(mut s) = set_up() else { return };
     for milliseconds in [0, 1, 30, 5] {
         let deadline = Instant::now() + Duration::from_millis(milliseconds);
-        let stop = s.guest.command(Command::Spin, deadline).unwrap_err();
+        let stop = s.guest.command(GuestCommand::Spin, deadline).unwrap_err();
         assert!(matches!(stop, GuestStop::Hang { rip: Some(_) }), "{stop}");
         assert!(Instant::now() >= deadline, "stopped before the deadline");
         s.guest.reset(soon()).unwrap();
@@ -240,7 +240,7 @@ fn deadlines_of_several_threads() {
                 let host = Host::open("/dev/kvm").unwrap();
                 let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
                 let deadline = Instant::now() + Duration::from_millis(milliseconds);
-                let stop = guest.command(Command::Spin, deadline).unwrap_err();
+                let stop = guest.command(GuestCommand::Spin, deadline).unwrap_err();
                 assert!(matches!(stop, GuestStop::Hang { .. }), "{stop}");
                 assert!(Instant::now() >= deadline, "another's deadline ended the run");
             });
@@ -255,7 +255,7 @@ fn blocked_signals_do_not_matter() {
     nix::sys::signal::SigSet::all().thread_block().unwrap();
     let mut guest = Guest::launch(&host, Platform::Default, TIMEOUT).unwrap();
     let deadline = Instant::now() + Duration::from_millis(20);
-    let stop = guest.command(Command::Spin, deadline).unwrap_err();
+    let stop = guest.command(GuestCommand::Spin, deadline).unwrap_err();
     assert!(matches!(stop, GuestStop::Hang { .. }), "{stop}");
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::bare;
 use super::compare::compare;
 use super::record::{
-    BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
+    BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
 };
 use crate::machine::{MachineConfig, MachineKind};
 use crate::measured::{Extent, Head, Point, Series, Times, runnable, series};
@@ -64,7 +64,7 @@ pub fn bench(
     config: &MachineConfig,
     environment: Environment,
     options: &Options,
-    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Benched, String> {
     let since = Instant::now();
@@ -72,7 +72,7 @@ pub fn bench(
     let (platforms, mut text) = runnable(&environment, benching.platforms.as_deref());
     let head =
         Head::new(BENCH_SCHEMA_VERSION, options.arguments.clone(), environment, benching.repeat);
-    sink(&Record::Bench(Box::new(head.clone())))?;
+    sink(&BenchRecord::Bench(Box::new(head.clone())))?;
     let mut measurement = Measurement::new(head);
     let extent = extent(benching, config.kind);
     let platforms = platforms.into_iter().filter(|platform| platform.has_private_memory());
@@ -101,8 +101,8 @@ pub fn bench(
     let mut rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
     let mut bare = Measurement::new(measurement.head.clone());
     let mut bare_rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
-    let begin = |round, sink: &mut dyn FnMut(&Record) -> Result<(), String>| {
-        sink(&Record::Round(RoundRecord { round, at_ms: milliseconds(since) }))
+    let begin = |round, sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>| {
+        sink(&BenchRecord::Round(RoundRecord { round, at_ms: milliseconds(since) }))
     };
     begin(0, sink)?;
     for (series, sizes) in &all {
@@ -161,7 +161,7 @@ pub fn bench(
     }
     for (point, Rounds { ns, refused }) in rounds {
         let record = PointRecord::new(point, ns, refused);
-        sink(&Record::Point(record.clone()))?;
+        sink(&BenchRecord::Point(record.clone()))?;
         measurement.add(record);
     }
     if benching.bare_loop.is_some() {
@@ -176,7 +176,7 @@ pub fn bench(
         _ => exit::PASSED,
     };
     let elapsed_ms = milliseconds(since);
-    sink(&Record::Summary(Summary { points, elapsed_ms, exit_status }))?;
+    sink(&BenchRecord::Summary(BenchSummary { points, elapsed_ms, exit_status }))?;
     if points == 0 && text.is_empty() {
         text = "no platform with private memory can run\n".to_string();
     }
@@ -218,13 +218,13 @@ fn warm_up(
 
 fn leave_out(
     measurement: &mut Measurement,
-    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>,
     point: Point,
     why: String,
 ) -> Result<(), String> {
     let left_out = LeftOut { point, why };
     measurement.left_out.push(left_out.clone());
-    sink(&Record::LeftOut(left_out))
+    sink(&BenchRecord::LeftOut(left_out))
 }
 
 /// The points in an order that is another in each round, and the same in each run.

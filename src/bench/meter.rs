@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::{File, Rig, TRANSIENT_TRIES};
+use crate::exec::{Rig, RigFile, TRANSIENT_TRIES};
 use crate::machine::{self, Machine, MachineConfig};
 use crate::measured::{Backing, Point, Series, Times, What};
 use crate::oracle::mode_offered;
@@ -55,12 +55,12 @@ impl Meter {
 
 /// Who takes the times: with a guest that can be told to touch pages, or without.
 trait Stage {
-    fn file(&self) -> &File;
+    fn file(&self) -> &RigFile;
     fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String>;
 }
 
 impl Stage for Rig {
-    fn file(&self) -> &File {
+    fn file(&self) -> &RigFile {
         &self.file
     }
 
@@ -70,10 +70,10 @@ impl Stage for Rig {
 }
 
 /// While vCPUs are running, none of them is told anything.
-struct Host<'a>(&'a File);
+struct Host<'a>(&'a RigFile);
 
 impl Stage for Host<'_> {
-    fn file(&self) -> &File {
+    fn file(&self) -> &RigFile {
         self.0
     }
 
@@ -102,7 +102,7 @@ impl Round<'_> {
     }
 
     /// Gives pages, which are shared holes, their backing; nobody has them mapped.
-    fn prepare(&self, file: &File) -> Result<(), String> {
+    fn prepare(&self, file: &RigFile) -> Result<(), String> {
         let pages = self.pages();
         match self.point.series.backing {
             Backing::Hole => {}
@@ -185,7 +185,7 @@ impl Round<'_> {
     }
 
     /// Gives every second page the wanted attribute. All have the other.
-    fn fragment(&self, file: &File) -> Result<(), String> {
+    fn fragment(&self, file: &RigFile) -> Result<(), String> {
         let pages = (1..self.point.size).step_by(2);
         pages
             .map(|page| page..page + 1)
@@ -194,7 +194,7 @@ impl Round<'_> {
 
     fn time(
         &self,
-        file: &File,
+        file: &RigFile,
         pages: &Range<u64>,
         to: Attribute,
         flags: u64,
@@ -227,7 +227,7 @@ pub(super) fn keep(series: &Series, dialect: Dialect) -> u64 {
     }
 }
 
-fn convert(file: &File, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
+fn convert(file: &RigFile, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
     file.convert(pages, to, flags).map(drop).map_err(|errno| failed(to, errno))
 }
 
@@ -235,6 +235,6 @@ fn failed(to: Attribute, errno: Errno) -> String {
     format!("convert to {to}: {errno}")
 }
 
-fn touch(file: &File, pages: &Range<u64>) -> Result<(), String> {
+fn touch(file: &RigFile, pages: &Range<u64>) -> Result<(), String> {
     file.host_touch(pages).map_err(|_| "touch pages from the host: SIGBUS".to_string())
 }

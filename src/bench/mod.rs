@@ -21,6 +21,6 @@ pub use compare::{Comparison, compare};
 pub use meter::Meter;
 pub use plot::svg;
 pub use record::{
-    BENCH_SCHEMA_VERSION, LeftOut, Measurement, PointRecord, Record, RoundRecord, Summary,
+    BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
 };
 pub use table::table;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What was measured, as data: JSON Lines, one [`Record`] a line, after `bench-schema.json`.
+//! What was measured, as data: JSON Lines, one [`BenchRecord`] a line, after `bench-schema.json`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub const BENCH_SCHEMA_VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
-pub enum Record {
+pub enum BenchRecord {
     /// The first line: where it takes place.
     Bench(Box<Head>),
     /// A round begins: a sign of life, and when it was.
@@ -27,7 +27,7 @@ pub enum Record {
     /// Sizes of a series that were not measured.
     LeftOut(LeftOut),
     /// The last line. Missing when the program was killed.
-    Summary(Summary),
+    Summary(BenchSummary),
 }
 
 /// The times of one point.
@@ -71,7 +71,8 @@ pub struct LeftOut {
 /// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Summary {
+#[cfg_attr(test, schemars(rename = "BenchSummary"))]
+pub struct BenchSummary {
     /// Points that were measured.
     pub points: usize,
     /// Wall time in milliseconds.
@@ -143,19 +144,21 @@ impl Measurement {
             }
             let record = serde_json::from_value(value);
             match record.map_err(|error| file.at(format!("no measurement: {error}")))? {
-                Record::Point(point) if point.rounds().is_empty() => {
+                BenchRecord::Point(point) if point.rounds().is_empty() => {
                     return Err(file.at("a point without times"));
                 }
-                Record::Point(point) if point.rounds_ns.iter().flatten().any(|ns| *ns == 0) => {
+                BenchRecord::Point(point)
+                    if point.rounds_ns.iter().flatten().any(|ns| *ns == 0) =>
+                {
                     return Err(file.at("a time of 0 ns"));
                 }
-                Record::Point(point) => {
+                BenchRecord::Point(point) => {
                     // What the times say is computed anew, whoever wrote it.
                     measurement.add(PointRecord::new(point.point, point.rounds_ns, point.refused));
                 }
-                Record::LeftOut(left_out) => measurement.left_out.push(left_out),
-                Record::Summary(_) => complete = true,
-                Record::Bench(_) | Record::Round(_) => {}
+                BenchRecord::LeftOut(left_out) => measurement.left_out.push(left_out),
+                BenchRecord::Summary(_) => complete = true,
+                BenchRecord::Bench(_) | BenchRecord::Round(_) => {}
             }
         }
         match complete {

@@ -17,7 +17,7 @@ const FILE: &str = "bench-schema.json";
 #[test]
 fn schema_is_current() {
     let title = "One line of what gmem-conform bench writes";
-    schema::is_current(FILE, title, schemars::schema_for!(Record));
+    schema::is_current(FILE, title, schemars::schema_for!(BenchRecord));
 }
 
 fn some_series() -> Vec<(Series, Vec<u64>)> {
@@ -119,19 +119,19 @@ fn records_are_valid() {
         vcpus: 2,
     };
     let point = Point { series, size: 4 };
-    let record = Record::Point(PointRecord::new(point, vec![vec![5, 7, 6], vec![8]], 1));
+    let record = BenchRecord::Point(PointRecord::new(point, vec![vec![5, 7, 6], vec![8]], 1));
     let head = Head::new(BENCH_SCHEMA_VERSION, vec!["bench".into()], Environment::default(), 2);
     let records = [
-        Record::Bench(Box::new(head)),
-        Record::Round(RoundRecord { round: 0, at_ms: 7 }),
+        BenchRecord::Bench(Box::new(head)),
+        BenchRecord::Round(RoundRecord { round: 0, at_ms: 7 }),
         record.clone(),
-        Record::LeftOut(LeftOut { point, why: "failed to convert".into() }),
-        Record::Summary(Summary::default()),
+        BenchRecord::LeftOut(LeftOut { point, why: "failed to convert".into() }),
+        BenchRecord::Summary(BenchSummary::default()),
     ];
     for record in records {
         let value = serde_json::to_value(&record).unwrap();
         schema::is_valid(FILE, &value).unwrap_or_else(|error| panic!("{record:?}: {error}"));
-        assert_eq!(serde_json::from_value::<Record>(value).unwrap(), record);
+        assert_eq!(serde_json::from_value::<BenchRecord>(value).unwrap(), record);
     }
     let mut bad = serde_json::to_value(record).unwrap();
     bad["rounds_ns"] = json!([[1.5]]);

@@ -43,7 +43,7 @@ const WORKER_TIMINGS: &str = "--timings";
 const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The exit status, or the sentence that explains a failure.
-pub(super) type Outcome = Result<u8, String>;
+pub(super) type CommandResult = Result<u8, String>;
 
 /// Runs the program with these arguments, the program's name first. Never panics because the standard output or error is
 /// closed.
@@ -73,7 +73,7 @@ fn usage(error: &clap::Error) -> u8 {
     if error.use_stderr() || printed.is_err() { exit::FAILED } else { exit::PASSED }
 }
 
-fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
+fn command(cli: Cli, arguments: &[OsString]) -> CommandResult {
     if let (Some(_), Some(name)) = (&cli.command, cli.selection.given()) {
         return Err(format!("{name} selects built-in cases to run, which a command does not"));
     }
@@ -126,7 +126,7 @@ fn command(cli: Cli, arguments: &[OsString]) -> Outcome {
 }
 
 /// Writes to the standard output; a reader that has gone away ends the program without a word.
-pub(super) fn print(text: &str) -> Outcome {
+pub(super) fn print(text: &str) -> CommandResult {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(exit::PASSED),
@@ -187,7 +187,7 @@ fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result
 
 /// Joins results files; what is to be said about them goes to the standard error, since the results may go to the
 /// standard output.
-fn merge(files: &[PathBuf], output: Option<&Path>) -> Outcome {
+fn merge(files: &[PathBuf], output: Option<&Path>) -> CommandResult {
     let mut out: Box<dyn Write> = match output {
         None => Box::new(io::BufWriter::new(io::stdout().lock())),
         Some(path) => {
@@ -211,7 +211,7 @@ fn merge(files: &[PathBuf], output: Option<&Path>) -> Outcome {
 }
 
 /// Writes a bundle; one that could not be finished is removed.
-fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Outcome {
+fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> CommandResult {
     let say = |error: io::Error| format!("--output {}: {error}", output.display());
     // Never over a file that is there, which may be the only copy of something.
     let file = File::create_new(output).map_err(say)?;
@@ -250,7 +250,7 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
 }
 
 /// Runs a selection of the built-in cases.
-fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcome {
+fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> CommandResult {
     let since = Instant::now();
     let (environment, plan) = spend(Part::Planning, || {
         let environment = ask(&mut config, &options)?;
@@ -276,7 +276,12 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Outcom
 }
 
 /// Runs case files.
-fn check(cli: &Cli, mut config: MachineConfig, mut options: Options, files: &[PathBuf]) -> Outcome {
+fn check(
+    cli: &Cli,
+    mut config: MachineConfig,
+    mut options: Options,
+    files: &[PathBuf],
+) -> CommandResult {
     let environment = ask(&mut config, &options)?;
     let platforms = cli.machine.platform.as_deref();
     let plan = plan::from_files(&config, &environment, files, platforms)?;
@@ -313,7 +318,12 @@ fn waivers(
 }
 
 /// Runs random histories.
-fn explore(cli: &Cli, mut config: MachineConfig, options: Options, args: &ExploreArgs) -> Outcome {
+fn explore(
+    cli: &Cli,
+    mut config: MachineConfig,
+    options: Options,
+    args: &ExploreArgs,
+) -> CommandResult {
     let name = measure::about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
     if let Some(name) = name {
         return Err(format!("{name} is about cases; explore writes text and case files"));
@@ -383,7 +393,7 @@ fn report(
     config: &MachineConfig,
     options: &Options,
     environment: Environment,
-) -> Outcome {
+) -> CommandResult {
     let mut reports = Reports::new();
     let json_to_stdout = args.json.as_deref() == Some(Path::new("-"));
     match &args.json {
@@ -407,7 +417,7 @@ fn report(
 }
 
 /// Writes results once more, in the formats that were asked for.
-fn replay(args: &RunArgs, results: &Path) -> Outcome {
+fn replay(args: &RunArgs, results: &Path) -> CommandResult {
     let mut reports = Reports::new();
     let files = &args.files;
     let same = |file: &&PathBuf| match (file.canonicalize(), results.canonicalize()) {

@@ -17,7 +17,7 @@ use crate::run::Options;
 use crate::timings;
 
 use super::args::{BenchArgs, Cli, RunArgs, TimingsFormat};
-use super::commands::{Outcome, ask, print};
+use super::commands::{CommandResult, ask, print};
 
 /// What conversions do to contents.
 pub(super) fn observe(
@@ -25,11 +25,11 @@ pub(super) fn observe(
     mut config: MachineConfig,
     options: Options,
     repeat: u32,
-) -> Outcome {
+) -> CommandResult {
     let mut lines = Lines::create(&cli.run, "observe")?;
     let environment = ask(&mut config, &options)?;
     let observing = Observing { repeat, platforms: cli.machine.platform.clone() };
-    let mut sink = |record: &observe::Record| lines.write(record);
+    let mut sink = |record: &observe::ObserveRecord| lines.write(record);
     let (text, status) = observe::observe(&observing, &config, environment, &options, &mut sink)?;
     lines.print(&text)?;
     Ok(status)
@@ -41,7 +41,7 @@ pub(super) fn bench(
     mut config: MachineConfig,
     options: Options,
     args: &BenchArgs,
-) -> Outcome {
+) -> CommandResult {
     // Whatever is wrong with the files is said before anything is measured.
     let base = args.compare.as_deref().map(read).transpose()?;
     let plot =
@@ -55,7 +55,7 @@ pub(super) fn bench(
         Some(path) => (read(path)?, String::new(), exit::PASSED),
         None => {
             let environment = ask(&mut config, &options)?;
-            let mut sink = |record: &bench::Record| lines.write(record);
+            let mut sink = |record: &bench::BenchRecord| lines.write(record);
             let terminal = io::stderr().is_terminal() && !cli.run.no_progress;
             let mut progress = |what: &str| {
                 if terminal {
@@ -155,7 +155,7 @@ impl Lines {
     }
 
     /// Text goes to the standard output, unless the records do.
-    fn print(&self, text: &str) -> Outcome {
+    fn print(&self, text: &str) -> CommandResult {
         if !self.to_stdout {
             return print(text);
         }

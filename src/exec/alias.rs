@@ -2,13 +2,13 @@
 //! Accesses of encrypted guests through the alias that a page's attribute rules out: implicit requests for a conversion.
 
 use super::access;
+use super::case_end::CaseEnd;
 use super::encrypted::{ACCEPT, hang_of_kernel, refused, suite};
 use super::session::{After, Session};
-use super::stop::Stop;
 use crate::case::{Attribute, RawConvert, View};
 use crate::clause::ClauseId;
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{Answer, Command, GuestStop, Platform};
+use crate::platform::{Answer, GuestCommand, GuestStop, Platform};
 use crate::uapi::{KVM_MEMORY_EXIT_FLAG_PRIVATE, PAGE_SIZE};
 
 /// The word of a page that is accessed through the wrong alias; arbitrary, one in the middle. What a write puts there is
@@ -22,13 +22,13 @@ impl Session<'_> {
     ///
     /// An SNP guest writes where the page is private. Its reads without the C-bit are not checked against the RMP (APM
     /// volume 2, table 15-39): where the nested page table has the page, a read gives ciphertext and nothing exits.
-    pub fn wrong_alias(&mut self, page: u64, by_write: bool) -> Result<(), Stop> {
+    pub fn wrong_alias(&mut self, page: u64, by_write: bool) -> Result<(), CaseEnd> {
         let private = self.oracle.attribute(page) == Attribute::Private;
         let unchecked = self.setup.platform == Platform::Snp && private;
         let address = self.other_alias(page)? + WORD as u64 * 8;
         let command = match by_write || unchecked {
-            true => Command::Write { address, word: WRITTEN },
-            false => Command::Read { address },
+            true => GuestCommand::Write { address, word: WRITTEN },
+            false => GuestCommand::Read { address },
         };
         self.must_exit(page, command)?;
         self.spoiled = true;
@@ -38,7 +38,7 @@ impl Session<'_> {
 
     /// The guest accesses a page through the other alias, the host makes the page what `KVM_EXIT_MEMORY_FAULT` says that the
     /// access wants, and the guest goes on: an implicit conversion.
-    pub fn convert_by_access(&mut self, page: u64) -> Result<After, Stop> {
+    pub fn convert_by_access(&mut self, page: u64) -> Result<After, CaseEnd> {
         let to = match self.oracle.attribute(page) {
             Attribute::Shared => Attribute::Private,
             Attribute::Private => Attribute::Shared,
@@ -49,9 +49,9 @@ impl Session<'_> {
         let address = self.other_alias(page)?;
         let command = match to {
             // Acceptance is an access, and what a private page needs first.
-            Attribute::Private => Command::Accept { address, length: PAGE_SIZE },
+            Attribute::Private => GuestCommand::Accept { address, length: PAGE_SIZE },
             Attribute::Shared => {
-                Command::Write { address: address + WORD as u64 * 8, word: WRITTEN }
+                GuestCommand::Write { address: address + WORD as u64 * 8, word: WRITTEN }
             }
         };
         self.must_exit(page, command)?;
@@ -87,7 +87,7 @@ impl Session<'_> {
 
     /// After everything else: the other alias of one private and of one shared page, another one in every case. What each
     /// page was is known, so KVM must say so; and what the guest asks for thereby is made.
-    pub fn try_other_aliases(&mut self) -> Result<(), Stop> {
+    pub fn try_other_aliases(&mut self) -> Result<(), CaseEnd> {
         if !self.setup.platform.is_encrypted() || !self.oracle.is_mappable() {
             return Ok(());
         }
@@ -108,14 +108,14 @@ impl Session<'_> {
     }
 
     /// Guest address of a page of an encrypted guest through the alias that its attribute rules out.
-    fn other_alias(&self, page: u64) -> Result<u64, Stop> {
+    fn other_alias(&self, page: u64) -> Result<u64, CaseEnd> {
         let address = self.guest_address(page).filter(|_| self.setup.platform.is_encrypted());
         let address = address.ok_or_else(|| suite(format!("page {page} has no other alias")))?;
         Ok(address ^ PRIVATE_WINDOW)
     }
 
     /// `command`, an access through the other alias of `page`, must exit and say so.
-    fn must_exit(&mut self, page: u64, command: Command) -> Result<(), Stop> {
+    fn must_exit(&mut self, page: u64, command: GuestCommand) -> Result<(), CaseEnd> {
         let flags = match self.oracle.attribute(page) {
             Attribute::Shared => u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE),
             Attribute::Private => 0,
@@ -129,8 +129,8 @@ impl Session<'_> {
             }
             Err(stop) => stop.to_string(),
             Ok(answer) => match command {
-                Command::Read { .. } => format!("the guest read {:#018x}", answer.found),
-                Command::Write { .. } => "the guest wrote to the page".to_string(),
+                GuestCommand::Read { .. } => format!("the guest read {:#018x}", answer.found),
+                GuestCommand::Write { .. } => "the guest wrote to the page".to_string(),
                 _ => match answer.refusal {
                     Some(refusal) => format!("acceptance failed with {:#x}", refusal.status),
                     None => "the guest accepted the page".to_string(),
@@ -140,7 +140,7 @@ impl Session<'_> {
         let summary = format!(
             "guest access through the wrong alias to page {page} is not the right KVM_EXIT_MEMORY_FAULT"
         );
-        Err(Stop::broken(ClauseId::CocoMemoryFault, summary)
+        Err(CaseEnd::broken(ClauseId::CocoMemoryFault, summary)
             .at("guest", page, None)
             .but(expected.to_string(), found))
     }

@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 
 use super::access;
+use super::case_end::CaseEnd;
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::{Attribute, View};
 use crate::clause::ClauseId;
 use crate::oracle::{Backing, Sight};
-use crate::platform::Command;
+use crate::platform::GuestCommand;
 
 /// The words of a page through which each side proves to the other that it sees the same memory. Any two would do.
 const TO_HOST: usize = 3;
@@ -21,7 +21,7 @@ const TO_GUEST: usize = 508;
 
 impl Session<'_> {
     /// After a step: every page that was touched, through the views that touched it, and every fault that must happen.
-    pub fn audit(&mut self, after: &After) -> Result<(), Stop> {
+    pub fn audit(&mut self, after: &After) -> Result<(), CaseEnd> {
         self.check_bystanders()?;
         for view in View::ALL {
             let pages: Vec<u64> = self
@@ -43,7 +43,7 @@ impl Session<'_> {
 
     /// After the last step: every page of interest through every view, holes last, and proof that they are the same
     /// memory.
-    pub fn final_audit(&mut self) -> Result<(), Stop> {
+    pub fn final_audit(&mut self) -> Result<(), CaseEnd> {
         let after = After::Nothing;
         let mapped_by_host: Vec<u64> = self
             .touched
@@ -84,7 +84,7 @@ impl Session<'_> {
     /// The host looks through a new mapping at pages that it had touched: there each access is a page fault, which asks
     /// the kernel's record, while the old mapping may still hold a page that the record says is private. Where the old
     /// mapping held nothing, the look through it has asked the record already.
-    fn look_afresh(&mut self, pages: &[u64]) -> Result<(), Stop> {
+    fn look_afresh(&mut self, pages: &[u64]) -> Result<(), CaseEnd> {
         if pages.is_empty() {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Session<'_> {
     }
 
     /// What the guest writes to a shared page the host reads, and the other way round.
-    fn prove_same_memory(&mut self) -> Result<(), Stop> {
+    fn prove_same_memory(&mut self) -> Result<(), CaseEnd> {
         if self.oracle.is_guest_lost() {
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl Session<'_> {
         };
         if let Some(address) = self.guest_address(page) {
             let word = self.tag(b'Y');
-            let command = Command::Write { address: address + TO_HOST as u64 * 8, word };
+            let command = GuestCommand::Write { address: address + TO_HOST as u64 * 8, word };
             self.guest_command(command, "write", page)?;
             let found = access::read_word(&*self.view, page, TO_HOST)
                 .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
@@ -133,7 +133,7 @@ impl Session<'_> {
             let word = self.tag(b'Z');
             access::write_word(&*self.view, page, TO_GUEST, word)
                 .map_err(|fault| self.must_not_fault(View::Host, page, fault, &After::Nothing))?;
-            let command = Command::Read { address: address + TO_GUEST as u64 * 8 };
+            let command = GuestCommand::Read { address: address + TO_GUEST as u64 * 8 };
             let found = self.guest_command(command, "read", page)?.found;
             self.same(View::Guest, page, TO_GUEST, word, found)?;
         }
@@ -147,13 +147,13 @@ impl Session<'_> {
         index: usize,
         expected: u64,
         found: u64,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         if found == expected {
             return Ok(());
         }
         let summary =
             format!("{view} does not see what was written to page {page} from the other side");
-        Err(Stop::broken(ClauseId::MemorySame, summary)
+        Err(CaseEnd::broken(ClauseId::MemorySame, summary)
             .at(view.name(), page, Some(index as u64 * 8))
             .but(format!("{expected:#018x}"), format!("{found:#018x}")))
     }

@@ -2,10 +2,10 @@
 //! Other guest_memfds of the VM: what is done to the one under test must not reach them.
 
 use super::access;
+use super::case_end::CaseEnd;
 use super::convert::convert_unjudged;
 use super::session::{Session, failed};
 use super::steps::pattern_bytes;
-use super::stop::Stop;
 use crate::case::{Attribute, Pages};
 use crate::clause::ClauseId;
 use crate::machine::{GuestMemfd, HostView};
@@ -49,11 +49,11 @@ enum PageState {
 
 impl Session<'_> {
     /// Makes a bystander of the size of the file under test.
-    pub fn add_bystander(&mut self, attribute: Attribute) -> Result<(), Stop> {
+    pub fn add_bystander(&mut self, attribute: Attribute) -> Result<(), CaseEnd> {
         let pages = self.oracle.file_pages();
         if pages > BYSTANDER_PAGES {
             let why = format!("a case with a bystander has at most {BYSTANDER_PAGES} pages");
-            return Err(Stop::error(Blame::Suite, why));
+            return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = pages * PAGE_SIZE;
         let gmem = self
@@ -77,9 +77,9 @@ impl Session<'_> {
     }
 
     /// Converts pages of the newest bystander, with nothing promised about their contents.
-    pub fn convert_bystander(&mut self, pages: &Pages, to: Attribute) -> Result<(), Stop> {
+    pub fn convert_bystander(&mut self, pages: &Pages, to: Attribute) -> Result<(), CaseEnd> {
         let Some(bystander) = self.bystanders.last_mut() else {
-            return Err(Stop::error(
+            return Err(CaseEnd::error(
                 Blame::Suite,
                 "the case converts a bystander that it has not made",
             ));
@@ -88,7 +88,7 @@ impl Session<'_> {
         let argument = MemoryAttributes2::of_pages(pages, to.bits(), 0);
         convert_unjudged(&*bystander.gmem, &argument).map_err(|errno| {
             let summary = format!("a conversion of another guest_memfd returned {errno}");
-            Stop::broken(ClauseId::ConvertAccepted, summary).but("success", errno.to_string())
+            CaseEnd::broken(ClauseId::ConvertAccepted, summary).but("success", errno.to_string())
         })?;
         for page in &mut bystander.pages[pages.start as usize..pages.end as usize] {
             *page = match to {
@@ -100,12 +100,12 @@ impl Session<'_> {
     }
 
     /// No page of any bystander has changed.
-    pub fn check_bystanders(&self) -> Result<(), Stop> {
+    pub fn check_bystanders(&self) -> Result<(), CaseEnd> {
         self.bystanders_are(ClauseId::ConvertPrecise)
     }
 
     /// Every page of every bystander is as it was made; otherwise `clause` is broken.
-    fn bystanders_are(&self, clause: ClauseId) -> Result<(), Stop> {
+    fn bystanders_are(&self, clause: ClauseId) -> Result<(), CaseEnd> {
         for bystander in &self.bystanders {
             for (page, state) in (0..).zip(&bystander.pages) {
                 let read = access::read_page(&*bystander.view, page);
@@ -125,7 +125,7 @@ impl Session<'_> {
                 let summary = format!(
                     "page {page} of another guest_memfd of the VM, which was {was}, is not so any more"
                 );
-                return Err(Stop::broken(clause, summary)
+                return Err(CaseEnd::broken(clause, summary)
                     .at("host", page, None)
                     .but(expected, found));
             }

@@ -4,8 +4,8 @@
 use std::ptr::null_mut;
 use std::thread;
 
+use super::case_end::CaseEnd;
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns, apart};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
@@ -80,7 +80,7 @@ impl Session<'_> {
         &mut self,
         call: &RawConvert,
         explicit: Option<&Returns>,
-    ) -> Result<After, Stop> {
+    ) -> Result<After, CaseEnd> {
         let allowed = self.oracle.judge(call);
         if let Some(explicit) = explicit {
             check_explicit(explicit, &allowed)?;
@@ -113,7 +113,7 @@ impl Session<'_> {
             };
             let name = returned.result.map_or_else(|e| e.to_string(), |()| "success".into());
             let got = offset(returned.error_offset);
-            return Err(Stop::broken(
+            return Err(CaseEnd::broken(
                 outcome.error_offset_clause,
                 format!("{name} with error_offset {got} instead of {want}"),
             )
@@ -178,7 +178,7 @@ impl Session<'_> {
     }
 
     /// Makes the call once.
-    fn issue(&self, call: &RawConvert) -> Result<Returned, Stop> {
+    fn issue(&self, call: &RawConvert) -> Result<Returned, CaseEnd> {
         let mut argument = Argument::new(call)?;
         // SAFETY: the argument is memory of ours, or deliberately none; pages of the guest_memfd are touched through raw
         // pointers only.
@@ -215,7 +215,7 @@ fn broken_by(call: &RawConvert, allowed: &Allowed, result: Result<(), Errno>) ->
     }
 }
 
-fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: u32) -> Stop {
+fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: u32) -> CaseEnd {
     let expected: Vec<String> = allowed.iter().map(describe).collect();
     let expected = expected.join(" or ");
     let found = returned.describe();
@@ -224,11 +224,11 @@ fn refusal(call: &RawConvert, allowed: &[Allowed], returned: &Returned, tries: u
         summary += &format!(", in each of {tries} tries");
     }
     let clause = broken_by(call, &allowed[0], returned.result);
-    Stop::broken(clause, summary).but(expected, found)
+    CaseEnd::broken(clause, summary).but(expected, found)
 }
 
 /// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.
-fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), Stop> {
+fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), CaseEnd> {
     let same = explicit.any_of.len() == allowed.len()
         && allowed.iter().all(|a| explicit.any_of.contains(&a.result.err()));
     let same_page = explicit.error_page.is_none_or(|page| {
@@ -238,7 +238,7 @@ fn check_explicit(explicit: &Returns, allowed: &[Allowed]) -> Result<(), Stop> {
         return Ok(());
     }
     let oracle: Vec<String> = allowed.iter().map(describe).collect();
-    Err(Stop::error(
+    Err(CaseEnd::error(
         Blame::Suite,
         format!("the case expects {explicit}, the clauses say {}", oracle.join(" or ")),
     ))
@@ -252,7 +252,7 @@ enum Argument {
 }
 
 impl Argument {
-    fn new(call: &RawConvert) -> Result<Argument, Stop> {
+    fn new(call: &RawConvert) -> Result<Argument, CaseEnd> {
         let argument = MemoryAttributes2 {
             offset: call.offset,
             size: call.size,

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What encrypted guests do besides accessing memory: accept pages, give them up, ask for conversions.
 
+use super::case_end::CaseEnd;
 use super::look::{guest_stop, page_at};
 use super::session::{After, Session, launch_failed};
 use super::steps::pattern_bytes;
-use super::stop::Stop;
 use crate::case::{Attribute, Pages, RawConvert, Returns, View};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{Command, GuestStop, Platform, Refusal};
+use crate::platform::{GuestCommand, GuestStop, Platform, Refusal};
 use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
 
@@ -30,7 +30,10 @@ pub(super) const ACCEPT: &str = "accept";
 
 impl Session<'_> {
     /// Has the guest accept those of `pages` that it is about to use and has not accepted.
-    pub fn accept_for_guest(&mut self, pages: impl IntoIterator<Item = u64>) -> Result<(), Stop> {
+    pub fn accept_for_guest(
+        &mut self,
+        pages: impl IntoIterator<Item = u64>,
+    ) -> Result<(), CaseEnd> {
         if !self.setup.platform.is_encrypted() {
             return Ok(());
         }
@@ -43,7 +46,7 @@ impl Session<'_> {
     }
 
     /// The case says when, at the latest: a look at what a conversion did may have come first.
-    pub fn accept_explicitly(&mut self, pages: &Pages) -> Result<(), Stop> {
+    pub fn accept_explicitly(&mut self, pages: &Pages) -> Result<(), CaseEnd> {
         let private = |page: &u64| self.oracle.attribute(*page) == Attribute::Private;
         if !self.setup.platform.is_encrypted() || !pages.clone().all(|page| private(&page)) {
             return Err(suite("the case accepts pages that cannot be accepted".into()));
@@ -52,7 +55,7 @@ impl Session<'_> {
     }
 
     /// The case gives up pages that are accepted.
-    pub fn rescind_explicitly(&mut self, pages: &Pages) -> Result<(), Stop> {
+    pub fn rescind_explicitly(&mut self, pages: &Pages) -> Result<(), CaseEnd> {
         if let Some(page) = pages.clone().find(|page| !self.oracle.is_accepted(*page)) {
             return Err(suite(format!("the case rescinds page {page}, which is not accepted")));
         }
@@ -60,14 +63,14 @@ impl Session<'_> {
     }
 
     /// Has the guest accept private pages that lie next to each other.
-    fn accept(&mut self, pages: Pages) -> Result<(), Stop> {
+    fn accept(&mut self, pages: Pages) -> Result<(), CaseEnd> {
         let mut next = pages.start;
         while next < pages.end {
             let Some(address) = self.guest_address(next) else {
                 return Ok(());
             };
             let length = (pages.end - next) * PAGE_SIZE;
-            let command = Command::Accept { address, length };
+            let command = GuestCommand::Accept { address, length };
             let done = match self.guest_command(command, ACCEPT, next)?.refusal {
                 None => pages.end,
                 Some(refusal) => {
@@ -89,7 +92,7 @@ impl Session<'_> {
     }
 
     /// Has an SNP guest give up those of `pages` that it has accepted and can reach, before they become shared.
-    pub fn rescind(&mut self, pages: Pages) -> Result<(), Stop> {
+    pub fn rescind(&mut self, pages: Pages) -> Result<(), CaseEnd> {
         if self.setup.platform != Platform::Snp || self.oracle.is_guest_lost() {
             return Ok(());
         }
@@ -101,7 +104,7 @@ impl Session<'_> {
                 continue;
             };
             let length = (group.end - group.start) * PAGE_SIZE;
-            let command = Command::Rescind { address, length };
+            let command = GuestCommand::Rescind { address, length };
             if let Some(refusal) = self.guest_command(command, "rescind", group.start)?.refusal {
                 return Err(refused("rescind", page_at(&group, refusal.offset), refusal));
             }
@@ -118,7 +121,7 @@ impl Session<'_> {
         to: Attribute,
         by_msr: bool,
         expect: Option<&Returns>,
-    ) -> Result<After, Stop> {
+    ) -> Result<After, CaseEnd> {
         let mut error = match expect.map_or(&[None][..], |returns| &returns.any_of) {
             [None] => None,
             [Some(errno @ (Errno::EINVAL | Errno::EAGAIN))] => Some(*errno),
@@ -134,7 +137,7 @@ impl Session<'_> {
         };
         let private = to == Attribute::Private;
         let (gpa, length) = (address & !PRIVATE_WINDOW, (pages.end - pages.start) * PAGE_SIZE);
-        let command = Command::PageState { gpa, length, private, by_msr };
+        let command = GuestCommand::PageState { gpa, length, private, by_msr };
         let mut refused = None;
         let mut next = pages.start;
         let mut answer = self.guest.command(command, self.deadline());
@@ -207,7 +210,7 @@ impl Session<'_> {
         pages: &Pages,
         from: Option<u8>,
         expect: Option<&Returns>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let address = self.guest_address(pages.start);
         let (Some(address), true) = (address, self.setup.platform.is_encrypted()) else {
             return Err(suite("the case launches pages that cannot be launched".into()));
@@ -250,7 +253,7 @@ impl Session<'_> {
             let expected: Vec<String> = allowed.iter().map(name).collect();
             let (start, end) = (pages.start, pages.end);
             let summary = format!("a launch call for pages {start}..{end} ended so: {found}");
-            return Err(Stop::broken(clause, summary).but(expected.join(" or "), found));
+            return Err(CaseEnd::broken(clause, summary).but(expected.join(" or "), found));
         }
         for page in pages.clone() {
             match errno {
@@ -262,7 +265,7 @@ impl Session<'_> {
     }
 
     /// Finishes the launch, and starts the guest.
-    pub fn finalize(&mut self) -> Result<(), Stop> {
+    pub fn finalize(&mut self) -> Result<(), CaseEnd> {
         let deadline = self.deadline();
         self.guest.finish(deadline).map_err(|error| launch_failed(&error))?;
         self.oracle.finalize();
@@ -275,7 +278,7 @@ impl Session<'_> {
         stop: GuestStop,
         doing: &str,
         pages: impl IntoIterator<Item = u64>,
-    ) -> Stop {
+    ) -> CaseEnd {
         let taken = match &stop {
             GuestStop::Dead => true,
             GuestStop::Exception { vector, .. } => NOT_THE_GUESTS.contains(vector),
@@ -296,7 +299,7 @@ impl Session<'_> {
             _ => ClauseId::CocoAcceptance,
         };
         let summary = format!("guest cannot {doing} page {page}, which it has accepted: {stop}");
-        Stop::broken(clause, summary).at("guest", page, None)
+        CaseEnd::broken(clause, summary).at("guest", page, None)
     }
 
     /// Nothing that the guest wrote to a page while it was private may be seen there by the host.
@@ -305,7 +308,7 @@ impl Session<'_> {
         view: View,
         page: u64,
         bytes: &PageBytes,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         if !view.is_mapping() {
             return Ok(());
         }
@@ -317,7 +320,7 @@ impl Session<'_> {
             return Ok(());
         };
         let summary = format!("{view} sees in page {page} what the guest wrote there in private");
-        Err(Stop::broken(ClauseId::CocoConfidential, summary)
+        Err(CaseEnd::broken(ClauseId::CocoConfidential, summary)
             .at(view.name(), page, Some((at * BLOCK) as u64))
             .but("anything else", "the guest's plaintext"))
     }
@@ -332,30 +335,30 @@ fn is_accepted_already(platform: Platform, status: u64) -> bool {
 }
 
 /// The guest could not accept a page, or give it up.
-pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> Stop {
+pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> CaseEnd {
     let found = format!("{:#x}", refusal.status);
     let summary = format!("guest cannot {verb} page {page}: {found}");
-    Stop::broken(ClauseId::CocoAcceptance, summary).at("guest", page, None).but("success", found)
+    CaseEnd::broken(ClauseId::CocoAcceptance, summary).at("guest", page, None).but("success", found)
 }
 
 /// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.
-fn wrong_request(page: u64, what: String) -> Stop {
-    Stop::broken(ClauseId::CocoGuestConverts, what).at("guest", page, None)
+fn wrong_request(page: u64, what: String) -> CaseEnd {
+    CaseEnd::broken(ClauseId::CocoGuestConverts, what).at("guest", page, None)
 }
 
 /// As [`guest_stop`], of a guest that was to do no more than one instruction for each page: if it hangs, KVM has it fault
 /// for ever, and breaks `clause`.
-pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: ClauseId) -> Stop {
+pub(super) fn hang_of_kernel(stop: GuestStop, doing: &str, page: u64, clause: ClauseId) -> CaseEnd {
     let hangs = matches!(stop, GuestStop::Hang { .. });
     let told = guest_stop(stop, doing, page);
     if !hangs {
         return told;
     }
-    Stop { verdict: told.verdict, ..Stop::broken(clause, told.failure.summary) }
+    CaseEnd { verdict: told.verdict, ..CaseEnd::broken(clause, told.failure.summary) }
 }
 
-pub(super) fn suite(why: String) -> Stop {
-    Stop::error(Blame::Suite, why)
+pub(super) fn suite(why: String) -> CaseEnd {
+    CaseEnd::error(Blame::Suite, why)
 }
 
 #[cfg(test)]

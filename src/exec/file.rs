@@ -3,15 +3,15 @@
 
 use super::access;
 use super::bystander::creation_flags;
+use super::case_end::CaseEnd;
 use super::guard::BUS_ADRERR;
 use super::look::guest_stop;
 use super::session::{After, Session, failed, launch_failed};
-use super::stop::Stop;
 use crate::case::{Attribute, FileCall, Pages, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::CallRule;
-use crate::platform::{Command, GuestStop};
+use crate::platform::{GuestCommand, GuestStop};
 use crate::results::Blame;
 use crate::uapi::{KVM_CAP_GUEST_MEMFD_FLAGS, PAGE_SIZE};
 
@@ -24,7 +24,7 @@ impl Session<'_> {
         &mut self,
         call: &FileCall,
         explicit: Option<&Returns>,
-    ) -> Result<After, Stop> {
+    ) -> Result<After, CaseEnd> {
         let listed = self.guest.vm().check_extension(KVM_CAP_GUEST_MEMFD_FLAGS);
         let listed = listed.map_err(|e| failed("KVM_CHECK_EXTENSION", e))? as u64;
         let rule = self.oracle.judge_file_call(call, listed);
@@ -39,7 +39,7 @@ impl Session<'_> {
         if !rule.allows(result) {
             let found = result.map_or_else(|errno| errno.to_string(), |()| "success".into());
             let summary = format!("{call} gives {found} instead of {rule}");
-            return Err(Stop::broken(rule.clause, summary).but(rule.to_string(), found));
+            return Err(CaseEnd::broken(rule.clause, summary).but(rule.to_string(), found));
         }
         self.must_keep_size()?;
         if result.is_err() {
@@ -80,7 +80,7 @@ impl Session<'_> {
     }
 
     /// What a mapping has behind the end of the file is SIGBUS.
-    fn must_end_with_file(&self, offset: u64, length: u64) -> Result<(), Stop> {
+    fn must_end_with_file(&self, offset: u64, length: u64) -> Result<(), CaseEnd> {
         let view = self.gmem.mmap(offset, length).map_err(|e| failed("mmap", e))?;
         let first = offset / PAGE_SIZE;
         for page in self.oracle.file_pages().max(first)..first + length / PAGE_SIZE {
@@ -89,7 +89,7 @@ impl Session<'_> {
                 _ => {
                     let summary =
                         format!("page {page} is behind the end of the file, and is there");
-                    return Err(Stop::broken(ClauseId::DescriptorCalls, summary)
+                    return Err(CaseEnd::broken(ClauseId::DescriptorCalls, summary)
                         .at("host", page, None)
                         .but("SIGBUS, si_code 2 (BUS_ADRERR)", "no such fault"));
                 }
@@ -99,19 +99,19 @@ impl Session<'_> {
     }
 
     /// No call changes the size of the file.
-    fn must_keep_size(&self) -> Result<(), Stop> {
+    fn must_keep_size(&self) -> Result<(), CaseEnd> {
         let expected = self.oracle.file_pages() * PAGE_SIZE;
         let found = self.gmem.size().map_err(|e| failed("fstat", e))?;
         if found == expected {
             return Ok(());
         }
         let summary = format!("the guest_memfd of {expected:#x} bytes has {found:#x} now");
-        Err(Stop::broken(ClauseId::DescriptorCalls, summary)
+        Err(CaseEnd::broken(ClauseId::DescriptorCalls, summary)
             .but(format!("{expected:#x}"), format!("{found:#x}")))
     }
 
     /// Pages have memory, or none has.
-    pub fn file_expect(&mut self, pages: &Pages, allocated: bool) -> Result<(), Stop> {
+    pub fn file_expect(&mut self, pages: &Pages, allocated: bool) -> Result<(), CaseEnd> {
         let what = |allocated| if allocated { "memory" } else { "no memory" };
         for page in pages.clone() {
             if self.oracle.must_have_memory(page) != Some(allocated) {
@@ -119,7 +119,7 @@ impl Session<'_> {
                     "the case expects page {page} to have {}, the clauses do not say that",
                     what(allocated)
                 );
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
             let cached = match self.gmem.cached_pages(page * PAGE_SIZE, PAGE_SIZE) {
                 Ok(cached) => cached != 0,
@@ -132,7 +132,7 @@ impl Session<'_> {
             };
             if cached != allocated {
                 let summary = format!("page {page} has {}", what(cached));
-                return Err(Stop::broken(ClauseId::FallocatePages, summary)
+                return Err(CaseEnd::broken(ClauseId::FallocatePages, summary)
                     .at("file", page, None)
                     .but(what(allocated), what(cached)));
             }
@@ -141,14 +141,14 @@ impl Session<'_> {
     }
 
     /// Closes the file with its mapping, and makes another one.
-    pub fn replace_file(&mut self, start: Attribute) -> Result<(), Stop> {
+    pub fn replace_file(&mut self, start: Attribute) -> Result<(), CaseEnd> {
         let mappable = self.oracle.is_mappable();
         // A memslot that names the mapping would name whatever comes to lie there.
         let named = mappable && !self.userspace_is_elsewhere();
         if named || self.child.is_some() || !self.pins.is_empty() || !self.guest.can_reset() {
             let why = "a file is replaced in a case with `mmap none` or `userspace elsewhere`, without a child, without \
                        pins, and not of encrypted guests";
-            return Err(Stop::error(Blame::Suite, why));
+            return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = self.oracle.file_pages() * PAGE_SIZE;
         let gmem = self.guest.vm().create_guest_memfd(size, creation_flags(start, mappable));
@@ -167,14 +167,14 @@ impl Session<'_> {
     }
 
     /// The guest's access to a page whose memslot has lost its file must say which page it was.
-    pub fn must_be_memory_fault(&mut self, page: u64, address: u64) -> Result<(), Stop> {
+    pub fn must_be_memory_fault(&mut self, page: u64, address: u64) -> Result<(), CaseEnd> {
         let deadline = self.deadline();
         self.spoiled = true;
         let expected = GuestStop::MemoryFault { flags: 0, gpa: address, size: PAGE_SIZE };
         // Where the file could not be mapped, a page without it counts as a shared one, which is looked for where
         // userspace_addr says; there is nothing, and of that api.rst wants no exit.
         let unmapped = GuestStop::Failed("KVM_RUN", Errno::EFAULT);
-        let found = match self.guest.command(Command::Read { address }, deadline) {
+        let found = match self.guest.command(GuestCommand::Read { address }, deadline) {
             Err(stop) if stop == expected || stop == unmapped && !self.oracle.is_mappable() => {
                 // The vCPU is in the middle of the instruction; start it afresh.
                 return self.guest.reset(deadline).map_err(|e| launch_failed(&e));
@@ -188,14 +188,14 @@ impl Session<'_> {
         let summary = format!(
             "guest access to page {page}, whose guest_memfd is closed, is not the exit that it must be"
         );
-        Err(Stop::broken(ClauseId::DescriptorClosed, summary)
+        Err(CaseEnd::broken(ClauseId::DescriptorClosed, summary)
             .at("guest", page, None)
             .but(expected.to_string(), found))
     }
 }
 
 /// What the case says must be what the clauses say: a difference is a mistake in the case or in the oracle.
-pub(super) fn check_explicit(explicit: Option<&Returns>, rule: &CallRule) -> Result<(), Stop> {
+pub(super) fn check_explicit(explicit: Option<&Returns>, rule: &CallRule) -> Result<(), CaseEnd> {
     let Some(explicit) = explicit else {
         return Ok(());
     };
@@ -207,5 +207,5 @@ pub(super) fn check_explicit(explicit: Option<&Returns>, rule: &CallRule) -> Res
         return Ok(());
     }
     let why = format!("the case expects {explicit}, the clauses say {}", rule);
-    Err(Stop::error(Blame::Suite, why))
+    Err(CaseEnd::error(Blame::Suite, why))
 }

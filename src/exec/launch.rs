@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
+use super::case_end::CaseEnd;
 use super::encrypted::suite;
 use super::session::{Session, failed, launch_failed};
 use super::steps::pattern_bytes;
-use super::stop::Stop;
 use crate::case::{Attribute, LaunchLength, LaunchSource, RawLaunch, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
@@ -32,7 +32,7 @@ struct Source {
 
 impl Source {
     /// `contents`, behind which there are pages up to `size` bytes that nobody can access.
-    fn new(contents: &[u8], size: usize) -> Result<Source, Stop> {
+    fn new(contents: &[u8], size: usize) -> Result<Source, CaseEnd> {
         let size = NonZeroUsize::new(size).ok_or_else(|| suite("an empty source".into()))?;
         let failed = |call, errno: nix::Error| failed(call, Errno(errno as i32));
         let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -87,7 +87,7 @@ struct Ended {
 
 impl Session<'_> {
     /// Makes a launch call as the case has it, and again as long as the kernel says that it has done a part.
-    pub fn launch_raw(&mut self, raw: &RawLaunch, expect: Option<&Returns>) -> Result<(), Stop> {
+    pub fn launch_raw(&mut self, raw: &RawLaunch, expect: Option<&Returns>) -> Result<(), CaseEnd> {
         if !self.setup.platform.is_encrypted() {
             return Err(suite("the case launches pages where there is no launch".into()));
         }
@@ -106,7 +106,7 @@ impl Session<'_> {
         let ended = self.call_until_done(raw, call)?;
         if !source.holds(&contents) {
             let summary = "a launch call has changed its source, which cannot be written";
-            return Err(Stop::broken(ClauseId::CocoLaunchSource, summary));
+            return Err(CaseEnd::broken(ClauseId::CocoLaunchSource, summary));
         }
         self.judge_end(raw, &limit, allowed, &ended)?;
         let (taken, left) = limit.pages.split_at(ended.taken as usize);
@@ -130,7 +130,7 @@ impl Session<'_> {
     }
 
     /// The contents of each page that the call might take.
-    fn source(&self, raw: &RawLaunch, tag: u64) -> Result<(Source, Vec<u8>), Stop> {
+    fn source(&self, raw: &RawLaunch, tag: u64) -> Result<(Source, Vec<u8>), CaseEnd> {
         let most = self.oracle.file_pages() + 1;
         let count = match raw.length {
             LaunchLength::Pages(pages) => pages,
@@ -151,7 +151,7 @@ impl Session<'_> {
     }
 
     /// The call that the case describes.
-    fn call(&self, raw: &RawLaunch, source: u64) -> Result<LaunchCall, Stop> {
+    fn call(&self, raw: &RawLaunch, source: u64) -> Result<LaunchCall, CaseEnd> {
         let tdx = self.setup.platform == Platform::Tdx;
         let length = match raw.length {
             LaunchLength::Pages(pages) if tdx => pages,
@@ -175,7 +175,7 @@ impl Session<'_> {
     }
 
     /// Makes the call, and again with what the kernel has written back as long as it says that it was interrupted.
-    fn call_until_done(&mut self, raw: &RawLaunch, mut call: LaunchCall) -> Result<Ended, Stop> {
+    fn call_until_done(&mut self, raw: &RawLaunch, mut call: LaunchCall) -> Result<Ended, CaseEnd> {
         let deadline = self.deadline();
         let mut taken = 0;
         loop {
@@ -195,7 +195,7 @@ impl Session<'_> {
             if errno.is_none() && done == 0 && before.length > 0 {
                 let what = "a launch call says that it succeeds, and that it has taken no page";
                 let refusal = self.oracle.judge_raw_launch(raw).refusal;
-                return Err(Stop::broken(refusal.unwrap_or(ClauseId::CocoLaunchProgress), what));
+                return Err(CaseEnd::broken(refusal.unwrap_or(ClauseId::CocoLaunchProgress), what));
             }
             if !(interrupted || partly) || Instant::now() >= deadline {
                 return Ok(Ended { taken, errno, found });
@@ -209,7 +209,7 @@ impl Session<'_> {
         raw: &RawLaunch,
         before: &LaunchCall,
         after: &LaunchCall,
-    ) -> Result<u64, Stop> {
+    ) -> Result<u64, CaseEnd> {
         let tdx = self.setup.platform == Platform::Tdx;
         let unit = if tdx { 1 } else { PAGE_SIZE };
         let done = before.length.wrapping_sub(after.length) / unit;
@@ -234,7 +234,8 @@ impl Session<'_> {
             format!("page {page} is next, the source has advanced {into:#x} bytes, {left:#x} left")
         };
         let summary = "what a launch call writes back does not agree with itself";
-        Err(Stop::broken(ClauseId::CocoLaunchProgress, summary).but(show(&expected), show(after)))
+        Err(CaseEnd::broken(ClauseId::CocoLaunchProgress, summary)
+            .but(show(&expected), show(after)))
     }
 
     /// Whether the call ended as the clauses have it.
@@ -244,7 +245,7 @@ impl Session<'_> {
         limit: &LaunchLimit,
         allowed: &[Option<Errno>],
         ended: &Ended,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let most = limit.pages.len() as u64;
         if !allowed.contains(&ended.errno) {
             let clause = limit.refusal.unwrap_or(match raw.source {
@@ -255,18 +256,18 @@ impl Session<'_> {
             let expected: Vec<String> = allowed.iter().map(name).collect();
             let taken = ended.taken;
             let summary = format!("a launch call ended so after {taken} pages: {}", ended.found);
-            return Err(Stop::broken(clause, summary).but(expected.join(" or "), &ended.found));
+            return Err(CaseEnd::broken(clause, summary).but(expected.join(" or "), &ended.found));
         }
         if ended.taken > most {
             let summary = "a launch call says that it has taken a page that it has to refuse";
             let (says, expected) = (ended.taken.to_string(), format!("at most {most} pages"));
-            return Err(Stop::broken(ClauseId::CocoLaunchProgress, summary).but(expected, says));
+            return Err(CaseEnd::broken(ClauseId::CocoLaunchProgress, summary).but(expected, says));
         }
         Ok(())
     }
 
     /// A second call to finish the launch is refused.
-    pub fn finish_again(&mut self, expect: &Returns) -> Result<(), Stop> {
+    pub fn finish_again(&mut self, expect: &Returns) -> Result<(), CaseEnd> {
         let deadline = self.deadline();
         let errno = match self.guest.finish_only(deadline) {
             Ok(()) => None,
@@ -277,7 +278,7 @@ impl Session<'_> {
         }
         let found = errno.map_or("success".to_string(), |errno| errno.to_string());
         let summary = format!("a second call to finish the launch ended so: {found}");
-        Err(Stop::broken(ClauseId::CocoFinishedOnce, summary).but("a refusal", found))
+        Err(CaseEnd::broken(ClauseId::CocoFinishedOnce, summary).but("a refusal", found))
     }
 }
 

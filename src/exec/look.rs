@@ -4,23 +4,23 @@
 use std::ops::Range;
 
 use super::access;
+use super::case_end::CaseEnd;
 use super::guard::{BUS_ADRERR, BusError};
 use super::hexdiff::{data_in, describe, first_difference, hexdiff};
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::View;
 use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::{Content, PageBytes, Sight};
 use crate::payload::abi::CheckRange;
-use crate::platform::{Answer, Command, GuestStop};
+use crate::platform::{Answer, GuestCommand, GuestStop};
 use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
 
 /// Pages that a guest command reads or writes, and what for.
-pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
+pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> CaseEnd {
     let broken = |what: String| {
-        Stop::broken(ClauseId::GuestAccess, format!("guest cannot {doing} page {page}: {what}"))
+        CaseEnd::broken(ClauseId::GuestAccess, format!("guest cannot {doing} page {page}: {what}"))
             .at("guest", page, None)
     };
     match stop {
@@ -33,16 +33,16 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> Stop {
         GuestStop::Failed(call, errno) => broken(format!("{call} failed with {errno}")),
         GuestStop::Hang { rip } => {
             let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
-            Stop::timeout(format!("guest did not {doing} page {page} in time{at}"))
+            CaseEnd::timeout(format!("guest did not {doing} page {page} in time{at}"))
         }
         GuestStop::Exception { .. }
         | GuestStop::BadAnswer(_)
         | GuestStop::Terminated { .. }
         | GuestStop::MapGpa { .. } => {
-            Stop::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
+            CaseEnd::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
         }
         GuestStop::Dead | GuestStop::Shutdown | GuestStop::Unexpected(_) => {
-            Stop::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
+            CaseEnd::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
         }
     }
 }
@@ -62,7 +62,7 @@ impl Session<'_> {
         pages: &[u64],
         after: &After,
         writes: bool,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         match view {
             View::Host | View::Host2 => {
                 pages.iter().try_for_each(|p| self.look_host(view, *p, after, writes))
@@ -74,7 +74,7 @@ impl Session<'_> {
 
     /// A fresh file that is private is so before anything was done. A fault leaves no trace; a look at a shared page
     /// would allocate it.
-    pub fn look_before_anything(&mut self) -> Result<(), Stop> {
+    pub fn look_before_anything(&mut self) -> Result<(), CaseEnd> {
         match self.oracle.sight(View::Host, 0) {
             Sight::Fault => self.look_host(View::Host, 0, &After::Nothing, false),
             _ => Ok(()),
@@ -87,7 +87,7 @@ impl Session<'_> {
         page: u64,
         after: &After,
         writes: bool,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         match self.oracle.sight(view, page) {
             Sight::Fault => {
                 let read = access::read_word(self.mapping(view)?, page, 0);
@@ -108,10 +108,10 @@ impl Session<'_> {
         }
     }
 
-    fn look_child(&mut self, page: u64, after: &After, writes: bool) -> Result<(), Stop> {
+    fn look_child(&mut self, page: u64, after: &After, writes: bool) -> Result<(), CaseEnd> {
         let sight = self.oracle.sight(View::Child, page);
         let Some(child) = &mut self.child else {
-            return Err(Stop::error(Blame::Suite, "the case asks a child that was not forked"));
+            return Err(CaseEnd::error(Blame::Suite, "the case asks a child that was not forked"));
         };
         let read = child.read(page).map_err(child_failed)?;
         match sight {
@@ -133,7 +133,7 @@ impl Session<'_> {
         }
     }
 
-    fn look_guest(&mut self, pages: &[u64], after: &After) -> Result<(), Stop> {
+    fn look_guest(&mut self, pages: &[u64], after: &After) -> Result<(), CaseEnd> {
         self.accept_for_guest(pages.iter().copied())?;
         // Consecutive pages with the same known pattern are one command.
         let checkable = |content: &Content| match content {
@@ -178,7 +178,7 @@ impl Session<'_> {
         &mut self,
         known: &[(Range<u64>, CheckRange)],
         after: &After,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         if known.is_empty() {
             return Ok(());
         }
@@ -190,7 +190,7 @@ impl Session<'_> {
         if let Some(mismatch) = mismatch {
             let Some((group, range)) = known.get(mismatch.range) else {
                 let why = format!("the guest found a difference in range {}", mismatch.range);
-                return Err(Stop::error(Blame::Payload, why));
+                return Err(CaseEnd::error(Blame::Payload, why));
             };
             let page = page_at(group, mismatch.offset);
             let address = range.address + (page - group.start) * PAGE_SIZE;
@@ -204,7 +204,7 @@ impl Session<'_> {
             // The page is as it must be now, but the guest has seen it otherwise.
             let clause = self.content_clause(page, after);
             let summary = format!("guest saw a change of page {page} that went away");
-            return Err(Stop::broken(clause, summary)
+            return Err(CaseEnd::broken(clause, summary)
                 .at("guest", page, Some(mismatch.offset % PAGE_SIZE))
                 .but(format!("{:#018x}", mismatch.expected), format!("{:#018x}", mismatch.found)));
         }
@@ -219,8 +219,8 @@ impl Session<'_> {
     }
 
     /// Has the guest copy a page to where the host can read it.
-    fn guest_copy_out(&mut self, page: u64, address: u64) -> Result<PageBytes, Stop> {
-        self.guest_command(Command::CopyOut { address }, "read", page)?;
+    fn guest_copy_out(&mut self, page: u64, address: u64) -> Result<PageBytes, CaseEnd> {
+        self.guest_command(GuestCommand::CopyOut { address }, "read", page)?;
         let mut bytes = [0; PAGE_SIZE as usize];
         self.guest.copy_buffer(&mut bytes);
         Ok(bytes)
@@ -229,21 +229,21 @@ impl Session<'_> {
     /// Gives the guest a command about `page`.
     pub fn guest_command(
         &mut self,
-        command: Command,
+        command: GuestCommand,
         doing: &str,
         page: u64,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<Answer, CaseEnd> {
         let deadline = self.deadline();
         let answer = self.guest.command(command, deadline);
         answer.map_err(|stop| self.guest_failed(stop, doing, [page]))
     }
 
     /// The guest's access to `page` must be an MMIO exit.
-    fn must_be_mmio(&mut self, page: u64, address: u64) -> Result<(), Stop> {
+    fn must_be_mmio(&mut self, page: u64, address: u64) -> Result<(), CaseEnd> {
         let deadline = self.deadline();
         // KVM remembers the address as MMIO, which is in the way of a private page that another case may have there.
         self.spoiled = true;
-        let found = match self.guest.command(Command::Read { address }, deadline) {
+        let found = match self.guest.command(GuestCommand::Read { address }, deadline) {
             Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
                 // The vCPU is in the middle of the instruction; start it afresh.
                 return self.guest.reset(deadline).map_err(|e| super::session::launch_failed(&e));
@@ -256,7 +256,7 @@ impl Session<'_> {
         };
         let summary =
             format!("guest access to page {page}, whose memslot was deleted, is not an MMIO exit");
-        Err(Stop::broken(ClauseId::MemslotDeleted, summary)
+        Err(CaseEnd::broken(ClauseId::MemslotDeleted, summary)
             .at("guest", page, None)
             .but(format!("KVM_EXIT_MMIO at {address:#x}"), found))
     }
@@ -268,7 +268,7 @@ impl Session<'_> {
         page: u64,
         bytes: &PageBytes,
         after: &After,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         self.must_be_confidential(view, page, bytes)?;
         let content = self.oracle.content(page);
         if let Some(expected) = content.bytes(page)
@@ -281,7 +281,7 @@ impl Session<'_> {
             let found = describe(bytes, page);
             let summary =
                 format!("{view} sees {found} in page {page} instead of {}", content.describe());
-            return Err(Stop::broken(clause, summary)
+            return Err(CaseEnd::broken(clause, summary)
                 .at(view.name(), page, Some(at as u64 & !7))
                 .but(content.describe(), found)
                 .detail(hexdiff(&expected, bytes)));
@@ -309,11 +309,11 @@ impl Session<'_> {
         page: u64,
         bytes: &PageBytes,
         after: &After,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         if let Some((at, letter, of_page)) = data_in(bytes) {
             let found = format!("pattern {letter} of page {of_page}");
             let summary = format!("{view} sees {found} in page {page}, which nobody has written");
-            return Err(Stop::broken(self.content_clause(page, after), summary)
+            return Err(CaseEnd::broken(self.content_clause(page, after), summary)
                 .at(view.name(), page, Some(at as u64))
                 .but(Content::Unwritten.describe(), found));
         }
@@ -331,21 +331,21 @@ impl Session<'_> {
         access: Result<T, BusError>,
         after: &After,
         verb: &str,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         // A fault leaves no trace, so it does not count as a touch.
         match access {
             Err(BusError { code: BUS_ADRERR, .. }) => Ok(()),
             Err(BusError { code, .. }) => {
                 let summary =
                     format!("{view} gets a SIGBUS of another kind at private page {page}");
-                Err(Stop::broken(ClauseId::HostFaultPrivate, summary)
+                Err(CaseEnd::broken(ClauseId::HostFaultPrivate, summary)
                     .at(view.name(), page, None)
                     .but("SIGBUS, si_code 2 (BUS_ADRERR)", format!("SIGBUS, si_code {code}")))
             }
             Ok(_) => {
                 let clause = self.attribute_clause(view, page, after, ClauseId::HostFaultPrivate);
                 let summary = format!("{view} {verb} page {page}, which is private");
-                Err(Stop::broken(clause, summary)
+                Err(CaseEnd::broken(clause, summary)
                     .at(view.name(), page, None)
                     .but("SIGBUS", "no fault"))
             }
@@ -353,9 +353,9 @@ impl Session<'_> {
     }
 
     /// A shared page must not fault.
-    pub fn must_not_fault(&self, view: View, page: u64, fault: BusError, after: &After) -> Stop {
+    pub fn must_not_fault(&self, view: View, page: u64, fault: BusError, after: &After) -> CaseEnd {
         let clause = self.attribute_clause(view, page, after, ClauseId::HostAccessShared);
-        Stop::broken(clause, format!("{view} gets SIGBUS at page {page}, which is shared"))
+        CaseEnd::broken(clause, format!("{view} gets SIGBUS at page {page}, which is shared"))
             .at(view.name(), page, Some(fault.copied as u64))
             .but("no fault", format!("SIGBUS, si_code {}", fault.code))
     }
@@ -414,7 +414,7 @@ impl Session<'_> {
 }
 
 /// The child does not answer: it has died, or its pipe broke.
-pub(super) fn child_failed(errno: Errno) -> Stop {
+pub(super) fn child_failed(errno: Errno) -> CaseEnd {
     failed("an access through the forked child", errno)
 }
 

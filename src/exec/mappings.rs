@@ -7,15 +7,15 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::case_end::CaseEnd;
 use super::session::{Session, failed};
-use super::stop::Stop;
 use crate::case::View;
 use crate::errno::Errno;
 use crate::machine::{HostView, Pin, Result};
 
 impl Session<'_> {
     /// The mapping that `view` looks through; the second one is made when it is first asked for.
-    pub fn mapping(&mut self, view: View) -> std::result::Result<&dyn HostView, Stop> {
+    pub fn mapping(&mut self, view: View) -> std::result::Result<&dyn HostView, CaseEnd> {
         if view != View::Host2 {
             return Ok(&*self.view);
         }

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 
 use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
+use super::case_end::CaseEnd;
 use super::file::check_explicit;
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::{RawSlot, Returns, SlotFile};
 use crate::errno::Errno;
 use crate::results::Blame;
@@ -21,13 +21,13 @@ impl Session<'_> {
         &mut self,
         raw: &RawSlot,
         explicit: Option<&Returns>,
-    ) -> Result<After, Stop> {
+    ) -> Result<After, CaseEnd> {
         let slots = self.guest.vm().check_extension(KVM_CAP_NR_MEMSLOTS);
         let slots = slots.map_err(|e| failed("KVM_CHECK_EXTENSION", e))?;
         let rule = self.oracle.judge_slot(raw, slots as u32);
         if rule.errors.is_empty() {
             let why = format!("memslot {} is a good one: say `slot N map RANGE`", raw.slot);
-            return Err(Stop::error(Blame::Suite, why));
+            return Err(CaseEnd::error(Blame::Suite, why));
         }
         check_explicit(explicit, &rule)?;
         let result = self.try_slot(raw)?;
@@ -39,11 +39,11 @@ impl Session<'_> {
             "a memslot of {:#x} bytes at {:#x} of the guest_memfd, flags {:#x}, gives {found} instead of {rule}",
             raw.size, raw.offset, raw.flags
         );
-        Err(Stop::broken(rule.clause, summary).but(rule.to_string(), found))
+        Err(CaseEnd::broken(rule.clause, summary).but(rule.to_string(), found))
     }
 
     /// Makes the call.
-    fn try_slot(&self, raw: &RawSlot) -> Result<Result<(), Errno>, Stop> {
+    fn try_slot(&self, raw: &RawSlot) -> Result<Result<(), Errno>, CaseEnd> {
         let mut region = self.region(raw.slot, raw.offset, raw.size, raw.at);
         region.flags = raw.flags;
         // Open until the call has returned.

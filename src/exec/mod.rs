@@ -5,6 +5,7 @@ pub(crate) mod access;
 mod alias;
 mod audit;
 mod bystander;
+mod case_end;
 mod child;
 mod convert;
 mod encrypted;
@@ -21,18 +22,17 @@ mod rig;
 mod run_case;
 mod session;
 mod steps;
-mod stop;
 mod survey;
 mod used;
 
 pub(crate) use bystander::BYSTANDER_PAGES;
+pub(crate) use case_end::CaseEnd;
 pub(crate) use convert::TRANSIENT_TRIES;
 pub(crate) use look::guest_stop;
-pub(crate) use rig::{File, Rig};
+pub(crate) use rig::{Rig, RigFile};
 #[cfg(test)]
 pub(crate) use run_case::TRAIL_STEPS;
 pub(crate) use run_case::run_case;
 pub(crate) use session::{Setup, failed, launch_failed};
 pub(crate) use steps::pattern_bytes;
-pub(crate) use stop::Stop;
 pub(crate) use used::UsedVm;

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 
 use kvm_bindings::{KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM};
 
+use super::case_end::CaseEnd;
 use super::encrypted::suite;
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::{OtherVmCall, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
@@ -15,7 +15,11 @@ use crate::uapi::PAGE_SIZE;
 
 impl Session<'_> {
     /// Makes another VM of the same type, which tries `call`. That must be refused, and nothing may have changed.
-    pub fn other_vm(&mut self, call: OtherVmCall, expect: Option<&Returns>) -> Result<After, Stop> {
+    pub fn other_vm(
+        &mut self,
+        call: OtherVmCall,
+        expect: Option<&Returns>,
+    ) -> Result<After, CaseEnd> {
         let Some(allowed) = expect.map(|r| &r.any_of).filter(|any_of| !any_of.contains(&None))
         else {
             return Err(suite("of this call the clauses expect a refusal".into()));
@@ -56,6 +60,6 @@ impl Session<'_> {
         self.spoiled = true;
         let found = errno.map_or("success".to_string(), |errno| errno.to_string());
         let summary = format!("{what}: {found}");
-        Err(Stop::broken(clause, summary).but("a refusal", found))
+        Err(CaseEnd::broken(clause, summary).but("a refusal", found))
     }
 }

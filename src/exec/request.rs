@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Requests of encrypted guests as they are: what reaches the host, and what the guest is told.
 
+use super::case_end::CaseEnd;
 use super::encrypted::suite;
 use super::look::guest_stop;
 use super::session::{After, Session};
-use super::stop::Stop;
 use crate::case::{Attribute, GuestRequest, PscList, RawConvert, Request, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::Petition;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, TEST_MEMORY};
-use crate::platform::{Command, GuestStop, Platform};
+use crate::platform::{GuestCommand, GuestStop, Platform};
 use crate::uapi::PAGE_SIZE;
 
 /// Where the shared buffer is in the GHCB.
@@ -86,7 +86,7 @@ impl Session<'_> {
         &mut self,
         request: &GuestRequest,
         expect: Option<&Returns>,
-    ) -> Result<After, Stop> {
+    ) -> Result<After, CaseEnd> {
         let petition = self.oracle.judge_guest_request(&request.what);
         let allowed = expect.map_or(&[None][..], |returns| &returns.any_of);
         let answered = request.answers.iter().any(Option::is_some);
@@ -110,19 +110,19 @@ impl Session<'_> {
         let told = loop {
             let told = self.until_told(command, request, &mut progress, clause)?;
             match (told, command) {
-                (Told::Again(at), Command::RawMapGpa { gpa, size })
+                (Told::Again(at), GuestCommand::RawMapGpa { gpa, size })
                     if progress.refused.is_none() && retries < MOST_RETRIES =>
                 {
                     // An interrupt may have come in between.
                     let expected = self.map_gpa_left(&progress);
                     if expected != Some(at) {
                         let what = format!("the guest is told to go on at {at:#x}");
-                        return Err(Stop::broken(clause, what)
+                        return Err(CaseEnd::broken(clause, what)
                             .but(format!("{:#x}", expected.unwrap_or(0)), format!("{at:#x}")));
                     }
                     let done = at.wrapping_sub(gpa & !self.guest.shared_bit());
                     let (gpa, size) = (gpa.wrapping_add(done), size.wrapping_sub(done));
-                    command = Command::RawMapGpa { gpa, size };
+                    command = GuestCommand::RawMapGpa { gpa, size };
                     retries += 1;
                 }
                 (told, _) => break told,
@@ -139,7 +139,7 @@ impl Session<'_> {
     }
 
     /// Has an SNP guest give up the pages that it asks to be made shared.
-    fn rescind_for(&mut self, petition: &Petition) -> Result<(), Stop> {
+    fn rescind_for(&mut self, petition: &Petition) -> Result<(), CaseEnd> {
         let shared = petition.asked.iter().filter(|asked| !asked.private);
         let pages: Vec<u64> = shared
             .filter(|asked| asked.pages.end <= self.oracle.file_pages() * 2)
@@ -150,7 +150,7 @@ impl Session<'_> {
     }
 
     /// The guest's command, with the list where it reads it.
-    fn command_for(&mut self, request: &Request) -> Result<Command, Stop> {
+    fn command_for(&mut self, request: &Request) -> Result<GuestCommand, CaseEnd> {
         let platform = self.setup.platform;
         match request {
             Request::List(list) if platform == Platform::Snp => {
@@ -159,16 +159,16 @@ impl Session<'_> {
                 // Outside the GHCB the list is in the page before it, which is shared as well.
                 let outside = scratch >= PAGE_SIZE;
                 let scratch = if outside { COPY_BUFFER } else { GHCB + scratch };
-                Ok(Command::RawList { scratch })
+                Ok(GuestCommand::RawList { scratch })
             }
             Request::Msr { operation, page } if platform == Platform::Snp => {
                 let gpa = TEST_MEMORY.wrapping_add(page.wrapping_mul(PAGE_SIZE));
-                Ok(Command::RawMsr { request: operation << 52 | gpa | MSR_PSC })
+                Ok(GuestCommand::RawMsr { request: operation << 52 | gpa | MSR_PSC })
             }
             Request::MapGpa { offset, size, to } if platform == Platform::Tdx => {
                 let alias = if *to == Attribute::Shared { self.guest.shared_bit() } else { 0 };
                 let gpa = TEST_MEMORY.wrapping_add(*offset) | alias;
-                Ok(Command::RawMapGpa { gpa, size: *size })
+                Ok(GuestCommand::RawMapGpa { gpa, size: *size })
             }
             _ => Err(suite("the guest has no such request".into())),
         }
@@ -177,11 +177,11 @@ impl Session<'_> {
     /// Runs the guest until its request has been answered, and answers the exits on the way.
     fn until_told(
         &mut self,
-        command: Command,
+        command: GuestCommand,
         request: &GuestRequest,
         progress: &mut Progress,
         clause: ClauseId,
-    ) -> Result<Told, Stop> {
+    ) -> Result<Told, CaseEnd> {
         let first = progress.petition.asked.first().map_or(0, |asked| asked.pages.start);
         let mut answer = self.guest.command(command, self.deadline());
         loop {
@@ -204,7 +204,7 @@ impl Session<'_> {
         progress: &mut Progress,
         (gpa, count, private): (u64, u64, bool),
         clause: ClauseId,
-    ) -> Result<u64, Stop> {
+    ) -> Result<u64, CaseEnd> {
         let (page, into) = (gpa.wrapping_sub(TEST_MEMORY) / PAGE_SIZE, gpa % PAGE_SIZE);
         let expected = progress.expected();
         let (next, within) = (progress.next, progress.within);
@@ -217,7 +217,7 @@ impl Session<'_> {
                 Some(errno) => format!("no request after {errno}"),
                 None => expected,
             };
-            return Err(Stop::broken(clause, what).but(expected, found));
+            return Err(CaseEnd::broken(clause, what).but(expected, found));
         }
         let answer = request.answers.get(progress.exits).copied().flatten();
         progress.exits += 1;
@@ -252,7 +252,7 @@ impl Session<'_> {
         allowed: &[Option<Errno>],
         progress: &Progress,
         clause: ClauseId,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let (errno, found) = match &told {
             Told::Done => (None, "success".to_string()),
             Told::Again(at) => (Some(Errno::EAGAIN), format!("to try again from {at:#x} on")),
@@ -266,20 +266,20 @@ impl Session<'_> {
             };
             let expected: Vec<String> = allowed.iter().map(name).collect();
             let what = format!("the guest was told {found}");
-            return Err(Stop::broken(clause, what).but(expected.join(" or "), found));
+            return Err(CaseEnd::broken(clause, what).but(expected.join(" or "), found));
         }
         let all = progress.next == progress.petition.asked.len();
         // What is bad about a request may be told before anything of it is done.
         if !all && progress.refused.is_none() && errno.is_none() {
             let what = "the guest was told success, but a part of its request never came";
-            return Err(Stop::broken(clause, what).but(progress.expected(), "nothing"));
+            return Err(CaseEnd::broken(clause, what).but(progress.expected(), "nothing"));
         }
         if let Told::Again(at) = told
             && self.map_gpa_left(progress) != Some(at)
         {
             let left = self.map_gpa_left(progress).unwrap_or(0);
             let what = "the guest was told to try again from elsewhere than where the host refused";
-            return Err(Stop::broken(clause, what).but(format!("{left:#x}"), format!("{at:#x}")));
+            return Err(CaseEnd::broken(clause, what).but(format!("{left:#x}"), format!("{at:#x}")));
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl Session<'_> {
     }
 
     /// Whether the list's header says how far it has got.
-    fn judge_current(&self, list: &PscList, progress: &Progress) -> Result<(), Stop> {
+    fn judge_current(&self, list: &PscList, progress: &Progress) -> Result<(), CaseEnd> {
         let Some(entries) = progress.petition.entries.clone() else { return Ok(()) };
         let scratch = list.scratch.unwrap_or(BUFFER);
         let word = ((scratch - BUFFER) / 8) as usize;
@@ -307,7 +307,7 @@ impl Session<'_> {
             return Ok(());
         }
         let what = "the list's current entry is not where the page state change got to";
-        Err(Stop::broken(ClauseId::CocoRequestList, what)
+        Err(CaseEnd::broken(ClauseId::CocoRequestList, what)
             .but(format!("{least} to {most}"), current.to_string()))
     }
 }
@@ -322,16 +322,18 @@ fn clause_of(petition: &Petition, request: &Request) -> ClauseId {
 }
 
 /// What the hypervisor's answer means to the guest.
-fn told(command: Command, found: u64, second: u64) -> Told {
+fn told(command: GuestCommand, found: u64, second: u64) -> Told {
     match command {
-        Command::RawList { .. } if found & 0xffff_ffff != 0 || second != 0 => {
+        GuestCommand::RawList { .. } if found & 0xffff_ffff != 0 || second != 0 => {
             Told::Error(format!("SW_EXITINFO1 {found:#x}, SW_EXITINFO2 {second:#x}"))
         }
-        Command::RawMsr { .. } if found != MSR_PSC_DONE => {
+        GuestCommand::RawMsr { .. } if found != MSR_PSC_DONE => {
             Told::Error(format!("the response {found:#x}"))
         }
-        Command::RawMapGpa { .. } if found == MAP_GPA_RETRY => Told::Again(second & !(1 << 47)),
-        Command::RawMapGpa { .. } if found != 0 => Told::Error(format!("R10 {found:#x}")),
+        GuestCommand::RawMapGpa { .. } if found == MAP_GPA_RETRY => {
+            Told::Again(second & !(1 << 47))
+        }
+        GuestCommand::RawMapGpa { .. } if found != 0 => Told::Error(format!("R10 {found:#x}")),
         _ => Told::Done,
     }
 }

@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine};
 use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
-use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
+use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
 use crate::uapi::{
     KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
 };
@@ -23,7 +23,7 @@ use crate::uapi::{
 /// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
 pub(crate) struct Rig {
     guest: Guest,
-    pub file: File,
+    pub file: RigFile,
     platform: Platform,
     /// The attribute of the pages, all of which are converted together where an encrypted guest accesses them.
     attribute: Attribute,
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
 }
 
 /// The guest_memfd, and the host's view of all of it.
-pub(crate) struct File {
+pub(crate) struct RigFile {
     view: Box<dyn HostView>,
     gmem: Box<dyn GuestMemfd>,
 }
@@ -65,7 +65,7 @@ impl Rig {
         guard::install().map_err(|e| format!("catch SIGBUS with sigaction: {e}"))?;
         let deadline = Instant::now() + patience;
         let guest = Guest::begin(machine, platform, deadline).map_err(|e| e.to_string())?;
-        let file = File::new(&guest, pages, start)?;
+        let file = RigFile::new(&guest, pages, start)?;
         let mut rig = Rig { guest, file, platform, attribute: start, accepted: false, patience };
         rig.set_slot()?;
         Ok(rig)
@@ -94,7 +94,7 @@ impl Rig {
 
     /// Puts a fresh guest_memfd in place of the one that there is.
     pub fn renew(&mut self, pages: u64, start: Attribute) -> Result<(), String> {
-        let file = File::new(&self.guest, pages, start)?;
+        let file = RigFile::new(&self.guest, pages, start)?;
         let region = kvm_userspace_memory_region2::default();
         // SAFETY: a region of size 0 gives the guest no memory.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
@@ -127,7 +127,7 @@ impl Rig {
         &mut self,
         machine: &dyn Machine,
         count: u32,
-        work: impl FnOnce(&File) -> R,
+        work: impl FnOnce(&RigFile) -> R,
     ) -> Result<R, String> {
         let deadline = Instant::now() + self.patience;
         let file = &self.file;
@@ -136,13 +136,13 @@ impl Rig {
             .map_err(|error| error.to_string())
     }
 
-    /// Converts all pages, as [`File::convert`]; an SNP guest gives them up before they become shared.
+    /// Converts all pages, as [`RigFile::convert`]; an SNP guest gives them up before they become shared.
     pub fn convert(&mut self, to: Attribute, flags: u64) -> Result<u32, Errno> {
         let pages = 0..self.file.pages();
         if self.platform == Platform::Snp && to == Attribute::Shared && self.accepted {
             let (address, length) = self.place(&pages);
             // Should it fail, the guest's next look says so.
-            let _ = self.command(Command::Rescind { address, length });
+            let _ = self.command(GuestCommand::Rescind { address, length });
             self.accepted = false;
         }
         let refused = self.file.convert(&pages, to, flags)?;
@@ -169,7 +169,7 @@ impl Rig {
         for page in 0..self.file.pages() {
             let (address, length) = self.place(&(page..page + 1));
             // A page that was accepted before is refused, which is as well; any other reason shows in the access.
-            self.command(Command::Accept { address, length })?;
+            self.command(GuestCommand::Accept { address, length })?;
         }
         self.accepted = true;
         Ok(())
@@ -180,14 +180,14 @@ impl Rig {
         self.accept()?;
         let (address, length) = self.place(pages);
         let first_page = pages.start;
-        self.command(Command::Fill { address, length, tag, first_page })
+        self.command(GuestCommand::Fill { address, length, tag, first_page })
     }
 
     /// What the guest reads in a page.
     pub fn guest_read(&mut self, page: u64) -> Result<PageBytes, GuestStop> {
         self.accept()?;
         let (address, _) = self.place(&(page..page + 1));
-        self.command(Command::CopyOut { address })?;
+        self.command(GuestCommand::CopyOut { address })?;
         let mut bytes = [0; PAGE_SIZE as usize];
         self.guest.copy_buffer(&mut bytes);
         Ok(bytes)
@@ -196,22 +196,22 @@ impl Rig {
     /// The guest reads the first word of each page.
     pub fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), GuestStop> {
         let (address, length) = self.place(pages);
-        self.command(Command::Touch { address, length })
+        self.command(GuestCommand::Touch { address, length })
     }
 
-    fn command(&mut self, command: Command) -> Result<(), GuestStop> {
+    fn command(&mut self, command: GuestCommand) -> Result<(), GuestStop> {
         self.guest.command(command, Instant::now() + self.patience).map(drop)
     }
 }
 
-impl File {
-    fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<File, String> {
+impl RigFile {
+    fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<RigFile, String> {
         let (size, flags) = (pages * PAGE_SIZE, creation_flags(start, true));
         let gmem = guest.vm().create_guest_memfd(size, flags);
         let gmem =
             gmem.map_err(|e| format!("create a guest_memfd with KVM_CREATE_GUEST_MEMFD: {e}"))?;
         let view = gmem.mmap(0, size).map_err(|e| format!("map the guest_memfd: {e}"))?;
-        Ok(File { view, gmem })
+        Ok(RigFile { view, gmem })
     }
 
     fn pages(&self) -> u64 {

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::case_end::CaseEnd;
 use super::session::{Session, Setup, launch_failed};
-use super::stop::Stop;
 use super::used::UsedVm;
 use crate::case::{Action, Case, Pages, Step};
 use crate::oracle::Oracle;
@@ -25,7 +25,7 @@ pub(crate) fn run_case(
     vm: Option<UsedVm>,
     progress: &mut dyn FnMut(usize),
     observations: &mut Vec<Observation>,
-) -> Result<Option<UsedVm>, Stop> {
+) -> Result<Option<UsedVm>, CaseEnd> {
     let vm = match vm {
         Some(vm) => vm,
         None => {
@@ -45,7 +45,11 @@ pub(crate) fn run_case(
     session.finish(case)
 }
 
-fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) -> Result<(), Stop> {
+fn steps(
+    session: &mut Session,
+    case: &Case,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), CaseEnd> {
     let mut trail = VecDeque::new();
     for step in &case.steps {
         progress(step.line);
@@ -72,11 +76,11 @@ fn steps(session: &mut Session, case: &Case, progress: &mut dyn FnMut(usize)) ->
 /// Says at which step a case ended, what the pages were to be before and after it, and how the host finds them. `trail`
 /// is each step with the state before it.
 fn place(
-    mut stop: Stop,
+    mut stop: CaseEnd,
     trail: &VecDeque<(&Step, Oracle)>,
     session: &Session,
     case: &Case,
-) -> Stop {
+) -> CaseEnd {
     let Some((step, before)) = trail.back() else {
         return stop;
     };

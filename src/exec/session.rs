@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::bystander::{Bystander, creation_flags};
+use super::case_end::CaseEnd;
 use super::child::Child;
 use super::guard;
 use super::mappings::{Elsewhere, no_view};
-use super::stop::Stop;
 use super::used::{self, UsedFile, UsedVm};
 use crate::case::{Attribute, Case, SlotMap, View, apart};
 use crate::clause::ClauseId;
@@ -18,7 +18,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
 use crate::oracle::{Content, Oracle};
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
-use crate::platform::{Command, Guest, GuestStop, LaunchError, Platform};
+use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
 use crate::results::{Blame, Observation};
 use crate::uapi::CapabilityNumbers;
 use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
@@ -97,7 +97,7 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Creates the guest_memfd, its mapping and its memslots in the VM, or takes those that the case before left there.
-    pub fn start(setup: &'a Setup<'a>, case: &Case, vm: UsedVm) -> Result<Session<'a>, Stop> {
+    pub fn start(setup: &'a Setup<'a>, case: &Case, vm: UsedVm) -> Result<Session<'a>, CaseEnd> {
         guard::install().map_err(|e| failed("sigaction", e))?;
         let (guest, file) = vm.take_for(case)?;
         if let Some(UsedFile { view, gmem, .. }) = file {
@@ -161,7 +161,7 @@ impl<'a> Session<'a> {
 
     /// Takes everything out of the VM that the case has put there, but for a file that the next case may use. The VM
     /// comes back, unless the case left traces in it that no call removes.
-    pub fn finish(mut self, case: &Case) -> Result<Option<UsedVm>, Stop> {
+    pub fn finish(mut self, case: &Case) -> Result<Option<UsedVm>, CaseEnd> {
         if self.spoiled {
             return Ok(None);
         }
@@ -206,7 +206,7 @@ impl<'a> Session<'a> {
     }
 
     /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
-    pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), Stop> {
+    pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), CaseEnd> {
         let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
         let region = self.region(map.slot, map.pages.start * PAGE_SIZE, size, map.at);
         // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
@@ -220,9 +220,9 @@ impl<'a> Session<'a> {
     }
 
     /// Deletes a slot.
-    pub fn delete_slot(&mut self, slot: u32) -> Result<(), Stop> {
+    pub fn delete_slot(&mut self, slot: u32) -> Result<(), CaseEnd> {
         let Some(map) = self.oracle.slots().find(|s| s.slot == slot).cloned() else {
-            return Err(Stop::error(
+            return Err(CaseEnd::error(
                 Blame::Suite,
                 format!("the case deletes slot {slot}, which is not there"),
             ));
@@ -237,10 +237,10 @@ impl<'a> Session<'a> {
     }
 
     /// Unmaps the host's view and maps it again.
-    pub fn remap(&mut self) -> Result<(), Stop> {
+    pub fn remap(&mut self) -> Result<(), CaseEnd> {
         if self.oracle.slots().next().is_some() {
             let why = "the case remaps the host's view while a memslot still uses it";
-            return Err(Stop::error(Blame::Suite, why));
+            return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = self.view.length();
         let view = self.gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
@@ -314,9 +314,9 @@ impl<'a> Session<'a> {
     }
 
     /// A command to the guest about a group of pages.
-    pub fn fill_command(&self, pages: &Range<u64>, address: u64, tag: u64) -> Command {
+    pub fn fill_command(&self, pages: &Range<u64>, address: u64, tag: u64) -> GuestCommand {
         let length = (pages.end - pages.start) * PAGE_SIZE;
-        Command::Fill { address, length, tag, first_page: pages.start }
+        GuestCommand::Fill { address, length, tag, first_page: pages.start }
     }
 }
 
@@ -329,21 +329,21 @@ fn salt(name: &str) -> u16 {
 }
 
 /// A call that has nothing to do with conversions failed.
-pub(crate) fn failed(call: &str, errno: Errno) -> Stop {
-    Stop::error(Blame::Machine, format!("{call} failed with {errno}"))
+pub(crate) fn failed(call: &str, errno: Errno) -> CaseEnd {
+    CaseEnd::error(Blame::Machine, format!("{call} failed with {errno}"))
 }
 
 /// The VM could not be launched.
-pub(crate) fn launch_failed(error: &LaunchError) -> Stop {
+pub(crate) fn launch_failed(error: &LaunchError) -> CaseEnd {
     // KVM took every call of the launch, so it had to put into the guest what they said.
     if let LaunchError::StoppedAfterLaunch(stop) = error {
         let why = format!("the guest does not start, though no call of its launch failed: {stop}");
         return match stop {
-            GuestStop::Hang { .. } => Stop::timeout(why),
-            _ => Stop::broken(ClauseId::CocoLaunchExact, why),
+            GuestStop::Hang { .. } => CaseEnd::timeout(why),
+            _ => CaseEnd::broken(ClauseId::CocoLaunchExact, why),
         };
     }
-    Stop::error(Blame::Machine, format!("failed to {error}"))
+    CaseEnd::error(Blame::Machine, format!("failed to {error}"))
 }
 
 #[cfg(test)]

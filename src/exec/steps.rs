@@ -4,17 +4,17 @@
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 
 use super::access;
+use super::case_end::CaseEnd;
 use super::child::Child;
 use super::encrypted::suite;
 use super::look::child_failed;
 use super::session::{After, Session, failed};
-use super::stop::Stop;
 use crate::case::{
     Action, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Step, Toucher, View,
 };
 use crate::clause::ClauseId;
 use crate::oracle::{self, Content, PageBytes, Sight};
-use crate::platform::{Command, GuestStop};
+use crate::platform::{GuestCommand, GuestStop};
 use crate::results::Blame;
 use crate::uapi::{self, PAGE_SIZE};
 
@@ -23,7 +23,7 @@ const UNMAPPED: u64 = 1 << 46;
 
 impl Session<'_> {
     /// Executes one statement. Says what must be audited then, if anything.
-    pub fn step(&mut self, step: &Step) -> Result<Option<After>, Stop> {
+    pub fn step(&mut self, step: &Step) -> Result<Option<After>, CaseEnd> {
         if self.line == 0 {
             self.look_before_anything()?;
         }
@@ -66,7 +66,7 @@ impl Session<'_> {
                 return Ok(None);
             }
             _ if expect.is_some_and(|r| r.any_of != [None]) => {
-                return Err(Stop::error(
+                return Err(CaseEnd::error(
                     Blame::Suite,
                     "only a conversion, a memslot, a launch call or a call on the file can be expected to fail",
                 ));
@@ -126,7 +126,7 @@ impl Session<'_> {
                 self.map_slot(map).map_err(|stop| {
                     // The case makes a memslot that fits: refusing it is the kernel's doing.
                     let slot = map.slot;
-                    Stop::broken(
+                    CaseEnd::broken(
                         ClauseId::MemslotRecreated,
                         format!("memslot {slot} cannot be made: {}", stop.failure.summary),
                     )
@@ -178,18 +178,18 @@ impl Session<'_> {
         view: View,
         verb: &str,
         pages: impl Iterator<Item = u64>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         for page in pages {
             if !matches!(self.oracle.sight(view, page), Sight::Content(_)) {
                 let why =
                     format!("the case has {view} {verb} page {page}, which it must not access");
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), Stop> {
+    fn write(&mut self, view: View, pages: &Pages, letter: u8) -> Result<(), CaseEnd> {
         let tag = self.tag(letter);
         self.must_be_accessible(view, "write", pages.clone())?;
         match view {
@@ -226,7 +226,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn read(&mut self, view: View, pages: impl Iterator<Item = u64> + Clone) -> Result<(), Stop> {
+    fn read(
+        &mut self,
+        view: View,
+        pages: impl Iterator<Item = u64> + Clone,
+    ) -> Result<(), CaseEnd> {
         self.must_be_accessible(view, "read", pages.clone())?;
         match view {
             View::Guest => {
@@ -236,7 +240,11 @@ impl Session<'_> {
                         continue;
                     };
                     let length = (group.end - group.start) * PAGE_SIZE;
-                    self.guest_command(Command::Touch { address, length }, "read", group.start)?;
+                    self.guest_command(
+                        GuestCommand::Touch { address, length },
+                        "read",
+                        group.start,
+                    )?;
                 }
             }
             View::Host | View::Host2 => {
@@ -261,7 +269,7 @@ impl Session<'_> {
     }
 
     /// Each side reads the pages that it may.
-    fn touch(&mut self, who: Toucher, pages: &Pages) -> Result<(), Stop> {
+    fn touch(&mut self, who: Toucher, pages: &Pages) -> Result<(), CaseEnd> {
         let views: &[View] = match who {
             Toucher::Nobody => &[],
             Toucher::Host => &[View::Host],
@@ -277,7 +285,7 @@ impl Session<'_> {
     }
 
     /// The case says what a page looks like: the oracle must agree, and then the page must be so.
-    fn expect(&mut self, view: View, pages: &Pages, look: Look) -> Result<(), Stop> {
+    fn expect(&mut self, view: View, pages: &Pages, look: Look) -> Result<(), CaseEnd> {
         for page in pages.clone() {
             let sight = self.oracle.sight(view, page);
             let agrees = match (look, &sight) {
@@ -303,18 +311,18 @@ impl Session<'_> {
                 let why = format!(
                     "the case expects {look} of {view} at page {page}, the clauses say {says}"
                 );
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
             if look == Look::Mmio && self.guest_address(page).is_none() {
                 let why = format!("page {page} has no address where there was a memslot");
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
         }
         let pages: Vec<u64> = pages.clone().collect();
         self.look(view, &pages, &After::Nothing, true)
     }
 
-    fn punch(&mut self, pages: &Pages) -> Result<After, Stop> {
+    fn punch(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         self.gmem
             .fallocate(mode, pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
@@ -335,7 +343,7 @@ impl Session<'_> {
         self.watch_ends(pages.start, pages.end);
     }
 
-    fn allocate(&mut self, pages: &Pages) -> Result<After, Stop> {
+    fn allocate(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         self.gmem
             .fallocate(
                 libc::FALLOC_FL_KEEP_SIZE,
@@ -348,11 +356,11 @@ impl Session<'_> {
         Ok(After::Allocated)
     }
 
-    fn pin(&mut self, pages: &Pages) -> Result<After, Stop> {
+    fn pin(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         for page in pages.clone() {
             if self.oracle.sight(View::Host, page) == Sight::Fault {
                 let why = format!("the case pins page {page}, which is private");
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
             let pin = self.view.pin(page * PAGE_SIZE).map_err(|e| failed("vmsplice", e))?;
             self.pins.entry(page).or_default().push(pin);
@@ -362,11 +370,11 @@ impl Session<'_> {
         Ok(After::Nothing)
     }
 
-    fn unpin(&mut self, pages: &Pages) -> Result<After, Stop> {
+    fn unpin(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         for page in pages.clone() {
             if self.pins.get_mut(&page).and_then(Vec::pop).is_none() {
                 let why = format!("the case unpins page {page}, which is not pinned");
-                return Err(Stop::error(Blame::Suite, why));
+                return Err(CaseEnd::error(Blame::Suite, why));
             }
             self.oracle.unpin(page);
         }
@@ -374,7 +382,7 @@ impl Session<'_> {
     }
 
     /// What `KVM_CHECK_EXTENSION` says must be what the clauses say.
-    fn capability(&self, capability: Capability) -> Result<(), Stop> {
+    fn capability(&self, capability: Capability) -> Result<(), CaseEnd> {
         let numbers = self.setup.capability_numbers;
         let number = match capability {
             Capability::MemoryAttributes => Some(uapi::KVM_CAP_MEMORY_ATTRIBUTES),
@@ -385,7 +393,7 @@ impl Session<'_> {
         };
         let Some(number) = number else {
             let why = format!("the number of the capability {} is not known", capability.name());
-            return Err(Stop::error(Blame::Suite, why));
+            return Err(CaseEnd::error(Blame::Suite, why));
         };
         let (system, vm) =
             oracle::capability_values(self.setup.platform, self.setup.dialect, capability);
@@ -400,17 +408,19 @@ impl Session<'_> {
                     "capability {} ({number}) on the {on} is {found} instead of {expected}",
                     capability.name()
                 );
-                return Err(Stop::broken(ClauseId::CapabilityAgrees, summary)
+                return Err(CaseEnd::broken(ClauseId::CapabilityAgrees, summary)
                     .but(expected.to_string(), found));
             }
         }
         Ok(())
     }
 
-    fn misbehave(&mut self, how: Misbehaviour) -> Result<(), Stop> {
+    fn misbehave(&mut self, how: Misbehaviour) -> Result<(), CaseEnd> {
         self.spoiled = true;
         match how {
-            Misbehaviour::HangGuest => self.guest_command(Command::Spin, "spin on", 0).map(|_| ()),
+            Misbehaviour::HangGuest => {
+                self.guest_command(GuestCommand::Spin, "spin on", 0).map(|_| ())
+            }
             Misbehaviour::HangHost => loop {
                 std::thread::park();
             },
@@ -424,14 +434,14 @@ impl Session<'_> {
             }
             Misbehaviour::GuestException => {
                 let deadline = self.deadline();
-                let command = Command::Read { address: UNMAPPED };
+                let command = GuestCommand::Read { address: UNMAPPED };
                 match self.guest.command(command, deadline) {
-                    Ok(_) => Err(Stop::error(
+                    Ok(_) => Err(CaseEnd::error(
                         Blame::Payload,
                         "the guest read an address that is not mapped",
                     )),
                     Err(stop @ GuestStop::Exception { .. }) => {
-                        Err(Stop::error(Blame::Payload, stop.to_string()))
+                        Err(CaseEnd::error(Blame::Payload, stop.to_string()))
                     }
                     Err(stop) => Err(super::look::guest_stop(stop, "read", 0)),
                 }
@@ -452,8 +462,8 @@ fn die(signal: Signal) -> ! {
     }
 }
 
-fn no_child() -> Stop {
-    Stop::error(Blame::Suite, "the case uses a child that was not forked")
+fn no_child() -> CaseEnd {
+    CaseEnd::error(Blame::Suite, "the case uses a child that was not forked")
 }
 
 /// The bytes of a pattern in a page.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a case leaves behind for the next: the VM, and its guest_memfd where both are content with a used one.
 
+use super::case_end::CaseEnd;
 use super::session::failed;
-use super::stop::Stop;
 use crate::case::{Attribute, Case, SlotMap};
 use crate::machine::{GuestMemfd, HostView};
 use crate::platform::Guest;
@@ -35,7 +35,7 @@ impl UsedVm {
     }
 
     /// The VM for `case`, with the file if the case may use it. Otherwise there are no memslots any more.
-    pub fn take_for(self, case: &Case) -> Result<(Guest, Option<UsedFile>), Stop> {
+    pub fn take_for(self, case: &Case) -> Result<(Guest, Option<UsedFile>), CaseEnd> {
         let fits = |file: &UsedFile| {
             may_be_used(case) && (file.pages, file.start) == (case.pages, case.start)
         };

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary};
+use super::record::{OBSERVE_SCHEMA_VERSION, ObserveRecord, ObserveSummary, SpotRecord};
 use super::table::table;
 use crate::machine::MachineConfig;
 use crate::measured::{Head, Spot, Trial, runnable, spots};
@@ -29,14 +29,14 @@ pub fn observe(
     config: &MachineConfig,
     environment: Environment,
     options: &Options,
-    sink: &mut dyn FnMut(&Record) -> Result<(), String>,
+    sink: &mut dyn FnMut(&ObserveRecord) -> Result<(), String>,
 ) -> Result<(String, u8), String> {
     let since = Instant::now();
     let (platforms, missing) = runnable(&environment, observing.platforms.as_deref());
     let head =
         Head::new(OBSERVE_SCHEMA_VERSION, options.arguments.clone(), environment, observing.repeat);
     let mut text = format!("{}, {} trials each\n{missing}", head.line(), observing.repeat);
-    sink(&Record::Observe(Box::new(head)))?;
+    sink(&ObserveRecord::Observe(Box::new(head)))?;
     let mut interview = Interview::new(config, options);
     let mut observations = Vec::new();
     let mut interrupted = None;
@@ -52,8 +52,8 @@ pub fn observe(
                 }
             }
         }
-        let observation = Observation::new(spot, &trials);
-        sink(&Record::Observation(observation.clone()))?;
+        let observation = SpotRecord::new(spot, &trials);
+        sink(&ObserveRecord::Observation(observation.clone()))?;
         observations.push(observation);
     }
     text += &table(&observations);
@@ -67,13 +67,13 @@ pub fn observe(
         true => exit::FAILED,
         false => exit::PASSED,
     };
-    let summary = Summary {
+    let summary = ObserveSummary {
         spots: observations.len() as u32,
         errors: errors as u32,
         elapsed_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         exit_status,
     };
-    sink(&Record::Summary(summary))?;
+    sink(&ObserveRecord::Summary(summary))?;
     Ok((text, exit_status))
 }
 

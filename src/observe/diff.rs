@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::record::{Observation, Record, Tally, words};
+use super::record::{ObserveRecord, SpotRecord, Tally, words};
 use super::table::group;
 use crate::measured::Spot;
 use crate::results::ResultsFile;
@@ -58,7 +58,7 @@ pub fn diff(base: &mut ResultsFile, patched: &mut ResultsFile) -> Result<(String
     Ok((text, !changed.is_empty()))
 }
 
-fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, Observation>, String> {
+fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, SpotRecord>, String> {
     let mut observations = BTreeMap::new();
     let mut complete = false;
     // Records and fields that this version does not know are passed over.
@@ -67,10 +67,10 @@ fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, Observation>, String> {
             Some("observation") => {
                 let record = serde_json::from_value(value);
                 match record.map_err(|error| file.at(format!("no observation: {error}")))? {
-                    Record::Observation(observation) => {
+                    ObserveRecord::Observation(observation) => {
                         observations.insert(observation.spot, observation);
                     }
-                    Record::Observe(_) | Record::Summary(_) => {}
+                    ObserveRecord::Observe(_) | ObserveRecord::Summary(_) => {}
                 }
             }
             Some("observe") => return Err(file.at("a second beginning")),
@@ -86,7 +86,7 @@ fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, Observation>, String> {
 
 /// In what one situation differs. Files may have been made of different numbers of trials, so counts are not compared, only
 /// what was ever seen and whether it was always seen.
-fn changes(before: &Observation, after: &Observation) -> Vec<Change> {
+fn changes(before: &SpotRecord, after: &SpotRecord) -> Vec<Change> {
     fn what<T: Clone + Ord>(tallies: &[Tally<T>]) -> Vec<(T, Option<bool>)> {
         let mut seen: Vec<_> = tallies.iter().map(|t| (t.seen.clone(), t.varies)).collect();
         seen.sort();

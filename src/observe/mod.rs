@@ -16,5 +16,5 @@ mod trial;
 
 pub use command::{Observing, observe};
 pub use diff::diff;
-pub use record::{OBSERVE_SCHEMA_VERSION, Observation, Record, Summary, Tally};
+pub use record::{OBSERVE_SCHEMA_VERSION, ObserveRecord, ObserveSummary, SpotRecord, Tally};
 pub use trial::Observer;

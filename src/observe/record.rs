@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What was observed, as data: JSON Lines, one [`Record`] a line, after `observe-schema.json`.
+//! What was observed, as data: JSON Lines, one [`ObserveRecord`] a line, after `observe-schema.json`.
 
 use crate::measured::{Head, PageSight, Seen, Spot, Trial};
 use std::fmt;
@@ -13,19 +13,20 @@ pub const OBSERVE_SCHEMA_VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
-pub enum Record {
+pub enum ObserveRecord {
     /// The first line: where it takes place.
     Observe(Box<Head>),
     /// What was seen in one situation.
-    Observation(Observation),
+    Observation(SpotRecord),
     /// The last line. Missing when the program was killed.
-    Summary(Summary),
+    Summary(ObserveSummary),
 }
 
 /// What was seen in one situation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Observation {
+#[cfg_attr(test, schemars(rename = "SpotRecord"))]
+pub struct SpotRecord {
     /// The situation.
     #[serde(flatten)]
     pub spot: Spot,
@@ -55,7 +56,8 @@ pub struct Tally<T> {
 /// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Summary {
+#[cfg_attr(test, schemars(rename = "ObserveSummary"))]
+pub struct ObserveSummary {
     /// Situations.
     pub spots: u32,
     /// Situations that could not be brought about or looked at, be it once.
@@ -66,9 +68,9 @@ pub struct Summary {
     pub exit_status: u8,
 }
 
-impl Observation {
+impl SpotRecord {
     /// Sums up what was seen in each trial.
-    pub(super) fn new(spot: Spot, trials: &[Result<Trial, String>]) -> Observation {
+    pub(super) fn new(spot: Spot, trials: &[Result<Trial, String>]) -> SpotRecord {
         let good = || trials.iter().flatten();
         let pages = |of: fn(&Trial) -> &Vec<PageSight>| {
             let mut tallies = tally(good().flat_map(of).map(|sight| sight.seen.clone()));
@@ -79,7 +81,7 @@ impl Observation {
             }
             tallies
         };
-        Observation {
+        SpotRecord {
             spot,
             conversion: tally(good().map(|trial| trial.conversion.clone())),
             host: pages(|trial| &trial.host),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::record::{Observation, words};
+use super::record::{SpotRecord, words};
 use crate::case::Mode;
 use crate::measured::{Backing, History, Spot, states};
 use crate::platform::Platform;
@@ -90,8 +90,8 @@ fn name(spots: &[Spot]) -> String {
 }
 
 /// The table of `gmem-conform observe`.
-pub(super) fn table(observations: &[Observation]) -> String {
-    let outcome = |o: &Observation| {
+pub(super) fn table(observations: &[SpotRecord]) -> String {
+    let outcome = |o: &SpotRecord| {
         let mut result = words(&o.conversion);
         for error in &o.errors {
             let _ = write!(result, "{}failed to {}", sep(&result), error.seen);

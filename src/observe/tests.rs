@@ -17,7 +17,7 @@ const FILE: &str = "observe-schema.json";
 #[test]
 fn schema_is_current() {
     let title = "One line of what gmem-conform observe writes";
-    schema::is_current(FILE, title, schemars::schema_for!(Record));
+    schema::is_current(FILE, title, schemars::schema_for!(ObserveRecord));
 }
 
 fn spot() -> Spot {
@@ -42,11 +42,11 @@ fn trial(seen: Seen, fingerprint: u64) -> Result<Trial, String> {
 /// lost among those that could.
 #[test]
 fn always_is_told_from_sometimes() {
-    let always = Observation::new(spot(), &[trial(Seen::Zeros, 0), trial(Seen::Zeros, 0)]);
+    let always = SpotRecord::new(spot(), &[trial(Seen::Zeros, 0), trial(Seen::Zeros, 0)]);
     assert_eq!(words(&always.host), "zeros");
     let failed = Err("write the pages from the guest: hang".to_string());
     let trials = [trial(Seen::Kept, 0), trial(Seen::Zeros, 0), trial(Seen::Zeros, 0), failed];
-    let sometimes = Observation::new(spot(), &trials);
+    let sometimes = SpotRecord::new(spot(), &trials);
     assert_eq!(words(&sometimes.guest), "zeros 2/3; kept 1/3");
     assert_eq!(words(&sometimes.conversion), "success");
     assert_eq!(words(&sometimes.errors), "write the pages from the guest: hang");
@@ -56,7 +56,7 @@ fn always_is_told_from_sometimes() {
 #[test]
 fn ciphertext_is_compared_with_itself() {
     let cipher = |print| trial(Seen::CiphertextLike, print);
-    let seen = |trials: &[Result<Trial, String>]| words(&Observation::new(spot(), trials).host);
+    let seen = |trials: &[Result<Trial, String>]| words(&SpotRecord::new(spot(), trials).host);
     assert_eq!(seen(&[cipher(1)]), "ciphertext-like");
     assert_eq!(seen(&[cipher(1), cipher(1)]), "ciphertext-like, the same each time");
     assert_eq!(
@@ -72,13 +72,16 @@ fn records_are_valid() {
     let stopped = trial(Seen::NoAccess("KVM_EXIT_MMIO".into()), 0);
     let trials =
         [stopped, trial(Seen::CiphertextLike, 1), trial(Seen::CiphertextLike, 2), Err("x".into())];
-    let observation = Record::Observation(Observation::new(spot(), &trials));
-    let records =
-        [Record::Observe(Box::new(head)), observation.clone(), Record::Summary(Summary::default())];
+    let observation = ObserveRecord::Observation(SpotRecord::new(spot(), &trials));
+    let records = [
+        ObserveRecord::Observe(Box::new(head)),
+        observation.clone(),
+        ObserveRecord::Summary(ObserveSummary::default()),
+    ];
     for record in records {
         let value = serde_json::to_value(&record).unwrap();
         schema::is_valid(FILE, &value).unwrap_or_else(|error| panic!("{record:?}: {error}"));
-        assert_eq!(serde_json::from_value::<Record>(value).unwrap(), record);
+        assert_eq!(serde_json::from_value::<ObserveRecord>(value).unwrap(), record);
     }
     let mut bad = serde_json::to_value(observation).unwrap();
     bad["backing"] = json!("borrowed");

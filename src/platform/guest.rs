@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::encrypted::LaunchPages;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
-use super::mailbox::{self, Answer, Command, Mismatch};
+use super::mailbox::{self, Answer, GuestCommand, Mismatch};
 use super::memory::PayloadMemory;
 use super::page_tables::{self, PageTables};
 use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
@@ -222,7 +222,11 @@ impl Guest {
     /// [`Guest::resume`] has had it end this one. Some errors are no failures: [`GuestStop::MapGpa`] is the guest's request
     /// for a conversion, which the caller makes or not, answers with [`Guest::set_hypercall_result`] and resumes;
     /// [`GuestStop::MemoryFault`] is what an encrypted guest's access through the wrong alias ends with.
-    pub fn command(&mut self, command: Command, deadline: Instant) -> Result<Answer, GuestStop> {
+    pub fn command(
+        &mut self,
+        command: GuestCommand,
+        deadline: Instant,
+    ) -> Result<Answer, GuestStop> {
         if !self.ready {
             return Err(GuestStop::Unexpected(
                 "the guest has stopped and was not reset".to_string(),
@@ -274,7 +278,7 @@ impl Guest {
                     self.memory.write(at, word);
                 }
             }
-            let command = Command::CheckList { ranges: some.len() as u64 };
+            let command = GuestCommand::CheckList { ranges: some.len() as u64 };
             let answer = self.command(command, deadline)?;
             if let Some(mismatch) = answer.mismatch {
                 let range = number * CHECK_RANGES + mismatch.range;
@@ -297,14 +301,14 @@ impl Guest {
         spin::while_running(&*self.vm, &mut self.memory, &cpuid, count, deadline, work)
     }
 
-    /// Leaves what [`Command::RawList`] fills the GHCB's shared buffer with.
+    /// Leaves what [`GuestCommand::RawList`] fills the GHCB's shared buffer with.
     pub fn put_list(&mut self, words: &[u64; LIST_WORDS as usize]) {
         for (word, gpa) in words.iter().zip((COPY_BUFFER..).step_by(8)) {
             self.memory.write(gpa, *word);
         }
     }
 
-    /// What the last [`Command::RawList`] has found in the GHCB's shared buffer.
+    /// What the last [`GuestCommand::RawList`] has found in the GHCB's shared buffer.
     pub fn list(&self) -> [u64; LIST_WORDS as usize] {
         std::array::from_fn(|word| self.memory.read(COPY_BUFFER + word as u64 * 8))
     }
@@ -317,7 +321,7 @@ impl Guest {
         }
     }
 
-    /// The page that the last [`Command::CopyOut`] copied.
+    /// The page that the last [`GuestCommand::CopyOut`] copied.
     pub fn copy_buffer(&self, out: &mut [u8; 4096]) {
         for (word, gpa) in out.chunks_exact_mut(8).zip((COPY_BUFFER..).step_by(8)) {
             word.copy_from_slice(&self.memory.read(gpa).to_le_bytes());

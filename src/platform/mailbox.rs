@@ -8,7 +8,7 @@ use crate::payload::abi::{MAILBOX, Mailbox, operation, status};
 
 /// What a guest can be told to do. Addresses are guest virtual, which are guest physical, and like lengths multiples of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum GuestCommand {
     /// Write the pattern `tag` into `length` bytes at `address`, as from page `first_page` of the guest_memfd on.
     Fill {
         /// First byte.
@@ -109,25 +109,27 @@ pub enum Command {
     },
 }
 
-impl Command {
+impl GuestCommand {
     /// Operation, address, length, pattern and first page as the mailbox has them.
     fn words(self) -> [u64; 5] {
         match self {
-            Command::Fill { address, length, tag, first_page } => {
+            GuestCommand::Fill { address, length, tag, first_page } => {
                 [operation::FILL, address, length, tag, first_page]
             }
-            Command::Check { address, length, tag, first_page } => {
+            GuestCommand::Check { address, length, tag, first_page } => {
                 [operation::CHECK, address, length, tag, first_page]
             }
-            Command::CheckList { ranges } => [operation::CHECK_LIST, 0, ranges, 0, 0],
-            Command::Read { address } => [operation::READ, address, 0, 0, 0],
-            Command::Write { address, word } => [operation::WRITE, address, 0, word, 0],
-            Command::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
-            Command::Touch { address, length } => [operation::TOUCH, address, length, 0, 0],
-            Command::Spin => [operation::SPIN, 0, 0, 0, 0],
-            Command::Accept { address, length } => [operation::ACCEPT, address, length, 0, 0],
-            Command::Rescind { address, length } => [operation::RESCIND, address, length, 0, 0],
-            Command::PageState { gpa, length, private, by_msr } => {
+            GuestCommand::CheckList { ranges } => [operation::CHECK_LIST, 0, ranges, 0, 0],
+            GuestCommand::Read { address } => [operation::READ, address, 0, 0, 0],
+            GuestCommand::Write { address, word } => [operation::WRITE, address, 0, word, 0],
+            GuestCommand::CopyOut { address } => [operation::COPY_OUT, address, 0, 0, 0],
+            GuestCommand::Touch { address, length } => [operation::TOUCH, address, length, 0, 0],
+            GuestCommand::Spin => [operation::SPIN, 0, 0, 0, 0],
+            GuestCommand::Accept { address, length } => [operation::ACCEPT, address, length, 0, 0],
+            GuestCommand::Rescind { address, length } => {
+                [operation::RESCIND, address, length, 0, 0]
+            }
+            GuestCommand::PageState { gpa, length, private, by_msr } => {
                 let operation = match (private, by_msr) {
                     (false, false) => operation::MAKE_SHARED,
                     (true, false) => operation::MAKE_PRIVATE,
@@ -136,9 +138,9 @@ impl Command {
                 };
                 [operation, gpa, length, 0, 0]
             }
-            Command::RawList { scratch } => [operation::RAW_LIST, scratch, 0, 0, 0],
-            Command::RawMsr { request } => [operation::RAW_MSR, request, 0, 0, 0],
-            Command::RawMapGpa { gpa, size } => [operation::RAW_MAP_GPA, gpa, size, 0, 0],
+            GuestCommand::RawList { scratch } => [operation::RAW_LIST, scratch, 0, 0, 0],
+            GuestCommand::RawMsr { request } => [operation::RAW_MSR, request, 0, 0, 0],
+            GuestCommand::RawMapGpa { gpa, size } => [operation::RAW_MAP_GPA, gpa, size, 0, 0],
         }
     }
 }
@@ -148,11 +150,11 @@ impl Command {
 /// what it says, which is for the host's own view to confirm where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// For [`Command::Check`] and [`Command::CheckList`]: the first difference.
+    /// For [`GuestCommand::Check`] and [`GuestCommand::CheckList`]: the first difference.
     pub mismatch: Option<Mismatch>,
-    /// For [`Command::Accept`], [`Command::Rescind`] and [`Command::PageState`]: what was refused.
+    /// For [`GuestCommand::Accept`], [`GuestCommand::Rescind`] and [`GuestCommand::PageState`]: what was refused.
     pub refusal: Option<Refusal>,
-    /// For [`Command::Read`]: the word. For a raw request: what the hypervisor answered.
+    /// For [`GuestCommand::Read`]: the word. For a raw request: what the hypervisor answered.
     pub found: u64,
     /// For a raw request: what it answered in the second place.
     pub second: u64,
@@ -183,7 +185,7 @@ pub struct Mismatch {
 }
 
 /// Puts `command` into the mailbox under the number `sequence`, and takes away the last answer.
-pub(super) fn put(memory: &mut PayloadMemory, sequence: u64, command: Command) {
+pub(super) fn put(memory: &mut PayloadMemory, sequence: u64, command: GuestCommand) {
     let [operation, address, length, pattern, first_page] = command.words();
     for (offset, word) in [
         (offset_of!(Mailbox, sequence), sequence),
@@ -271,7 +273,7 @@ mod tests {
         let address = 0x10_0000;
         memory.write(address, 0x1234);
 
-        put(&mut memory, 7, Command::Read { address });
+        put(&mut memory, 7, GuestCommand::Read { address });
         assert!(take(&memory, 7, 0).is_err(), "there is no answer yet");
         let Ok(()) = execute(&mut Native(&mut memory));
         let answer = take(&memory, 7, 3).unwrap();
@@ -284,7 +286,7 @@ mod tests {
             memory.write(at, word);
         }
         memory.write(0x12_1008, 0xbad);
-        put(&mut memory, 8, Command::CheckList { ranges: 2 });
+        put(&mut memory, 8, GuestCommand::CheckList { ranges: 2 });
         let Ok(()) = execute(&mut Native(&mut memory));
         let mismatch = Mismatch { range: 1, offset: 0x1008, expected: 0, found: 0xbad };
         assert_eq!(take(&memory, 8, 0).unwrap().mismatch, Some(mismatch));

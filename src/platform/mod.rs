@@ -7,7 +7,7 @@
 //! Guests of the encrypted platforms, `snp` and `tdx`, have their payload in a guest_memfd of its own, of which all that the
 //! guest executes is private; the host talks to them through three pages that stay shared. They see the memory under test
 //! twice, as shared memory at its address and as private memory [`crate::payload::abi::PRIVATE_WINDOW`] further up, accept
-//! private pages before they use them, and can ask for conversions: see [`Command`] and [`Guest::command`].
+//! private pages before they use them, and can ask for conversions: see [`GuestCommand`] and [`Guest::command`].
 
 mod cpuinfo;
 mod encrypted;
@@ -31,6 +31,6 @@ pub(crate) use cpuinfo::cpuinfo_field;
 pub use guest::{Guest, LaunchCall, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
 pub use kind::Platform;
 pub use launch_error::LaunchError;
-pub use mailbox::{Answer, Command, Mismatch, Refusal};
+pub use mailbox::{Answer, GuestCommand, Mismatch, Refusal};
 pub use missing::{Surroundings, missing};
 pub use stop::GuestStop;

@@ -4,8 +4,8 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::child::{self, Death, End, Worker};
 use super::pool::Options;
+use super::worker_process::{self, Death, End, WorkerProcess};
 use super::{signals, verdict};
 use crate::machine::MachineConfig;
 use crate::protocol::{Job, Reply};
@@ -14,7 +14,7 @@ use crate::protocol::{Job, Reply};
 pub struct Interview<'a> {
     config: MachineConfig,
     options: &'a Options,
-    worker: Option<Worker>,
+    worker: Option<WorkerProcess>,
 }
 
 /// Why there is no answer. The text is for people.
@@ -52,7 +52,7 @@ impl<'a> Interview<'a> {
             let until = worker.closing.map_or(deadline, |closing| closing.min(deadline));
             let interrupt = self.options.interrupt.as_ref();
             let interrupted =
-                child::wait(&mut [&mut worker], interrupt.map(AsFd::as_fd), Some(until))
+                worker_process::wait(&mut [&mut worker], interrupt.map(AsFd::as_fd), Some(until))
                     .map_err(|error| NoAnswer::Failed(format!("poll: {error}")))?;
             if let (true, Some(fd)) = (interrupted, interrupt) {
                 let text = format!("interrupted by {}", signals::caught(fd));
@@ -93,8 +93,8 @@ impl<'a> Interview<'a> {
         failed(&mut worker, &format!("its worker {}", verdict::misdeed(&end, &death)))
     }
 
-    fn start(&self) -> Result<Worker, NoAnswer> {
-        Worker::start(&self.options.worker)
+    fn start(&self) -> Result<WorkerProcess, NoAnswer> {
+        WorkerProcess::start(&self.options.worker)
             .and_then(|mut worker| {
                 worker.send(&Job::Configure(self.config.clone()))?;
                 Ok(worker)
@@ -103,7 +103,7 @@ impl<'a> Interview<'a> {
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> NoAnswer {
-        NoAnswer::Failed(child::cannot_start(&self.options.worker, error))
+        NoAnswer::Failed(worker_process::cannot_start(&self.options.worker, error))
     }
 }
 
@@ -115,7 +115,7 @@ impl Drop for Interview<'_> {
     }
 }
 
-fn failed(worker: &mut Worker, what: &str) -> NoAnswer {
+fn failed(worker: &mut WorkerProcess, what: &str) -> NoAnswer {
     let mut message = what.to_string();
     let said = worker.stray_output();
     if !said.trim().is_empty() {

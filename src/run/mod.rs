@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Running a plan: workers, deadlines, the kernel log.
 
-mod child;
 mod headers;
 mod interview;
 mod kernel_log;
@@ -11,6 +10,7 @@ mod probe;
 mod signals;
 mod spawn;
 mod verdict;
+mod worker_process;
 
 pub use headers::capability_numbers;
 pub use interview::{Interview, NoAnswer};

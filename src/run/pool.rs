@@ -16,11 +16,11 @@ use crate::results::{
 use crate::timings::{self, Part, spend};
 use crate::waivers::{Waivers, Waiving};
 
-use super::child::{self, Death, End, Worker};
 use super::kernel_watch::{Damage, KernelWatch};
+use super::worker_process::{self, Death, End, WorkerProcess};
 use super::{signals, verdict};
 use crate::machine::{MachineConfig, MachineKind};
-use crate::protocol::{Job, Outcome, Reply};
+use crate::protocol::{CaseOutcome, Job, Reply};
 
 /// Workers that may die in a row before one of them takes a job.
 const STRIKES: usize = 3;
@@ -80,14 +80,14 @@ struct Running {
 }
 
 /// A worker and what it does.
-struct Seat {
-    worker: Worker,
+struct WorkerSlot {
+    worker: WorkerProcess,
     running: Option<Running>,
     /// The last case that it ended.
     before: Option<String>,
 }
 
-impl Seat {
+impl WorkerSlot {
     /// When the runner must look at it even if it stays silent.
     fn deadline(&self) -> Option<Instant> {
         let deadline = self.running.as_ref().map(|running| running.deadline);
@@ -99,7 +99,7 @@ impl Seat {
 }
 
 /// Why a run stops before its plan ends.
-enum Stop {
+enum AbortReason {
     /// Nobody reads on.
     Quietly,
     /// For this reason.
@@ -111,13 +111,13 @@ struct Runner<'a> {
     options: &'a Options,
     sink: &'a mut dyn Sink,
     queue: VecDeque<PlannedCase>,
-    seats: Vec<Seat>,
+    slots: Vec<WorkerSlot>,
     summary: Summary,
     number: usize,
     strikes: usize,
     watch: Option<KernelWatch>,
     waiving: Option<Waiving<'a>>,
-    stop: Option<Stop>,
+    stop: Option<AbortReason>,
     broken: bool,
 }
 
@@ -140,7 +140,7 @@ pub fn run(
         sink,
         summary: Summary { planned: plan.len(), ..Summary::default() },
         queue: plan.into(),
-        seats: Vec::new(),
+        slots: Vec::new(),
         number: 0,
         strikes: 0,
         watch,
@@ -167,13 +167,13 @@ impl Runner<'_> {
     fn emit(&mut self, event: Event) {
         let sent = spend(Part::Reporting, || self.sink.event(&event));
         if sent.is_break() && self.stop.is_none() {
-            self.stop = Some(Stop::Quietly);
+            self.stop = Some(AbortReason::Quietly);
         }
     }
 
     fn abort(&mut self, reason: String) {
         if self.stop.is_none() {
-            self.stop = Some(Stop::Because(reason));
+            self.stop = Some(AbortReason::Because(reason));
         }
     }
 
@@ -181,14 +181,14 @@ impl Runner<'_> {
     fn work(&mut self) {
         loop {
             self.hand_out();
-            if self.stop.is_some() || self.seats.iter().all(|seat| seat.running.is_none()) {
+            if self.stop.is_some() || self.slots.iter().all(|slot| slot.running.is_none()) {
                 return;
             }
-            let until = self.seats.iter().filter_map(Seat::deadline).min();
+            let until = self.slots.iter().filter_map(WorkerSlot::deadline).min();
             let interrupt = self.options.interrupt.as_ref();
-            let mut workers: Vec<&mut Worker> =
-                self.seats.iter_mut().map(|seat| &mut seat.worker).collect();
-            match child::wait(&mut workers, interrupt.map(AsFd::as_fd), until) {
+            let mut workers: Vec<&mut WorkerProcess> =
+                self.slots.iter_mut().map(|slot| &mut slot.worker).collect();
+            match worker_process::wait(&mut workers, interrupt.map(AsFd::as_fd), until) {
                 Ok(false) => {}
                 Ok(true) => {
                     let signal = interrupt.map_or_else(String::new, signals::caught);
@@ -201,11 +201,11 @@ impl Runner<'_> {
                 }
             }
             let mut index = 0;
-            while index < self.seats.len() {
-                // The others stay in their seats: they may share the blame for what the kernel did.
-                let seat = self.seats.remove(index);
-                if let Some(seat) = self.look_at(seat) {
-                    self.seats.insert(index, seat);
+            while index < self.slots.len() {
+                // The others stay in their slots: they may share the blame for what the kernel did.
+                let slot = self.slots.remove(index);
+                if let Some(slot) = self.look_at(slot) {
+                    self.slots.insert(index, slot);
                     index += 1;
                 }
             }
@@ -218,17 +218,19 @@ impl Runner<'_> {
             if self.stop.is_some() {
                 return;
             }
-            if index < self.seats.len() {
-                if self.seats[index].running.is_some() {
+            if index < self.slots.len() {
+                if self.slots[index].running.is_some() {
                     continue;
                 }
             } else if index >= self.options.jobs.max(1) {
                 return;
             }
             let Some(case) = self.next_case() else { return };
-            if index == self.seats.len() {
+            if index == self.slots.len() {
                 match self.start_worker() {
-                    Ok(worker) => self.seats.push(Seat { worker, running: None, before: None }),
+                    Ok(worker) => {
+                        self.slots.push(WorkerSlot { worker, running: None, before: None })
+                    }
                     Err(why) => {
                         self.queue.push_front(case);
                         return self.abort(why);
@@ -251,29 +253,29 @@ impl Runner<'_> {
         None
     }
 
-    fn start_worker(&self) -> Result<Worker, String> {
+    fn start_worker(&self) -> Result<WorkerProcess, String> {
         let command = &self.options.worker;
-        Worker::start(command)
+        WorkerProcess::start(command)
             .and_then(|mut worker| {
                 worker.send(&Job::Configure(self.config.clone()))?;
                 Ok(worker)
             })
-            .map_err(|error| child::cannot_start(command, &error))
+            .map_err(|error| worker_process::cannot_start(command, &error))
     }
 
     fn give(&mut self, index: usize, case: PlannedCase) {
-        let seat = &mut self.seats[index];
-        seat.worker.begin_case();
+        let slot = &mut self.slots[index];
+        slot.worker.begin_case();
         let job = Job::Case {
             id: case.id.clone(),
             platform: case.platform,
             text: case.text.clone(),
             timeout_s: self.options.timeout.as_secs(),
         };
-        let event = Event::CaseStarted { id: case.id.clone(), pid: seat.worker.pid() };
+        let event = Event::CaseStarted { id: case.id.clone(), pid: slot.worker.pid() };
         let since = Instant::now();
-        let sent = seat.worker.send(&job);
-        seat.running = Some(Running {
+        let sent = slot.worker.send(&job);
+        slot.running = Some(Running {
             case,
             since,
             deadline: since + self.options.timeout,
@@ -286,16 +288,16 @@ impl Runner<'_> {
         self.emit(event);
     }
 
-    /// Takes what a worker has said and done. Returns its seat if it can go on.
-    fn look_at(&mut self, mut seat: Seat) -> Option<Seat> {
-        while let Some(reply) = seat.worker.said.pop_front() {
-            let unexpected = match (reply, &seat.running) {
+    /// Takes what a worker has said and done. Returns its slot if it can go on.
+    fn look_at(&mut self, mut slot: WorkerSlot) -> Option<WorkerSlot> {
+        while let Some(reply) = slot.worker.said.pop_front() {
+            let unexpected = match (reply, &slot.running) {
                 (Reply::Timings { spent }, Some(_)) => {
                     timings::add(&spent);
                     continue;
                 }
                 (Reply::Done(outcome), Some(running)) if outcome.id == running.case.id => {
-                    self.replied(&mut seat, *outcome);
+                    self.replied(&mut slot, *outcome);
                     continue;
                 }
                 (Reply::Done(outcome), _) => format!("a result of {} out of turn", outcome.id),
@@ -304,50 +306,50 @@ impl Runner<'_> {
                 (Reply::Observed(_), _) => "\"observed\" to a case".to_string(),
                 (Reply::Measured(_), _) => "\"measured\" to a case".to_string(),
             };
-            seat.worker.end = Some(End::Garbage(unexpected));
+            slot.worker.end = Some(End::Garbage(unexpected));
             break;
         }
         let now = Instant::now();
-        seat.worker.check_closing(now);
-        if let Some(end) = seat.worker.end.take() {
-            self.worker_ended(seat, Some(end));
+        slot.worker.check_closing(now);
+        if let Some(end) = slot.worker.end.take() {
+            self.worker_ended(slot, Some(end));
             return None;
         }
-        if seat.running.as_ref().is_some_and(|running| running.deadline <= now) {
-            self.worker_ended(seat, None);
+        if slot.running.as_ref().is_some_and(|running| running.deadline <= now) {
+            self.worker_ended(slot, None);
             return None;
         }
-        Some(seat)
+        Some(slot)
     }
 
-    fn replied(&mut self, seat: &mut Seat, outcome: Outcome) {
-        let Some(running) = seat.running.take() else {
+    fn replied(&mut self, slot: &mut WorkerSlot, outcome: CaseOutcome) {
+        let Some(running) = slot.running.take() else {
             return;
         };
         self.strikes = 0;
         self.summary.launches += outcome.launches;
         let record = verdict::replied(&running.case, outcome);
-        seat.before = Some(running.case.id.clone());
-        self.complete(seat, running, record);
+        slot.before = Some(running.case.id.clone());
+        self.complete(slot, running, record);
     }
 
     /// A worker is of no more use: `end` says why, or else a deadline has passed.
-    fn worker_ended(&mut self, mut seat: Seat, end: Option<End>) {
-        let line = seat.worker.line();
-        let death = seat.worker.kill();
+    fn worker_ended(&mut self, mut slot: WorkerSlot, end: Option<End>) {
+        let line = slot.worker.line();
+        let death = slot.worker.kill();
         let what = match &end {
             Some(end) => format!("worker {}", verdict::misdeed(end, &death)),
             None => "worker hangs".to_string(),
         };
-        let Some(running) = seat.running.take() else {
-            let after = seat.before.as_deref().unwrap_or("its start");
+        let Some(running) = slot.running.take() else {
+            let after = slot.before.as_deref().unwrap_or("its start");
             self.emit(Event::Note(format!("{what} after {after}")));
             return;
         };
         let Some(line) = line else {
             self.strikes += 1;
             if self.strikes >= STRIKES {
-                let said = seat.worker.stray_output();
+                let said = slot.worker.stray_output();
                 let said = match said.trim() {
                     "" => String::new(),
                     text => format!("; it wrote: {}", text.replace('\n', " | ")),
@@ -356,7 +358,7 @@ impl Runner<'_> {
                     "{STRIKES} workers in a row ended before they took a case, the last one: {what}{said}"
                 ));
             } else {
-                let before = match &seat.before {
+                let before = match &slot.before {
                     Some(id) => format!(" after {id}"),
                     None => String::new(),
                 };
@@ -377,26 +379,26 @@ impl Runner<'_> {
                 verdict::timed_out(&running.case, line, seconds, &death)
             }
         };
-        self.complete(&mut seat, running, record);
+        self.complete(&mut slot, running, record);
     }
 
     /// Adds to a record what the runner knows, and reports it.
-    fn complete(&mut self, seat: &mut Seat, mut running: Running, mut record: CaseRecord) {
+    fn complete(&mut self, slot: &mut WorkerSlot, mut running: Running, mut record: CaseRecord) {
         record.duration_us = u64::try_from(running.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        record.stray_output = seat.worker.stray_output();
+        record.stray_output = slot.worker.stray_output();
         if let Some(watch) = &mut self.watch {
             let damage = watch.look();
             // Any of the cases that are running may be the cause.
             running.damage.merge(&damage);
-            for other in &mut self.seats {
+            for other in &mut self.slots {
                 if let Some(running) = &mut other.running {
                     running.damage.merge(&damage);
                 }
             }
             let others: Vec<String> = self
-                .seats
+                .slots
                 .iter()
-                .filter_map(|seat| seat.running.as_ref())
+                .filter_map(|slot| slot.running.as_ref())
                 .map(|running| running.case.id.clone())
                 .collect();
             verdict::add_damage(&mut record, &running.damage, &others);
@@ -428,15 +430,15 @@ impl Runner<'_> {
 
     /// Ends the workers, counts what is left, and says so.
     fn end(&mut self, since: Instant) -> Summary {
-        for seat in std::mem::take(&mut self.seats) {
-            if seat.running.is_none() {
-                if let Some(what) = seat.worker.dismiss() {
-                    let after = seat.before.as_deref().unwrap_or("its start");
+        for slot in std::mem::take(&mut self.slots) {
+            if slot.running.is_none() {
+                if let Some(what) = slot.worker.dismiss() {
+                    let after = slot.before.as_deref().unwrap_or("its start");
                     self.emit(Event::Note(format!("worker {what} after {after}")));
                 }
                 continue;
             }
-            let mut worker = seat.worker;
+            let mut worker = slot.worker;
             if let Death::Stuck(place) = worker.kill() {
                 self.emit(Event::Note(format!(
                     "worker {} cannot be killed: it is stuck in the kernel at {place}",
@@ -463,11 +465,11 @@ impl Runner<'_> {
             }
         }
         match self.stop.take() {
-            Some(Stop::Because(reason)) => {
+            Some(AbortReason::Because(reason)) => {
                 self.broken = true;
                 self.emit(Event::Aborted(reason));
             }
-            Some(Stop::Quietly) => self.broken = true,
+            Some(AbortReason::Quietly) => self.broken = true,
             None => {}
         }
         self.summary.not_run = self.summary.planned - self.number;

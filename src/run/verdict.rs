@@ -5,9 +5,9 @@ use crate::clause::ClauseId;
 use crate::plan::PlannedCase;
 use crate::results::{Blame, CaseRecord, Failure, Verdict};
 
-use super::child::{Death, End, describe_status};
 use super::kernel_watch::Damage;
-use crate::protocol::Outcome;
+use super::worker_process::{Death, End, describe_status};
+use crate::protocol::CaseOutcome;
 
 /// A record with nothing in it yet.
 pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
@@ -31,7 +31,7 @@ pub(super) fn skipped(case: &PlannedCase) -> CaseRecord {
 }
 
 /// The record of a case whose worker has replied.
-pub(super) fn replied(case: &PlannedCase, outcome: Outcome) -> CaseRecord {
+pub(super) fn replied(case: &PlannedCase, outcome: CaseOutcome) -> CaseRecord {
     let mut record = CaseRecord {
         failure: outcome.failure,
         observations: outcome.observations,

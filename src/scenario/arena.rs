@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::memory::Memory;
 use crate::clause::ClauseId;
-use crate::exec::{Setup, Stop, failed, guard, guest_stop, launch_failed};
+use crate::exec::{CaseEnd, Setup, failed, guard, guest_stop, launch_failed};
 use crate::oracle::PageBytes;
 use crate::payload::abi::TEST_MEMORY;
-use crate::platform::{Answer, Command, Guest};
+use crate::platform::{Answer, Guest, GuestCommand};
 use crate::results::Blame;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
@@ -44,7 +44,7 @@ pub(super) struct GuestSide {
 
 impl Arena {
     /// Launches a guest with a guest_memfd of `pages` shared pages, mapped by the guest and by the host.
-    pub(super) fn new(setup: &Setup<'_>, pages: u64) -> Result<Arena, Stop> {
+    pub(super) fn new(setup: &Setup<'_>, pages: u64) -> Result<Arena, CaseEnd> {
         guard::install().map_err(|e| failed("sigaction", e))?;
         let mut guest = Guest::launch(setup.machine, setup.platform, setup.guest_deadline)
             .map_err(|e| launch_failed(&e))?;
@@ -102,19 +102,19 @@ impl GuestSide {
     fn command(
         &mut self,
         memory: &Memory,
-        command: Command,
+        command: GuestCommand,
         doing: &str,
         page: u64,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<Answer, CaseEnd> {
         let _pass = memory.pass();
         let deadline = Instant::now() + self.deadline;
         self.guest.command(command, deadline).map_err(|stop| guest_stop(stop, doing, page))
     }
 
     /// The guest writes the pattern `tag` into `pages`.
-    pub fn fill(&mut self, memory: &Memory, pages: &Range<u64>, tag: u64) -> Result<(), Stop> {
+    pub fn fill(&mut self, memory: &Memory, pages: &Range<u64>, tag: u64) -> Result<(), CaseEnd> {
         let (address, length, first_page) = place(pages);
-        let command = Command::Fill { address, length, tag, first_page };
+        let command = GuestCommand::Fill { address, length, tag, first_page };
         self.command(memory, command, "write", first_page).map(drop)
     }
 
@@ -124,9 +124,9 @@ impl GuestSide {
         memory: &Memory,
         pages: &Range<u64>,
         tag: u64,
-    ) -> Result<Result<(), (u64, u64, u64)>, Stop> {
+    ) -> Result<Result<(), (u64, u64, u64)>, CaseEnd> {
         let (address, length, first_page) = place(pages);
-        let command = Command::Check { address, length, tag, first_page };
+        let command = GuestCommand::Check { address, length, tag, first_page };
         let answer = self.command(memory, command, "read", first_page)?;
         Ok(match answer.mismatch {
             None => Ok(()),
@@ -141,20 +141,20 @@ impl GuestSide {
         pages: &Range<u64>,
         tag: u64,
         clause: ClauseId,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let Err((offset, expected, found)) = self.finds(memory, pages, tag)? else {
             return Ok(());
         };
         let page = pages.start + offset / PAGE_SIZE;
-        Err(Stop::broken(clause, format!("guest finds another word in page {page}"))
+        Err(CaseEnd::broken(clause, format!("guest finds another word in page {page}"))
             .but(format!("{expected:#018x}"), format!("{found:#018x}"))
             .at("guest", page, Some(offset % PAGE_SIZE)))
     }
 
     /// What the guest reads in a page.
-    pub fn copy(&mut self, memory: &Memory, page: u64) -> Result<PageBytes, Stop> {
+    pub fn copy(&mut self, memory: &Memory, page: u64) -> Result<PageBytes, CaseEnd> {
         let address = TEST_MEMORY + page * PAGE_SIZE;
-        self.command(memory, Command::CopyOut { address }, "read", page)?;
+        self.command(memory, GuestCommand::CopyOut { address }, "read", page)?;
         let mut bytes = [0; PAGE_SIZE as usize];
         self.guest.copy_buffer(&mut bytes);
         Ok(bytes)
@@ -167,14 +167,14 @@ pub(super) fn place(pages: &Range<u64>) -> (u64, u64, u64) {
 }
 
 /// One side of a race; it ends soon once the flag is set.
-pub(super) type Racer<'a> = Box<dyn FnOnce(&AtomicBool) -> Result<(), Stop> + Send + 'a>;
+pub(super) type Racer<'a> = Box<dyn FnOnce(&AtomicBool) -> Result<(), CaseEnd> + Send + 'a>;
 
 /// Runs `others`, each in a thread of its own, and `main` in this one. When the first returns, the race is over. The
 /// error is the first of main's and the others', in this order.
 pub(super) fn race(
     others: Vec<Racer<'_>>,
-    main: impl FnOnce(&AtomicBool) -> Result<(), Stop>,
-) -> Result<(), Stop> {
+    main: impl FnOnce(&AtomicBool) -> Result<(), CaseEnd>,
+) -> Result<(), CaseEnd> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let over = &over;
@@ -193,7 +193,7 @@ pub(super) fn race(
         };
         for thread in threads {
             result = result.and(thread.join().unwrap_or_else(|_| {
-                Err(Stop::error(Blame::Suite, "a thread of the scenario panicked"))
+                Err(CaseEnd::error(Blame::Suite, "a thread of the scenario panicked"))
             }));
         }
         result

@@ -10,7 +10,7 @@ use crate::case::Attribute;
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::{Stop, access, failed, pattern_bytes};
+use crate::exec::{CaseEnd, access, failed, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView};
 use crate::payload::pattern;
 use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
@@ -73,7 +73,12 @@ impl Memory {
     }
 
     /// Makes the call once and judges it: whether it has converted, or found a page of the range in flight.
-    pub fn try_convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<bool, Stop> {
+    pub fn try_convert(
+        &self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> Result<bool, CaseEnd> {
         let Returned { result, error_offset } = self.issue(pages, to, flags);
         let call = describe(pages, to);
         let found = match result {
@@ -81,7 +86,7 @@ impl Memory {
             Err(errno) => format!("{errno}, error_offset {error_offset:#x}"),
         };
         let wrong = |clause, expected: &str| {
-            Err(Stop::broken(clause, format!("{call} returned {found}")).but(expected, &*found))
+            Err(CaseEnd::broken(clause, format!("{call} returned {found}")).but(expected, &*found))
         };
         match (result, to) {
             (Ok(()), _) if error_offset == 0 => Ok(true),
@@ -104,7 +109,7 @@ impl Memory {
     }
 
     /// Converts, however often a page is in flight at first. The caller holds no [`Memory::pass`].
-    pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), Stop> {
+    pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), CaseEnd> {
         for _ in 0..RACING_TRIES {
             if self.try_convert(pages, to, flags)? {
                 return Ok(());
@@ -122,7 +127,7 @@ impl Memory {
             "{} is still refused in the last of {QUIET_TRIES} tries during which nobody touched the memory",
             describe(pages, to)
         );
-        Err(Stop::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"))
+        Err(CaseEnd::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"))
     }
 
     /// Converts with the contents kept, then looks at each page of the range as the host: `clause` says that a page that
@@ -132,7 +137,7 @@ impl Memory {
         pages: &Range<u64>,
         to: Attribute,
         clause: ClauseId,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         self.convert(pages, to, self.keep())?;
         pages.clone().try_for_each(|page| match to {
             Attribute::Private => self.must_fault(page, clause),
@@ -146,22 +151,22 @@ impl Memory {
     }
 
     /// A page that is private must not be readable by the host; `clause` says so.
-    pub fn must_fault(&self, page: u64, clause: ClauseId) -> Result<(), Stop> {
+    pub fn must_fault(&self, page: u64, clause: ClauseId) -> Result<(), CaseEnd> {
         match self.read(page, 0) {
             None => Ok(()),
             Some(word) => {
                 let summary = format!("host can read page {page}, which is private");
                 let found = format!("{word:#018x}");
-                Err(Stop::broken(clause, summary).but("SIGBUS", found).at("host", page, Some(0)))
+                Err(CaseEnd::broken(clause, summary).but("SIGBUS", found).at("host", page, Some(0)))
             }
         }
     }
 
     /// A page that is shared must be readable by the host: its first word.
-    pub fn must_read(&self, page: u64) -> Result<u64, Stop> {
+    pub fn must_read(&self, page: u64) -> Result<u64, CaseEnd> {
         self.read(page, 0).ok_or_else(|| {
             let summary = format!("host cannot read page {page}, which is shared");
-            Stop::broken(ClauseId::HostAccessShared, summary).but("a value", "SIGBUS").at(
+            CaseEnd::broken(ClauseId::HostAccessShared, summary).but("a value", "SIGBUS").at(
                 "host",
                 page,
                 Some(0),
@@ -170,19 +175,19 @@ impl Memory {
     }
 
     /// The host writes the pattern `tag` into shared pages.
-    pub fn fill(&self, pages: &Range<u64>, tag: u64) -> Result<(), Stop> {
+    pub fn fill(&self, pages: &Range<u64>, tag: u64) -> Result<(), CaseEnd> {
         pages.clone().try_for_each(|page| {
             let written = access::write_page(&*self.view, page, &pattern_bytes(tag, page));
             written.map_err(|_| {
                 let summary = format!("host cannot write page {page}, which is shared");
-                let stop = Stop::broken(ClauseId::HostAccessShared, summary);
+                let stop = CaseEnd::broken(ClauseId::HostAccessShared, summary);
                 stop.but("no fault", "SIGBUS").at("host", page, Some(0))
             })
         })
     }
 
     /// The host must find the pattern `tag` in a shared page, which the guest has written: the first word and the last.
-    pub fn must_hold(&self, page: u64, tag: u64) -> Result<(), Stop> {
+    pub fn must_hold(&self, page: u64, tag: u64) -> Result<(), CaseEnd> {
         for index in [0, pattern::WORDS_PER_PAGE - 1] {
             let expected = pattern::word(tag, page, index);
             let found = self.read(page, index as usize);
@@ -190,7 +195,7 @@ impl Memory {
                 let found = found.map_or("SIGBUS".to_string(), |word| format!("{word:#018x}"));
                 let summary =
                     format!("host does not find in page {page} what the guest has written there");
-                return Err(Stop::broken(ClauseId::MemorySame, summary)
+                return Err(CaseEnd::broken(ClauseId::MemorySame, summary)
                     .but(format!("{expected:#018x}"), found)
                     .at("host", page, Some(index * 8)));
             }
@@ -200,7 +205,7 @@ impl Memory {
 
     /// Each word of a shared page is the pattern's or zero; `clause` says so. They may be mixed: the page may have been
     /// cleared while it was being written.
-    pub fn written_or_zero(&self, page: u64, tag: u64, clause: ClauseId) -> Result<(), Stop> {
+    pub fn written_or_zero(&self, page: u64, tag: u64, clause: ClauseId) -> Result<(), CaseEnd> {
         for index in 0..pattern::WORDS_PER_PAGE {
             let expected = pattern::word(tag, page, index);
             match self.read(page, index as usize) {
@@ -210,7 +215,7 @@ impl Memory {
                     let clause =
                         if found == "SIGBUS" { ClauseId::HostAccessShared } else { clause };
                     let summary = format!("page {page} is neither as it was written nor zero");
-                    return Err(Stop::broken(clause, summary)
+                    return Err(CaseEnd::broken(clause, summary)
                         .but(format!("{expected:#018x} or 0"), found)
                         .at("host", page, Some(index * 8)));
                 }
@@ -220,13 +225,13 @@ impl Memory {
     }
 
     /// Punches `pages` out.
-    pub fn punch(&self, pages: &Range<u64>) -> Result<(), Stop> {
+    pub fn punch(&self, pages: &Range<u64>) -> Result<(), CaseEnd> {
         self.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, pages)
             .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))
     }
 
     /// Allocates `pages`.
-    pub fn allocate(&self, pages: &Range<u64>) -> Result<(), Stop> {
+    pub fn allocate(&self, pages: &Range<u64>) -> Result<(), CaseEnd> {
         self.fallocate(libc::FALLOC_FL_KEEP_SIZE, pages).map_err(|e| failed("fallocate", e))
     }
 

@@ -10,7 +10,7 @@ use super::memory::{Memory, Returned, describe};
 use crate::case::Attribute::{self, Private, Shared};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
-use crate::exec::{Stop, failed};
+use crate::exec::{CaseEnd, failed};
 use crate::payload::pattern;
 use crate::results::Blame;
 use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
@@ -46,7 +46,7 @@ impl Counts {
     }
 }
 
-pub(super) fn few_pages(arena: &mut Arena) -> Result<(), Stop> {
+pub(super) fn few_pages(arena: &mut Arena) -> Result<(), CaseEnd> {
     let count = arena.memory.pages;
     let mut counts = Counts::default();
     for to in [Private, Shared] {
@@ -73,7 +73,7 @@ pub(super) fn few_pages(arena: &mut Arena) -> Result<(), Stop> {
     Ok(())
 }
 
-pub(super) fn alternating(arena: &mut Arena) -> Result<(), Stop> {
+pub(super) fn alternating(arena: &mut Arena) -> Result<(), CaseEnd> {
     let count = arena.memory.pages;
     let mut counts = Counts::default();
     let before: Vec<Attribute> =
@@ -110,7 +110,7 @@ fn modes(memory: &Memory, to: Attribute) -> Vec<u64> {
 }
 
 /// Makes the first allocation of a conversion fail, then the second, and so on until it does without.
-fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), Stop> {
+fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), CaseEnd> {
     let broken_fail_nth =
         |error: io::Error| failed("fail-nth", Errno(error.raw_os_error().unwrap_or(libc::EIO)));
     let fail = FailNth::open().map_err(|e| failed("opening fail-nth", e))?;
@@ -139,7 +139,7 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
             memory.convert(pages, *to, *flags).map_err(|stop| {
                 let what = stop.failure.summary;
                 let summary = format!("{what}, after allocation {n} of a first call had failed");
-                Stop::broken(ClauseId::NoMemoryRetry, summary)
+                CaseEnd::broken(ClauseId::NoMemoryRetry, summary)
             })?;
         }
         look(memory, &after, shape, n, false)?;
@@ -154,7 +154,7 @@ fn exhaust(arena: &mut Arena, shape: &Shape, counts: &mut Counts) -> Result<(), 
         }
     }
     let what = describe(pages, *to);
-    Err(Stop::error(Blame::Suite, format!("{what} makes more than {ALLOCATIONS} allocations")))
+    Err(CaseEnd::error(Blame::Suite, format!("{what} makes more than {ALLOCATIONS} allocations")))
 }
 
 /// The runs of `pages` that have the same attribute.
@@ -178,7 +178,7 @@ fn prepare(
     memory: &Memory,
     attributes: &[Attribute],
     tag: u64,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     let all = 0..memory.pages;
     if memory.encrypted {
         memory.convert(&all, Shared, memory.keep())?;
@@ -204,7 +204,7 @@ fn check(
     pages: &Range<u64>,
     tag: u64,
     clause: ClauseId,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     if !memory.encrypted {
         return guest.check(memory, pages, tag, clause);
     }
@@ -215,7 +215,7 @@ fn check(
 }
 
 /// Whether the call has failed, as it may, for want of memory; `hit` says whether an allocation was made to fail.
-fn judge(shape: &Shape, fail: &FailNth, returned: &Returned, hit: bool) -> Result<bool, Stop> {
+fn judge(shape: &Shape, fail: &FailNth, returned: &Returned, hit: bool) -> Result<bool, CaseEnd> {
     let start = shape.pages.start * PAGE_SIZE;
     let expected = match hit {
         true => format!("success, or ENOMEM with error_offset {start:#x}"),
@@ -233,7 +233,7 @@ fn judge(shape: &Shape, fail: &FailNth, returned: &Returned, hit: bool) -> Resul
     let found = format!("{errno}, error_offset {:#x}", returned.error_offset);
     let which = if hit { "while an allocation failed" } else { "although no allocation failed" };
     let summary = format!("{} returned {found} {which}", describe(&shape.pages, shape.to));
-    Err(Stop::broken(ClauseId::NoMemoryRefused, summary).but(expected, found))
+    Err(CaseEnd::broken(ClauseId::NoMemoryRefused, summary).but(expected, found))
 }
 
 /// The host must see these attributes, after allocation `n` of the conversion was to fail.
@@ -243,7 +243,7 @@ fn look(
     shape: &Shape,
     n: u32,
     call_failed: bool,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     let (start, end) = (shape.pages.start as usize, shape.pages.end as usize);
     let step = attributes.len().div_ceil(SAMPLE);
     let near = [start.saturating_sub(1), start, end - 1, end.min(attributes.len() - 1)];
@@ -260,7 +260,7 @@ fn look(
             let summary = format!(
                 "page {page} is {found} instead of {wanted}: {call} {result}, of which allocation {n} was to fail"
             );
-            return Err(Stop::broken(clause, summary)
+            return Err(CaseEnd::broken(clause, summary)
                 .but(wanted.to_string(), found.to_string())
                 .at("host", page as u64, None));
         }

@@ -10,7 +10,7 @@ use super::{gup_test as gup, io_uring as ring};
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
-use crate::exec::{Stop, failed};
+use crate::exec::{CaseEnd, failed};
 use crate::machine::{HostView, Pin, Result as CallResult};
 use crate::payload::pattern;
 use crate::uapi::PAGE_SIZE;
@@ -24,23 +24,23 @@ const TRIES: usize = 100;
 /// Takes a reference on the page at this many bytes into the view.
 type Take = fn(&dyn HostView, u64) -> CallResult<Box<dyn Pin>>;
 
-pub(super) fn vmsplice(arena: &mut Arena) -> Result<(), Stop> {
+pub(super) fn vmsplice(arena: &mut Arena) -> Result<(), CaseEnd> {
     pinned(arena, "vmsplice", |view, offset| view.pin(offset))?;
     several(arena, "vmsplice", |view, offset| view.pin(offset))
 }
 
-pub(super) fn io_uring(arena: &mut Arena) -> Result<(), Stop> {
+pub(super) fn io_uring(arena: &mut Arena) -> Result<(), CaseEnd> {
     pinned(arena, "io_uring", ring::pin)?;
     several(arena, "io_uring", ring::pin)
 }
 
-pub(super) fn gup_test(arena: &mut Arena) -> Result<(), Stop> {
+pub(super) fn gup_test(arena: &mut Arena) -> Result<(), CaseEnd> {
     pinned(arena, "GUP_TEST (fast)", |view, offset| gup::pin(view, offset, true))?;
     pinned(arena, "GUP_TEST", |view, offset| gup::pin(view, offset, false))
 }
 
 /// One reference, on the first page, the last, and one between.
-fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
+fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let (all, keep) = (0..memory.pages, memory.keep());
     for page in [0, memory.pages / 2 - 1, memory.pages - 1] {
@@ -53,7 +53,9 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
         for page in all.clone() {
             if memory.read(page, 0).is_none() {
                 let summary = format!("page {page} is private after a conversion that was refused");
-                return Err(Stop::broken(ClauseId::InUseNoEffect, summary).but("a value", "SIGBUS"));
+                return Err(
+                    CaseEnd::broken(ClauseId::InUseNoEffect, summary).but("a value", "SIGBUS")
+                );
             }
         }
         guest.check(memory, &all, tag, ClauseId::InUseNoEffect)?;
@@ -90,7 +92,7 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
 }
 
 /// Two references on a page, and one on a later page: each counts.
-fn several(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
+fn several(arena: &mut Arena, kind: &str, take: Take) -> Result<(), CaseEnd> {
     let memory = &arena.memory;
     let all = 0..memory.pages;
     let (low, high) = (1, memory.pages - 2);
@@ -111,7 +113,7 @@ fn several(arena: &mut Arena, kind: &str, take: Take) -> Result<(), Stop> {
     memory.convert(&all, Shared, memory.keep())
 }
 
-fn hold(memory: &Memory, kind: &str, take: Take, page: u64) -> Result<Box<dyn Pin>, Stop> {
+fn hold(memory: &Memory, kind: &str, take: Take, page: u64) -> Result<Box<dyn Pin>, CaseEnd> {
     take(&*memory.view, page * PAGE_SIZE).map_err(|e| failed(&format!("a pin by {kind}"), e))
 }
 
@@ -121,7 +123,7 @@ fn refused(
     pages: &std::ops::Range<u64>,
     page: u64,
     kind: &str,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     let expected = format!("EAGAIN, error_offset {:#x}", page * PAGE_SIZE);
     let mut found = String::new();
     for _ in 0..TRIES {
@@ -133,11 +135,13 @@ fn refused(
             Err(Errno::EAGAIN) => found = format!("EAGAIN, error_offset {error_offset:#x}"),
             Ok(()) => {
                 let summary = format!("{call} succeeded");
-                return Err(Stop::broken(ClauseId::InUseRefused, summary).but(expected, "success"));
+                return Err(
+                    CaseEnd::broken(ClauseId::InUseRefused, summary).but(expected, "success")
+                );
             }
             Err(errno) => {
                 let summary = format!("{call} returned {errno}");
-                let stop = Stop::broken(ClauseId::InUseRefused, summary);
+                let stop = CaseEnd::broken(ClauseId::InUseRefused, summary);
                 return Err(stop.but(expected, errno.to_string()));
             }
         }
@@ -147,11 +151,11 @@ fn refused(
         "{} while {kind} holds page {page} returned {found}, in each of {TRIES} tries",
         describe(pages, Private)
     );
-    Err(Stop::broken(ClauseId::InUseErrorOffset, summary).but(expected, found))
+    Err(CaseEnd::broken(ClauseId::InUseErrorOffset, summary).but(expected, found))
 }
 
 /// Once the last reference is gone everything can be converted, if not at once.
-fn released(memory: &Memory, kind: &str) -> Result<(), Stop> {
+fn released(memory: &Memory, kind: &str) -> Result<(), CaseEnd> {
     let all = 0..memory.pages;
     let start = Instant::now();
     while !memory.try_convert(&all, Private, memory.keep())? {
@@ -161,7 +165,7 @@ fn released(memory: &Memory, kind: &str) -> Result<(), Stop> {
                 describe(&all, Private),
                 RELEASE.as_secs()
             );
-            return Err(Stop::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"));
+            return Err(CaseEnd::broken(ClauseId::InUseRetry, summary).but("success", "EAGAIN"));
         }
         thread::yield_now();
     }

@@ -5,7 +5,7 @@ use super::arena::Arena;
 use super::facility::Facility;
 use super::{encrypted, nomem, pin, race};
 use crate::clause::ClauseId;
-use crate::exec::{Setup, Stop};
+use crate::exec::{CaseEnd, Setup};
 use crate::platform::Platform;
 use crate::results::{Blame, Observation};
 
@@ -26,7 +26,7 @@ pub struct Scenario {
     pub platforms: &'static [Platform],
     /// Size of the guest_memfd in pages, all of them shared at first.
     pages: u64,
-    run: fn(&mut Arena) -> Result<(), Stop>,
+    run: fn(&mut Arena) -> Result<(), CaseEnd>,
 }
 
 impl Scenario {
@@ -54,11 +54,11 @@ pub(crate) fn run(
     setup: &Setup<'_>,
     progress: &mut dyn FnMut(usize),
     observations: &mut Vec<Observation>,
-) -> Option<Result<(), Stop>> {
+) -> Option<Result<(), CaseEnd>> {
     let statement = text.trim_end();
     let name = statement.strip_prefix(KEYWORD)?;
     let Some(scenario) = Scenario::named(name) else {
-        return Some(Err(Stop::error(Blame::Suite, format!("there is no scenario `{name}`"))));
+        return Some(Err(CaseEnd::error(Blame::Suite, format!("there is no scenario `{name}`"))));
     };
     progress(1);
     let result = Arena::new(setup, scenario.pages).and_then(|mut arena| {

@@ -11,7 +11,7 @@ use crate::machine::MachineConfig;
 use crate::machine::model::Fault;
 use crate::plan::{self, Selection};
 use crate::platform::Platform;
-use crate::protocol::Outcome;
+use crate::protocol::CaseOutcome;
 use crate::results::{Environment, PlatformState, Verdict};
 use crate::worker::Executor;
 
@@ -23,11 +23,11 @@ fn run_on_model(
     platform: Platform,
     dialect: Dialect,
     fault: Option<Fault>,
-) -> Outcome {
+) -> CaseOutcome {
     run(MachineConfig::model(dialect, fault), platform, &scenario.text())
 }
 
-fn run(config: MachineConfig, platform: Platform, text: &str) -> Outcome {
+fn run(config: MachineConfig, platform: Platform, text: &str) -> CaseOutcome {
     let timeout = std::time::Duration::from_secs(10);
     Executor::new(config).run("id", platform, text, timeout, &mut |_| {})
 }

@@ -45,7 +45,7 @@ pub struct Waivers {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct WaiverList {
     #[serde(default)]
     waiver: Vec<Entry>,
 }
@@ -96,7 +96,7 @@ impl Waivers {
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Waiver>, String> {
-    let file: File =
+    let file: WaiverList =
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     file.waiver.into_iter().enumerate().map(|(n, entry)| check(entry, n + 1)).collect()
 }

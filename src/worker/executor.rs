@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
-use crate::exec::{Setup, Stop, UsedVm, run_case};
+use crate::exec::{CaseEnd, Setup, UsedVm, run_case};
 use crate::machine::{self, Machine, MachineConfig};
 use crate::platform::{Platform, launches};
-use crate::protocol::Outcome;
+use crate::protocol::CaseOutcome;
 use crate::results::{Blame, Observation, Verdict};
 use crate::scenario;
 
@@ -24,7 +24,7 @@ pub struct Executor {
 }
 
 /// A case that is about to run.
-struct Job<'a> {
+struct CaseToRun<'a> {
     case: &'a Case,
     platform: Platform,
     dialect: Dialect,
@@ -45,7 +45,7 @@ impl Executor {
         text: &str,
         timeout: Duration,
         progress: &mut dyn FnMut(usize),
-    ) -> Outcome {
+    ) -> CaseOutcome {
         let mut observations = Vec::new();
         let launches_before = launches();
         let stop = self.run_text(platform, text, timeout, progress, &mut observations).err();
@@ -54,7 +54,7 @@ impl Executor {
             Some(stop) => (stop.verdict, Some(*stop.failure)),
         };
         let launches = launches() - launches_before;
-        Outcome { id: id.to_string(), verdict, failure, observations, launches }
+        CaseOutcome { id: id.to_string(), verdict, failure, observations, launches }
     }
 
     fn run_text(
@@ -64,13 +64,13 @@ impl Executor {
         timeout: Duration,
         progress: &mut dyn FnMut(usize),
         observations: &mut Vec<Observation>,
-    ) -> Result<(), Stop> {
-        let suite = |why: String| Stop::error(Blame::Suite, why);
+    ) -> Result<(), CaseEnd> {
+        let suite = |why: String| CaseEnd::error(Blame::Suite, why);
         let dialect =
             self.config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
         if self.machine.is_none() {
             let machine = machine::open(&self.config);
-            self.machine = Some(machine.map_err(|e| Stop::error(Blame::Machine, e))?);
+            self.machine = Some(machine.map_err(|e| CaseEnd::error(Blame::Machine, e))?);
         }
         let setup = self.setup(platform, dialect, timeout)?;
         if let Some(result) = scenario::run(text, &setup, progress, observations) {
@@ -81,7 +81,7 @@ impl Executor {
             return Err(suite(format!("a job holds {} cases instead of one", cases.len())));
         };
         case.file_reused &= !self.files_spoiled;
-        let job = Job { case, platform, dialect, timeout };
+        let job = CaseToRun { case, platform, dialect, timeout };
 
         // A VM whose launch is finished is of no use to a case that begins in the launch.
         let fits =
@@ -107,18 +107,18 @@ impl Executor {
             " (seen in a VM in which {passed} other cases had passed, but not in a fresh one)"
         );
         failure.blame = None;
-        Err(Stop { verdict: Verdict::Error, failure })
+        Err(CaseEnd { verdict: Verdict::Error, failure })
     }
 
     /// Runs a case in this VM, or a fresh one, and keeps the VM if all went well.
     fn run_in(
         &mut self,
-        job: &Job,
+        job: &CaseToRun,
         vm: Option<UsedVm>,
         passed: usize,
         progress: &mut dyn FnMut(usize),
         observations: &mut Vec<Observation>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let setup = self.setup(job.platform, job.dialect, job.timeout)?;
         let vm = run_case(&setup, job.case, vm, progress, observations)?;
         self.used = vm.map(|vm| (job.platform, vm, passed + 1));
@@ -131,9 +131,9 @@ impl Executor {
         platform: Platform,
         dialect: Dialect,
         timeout: Duration,
-    ) -> Result<Setup<'_>, Stop> {
+    ) -> Result<Setup<'_>, CaseEnd> {
         let Some(machine) = &self.machine else {
-            return Err(Stop::error(Blame::Suite, "the machine has not been opened"));
+            return Err(CaseEnd::error(Blame::Suite, "the machine has not been opened"));
         };
         Ok(Setup {
             machine: &**machine,
@@ -165,7 +165,7 @@ mod tests {
         Executor::new(MachineConfig::model(Dialect::RfcV4, fault))
     }
 
-    fn run(executor: &mut Executor, (head, steps): (&str, &str)) -> Outcome {
+    fn run(executor: &mut Executor, (head, steps): (&str, &str)) -> CaseOutcome {
         let text = format!("case t.t\nclause convert.range\n{head}\n\n{steps}\n");
         let timeout = Duration::from_secs(60);
         executor.run("t.t", Platform::SwProtected, &text, timeout, &mut |_| {})

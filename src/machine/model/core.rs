@@ -29,12 +29,12 @@ const PAGE_FAULT: u64 = 14;
 const PAGE_FAULT_WRITE: u64 = 1 << 1;
 
 /// Why the command loop stopped in the middle of a command.
-pub(super) enum Stop {
+pub(super) enum VcpuStop {
     Exit(Exit),
     Exception { vector: u64, error_code: u64, address: u64 },
 }
 
-pub(super) type Result<T> = std::result::Result<T, Stop>;
+pub(super) type Result<T> = std::result::Result<T, VcpuStop>;
 
 /// What a vCPU remembers when it leaves the guest in the middle of a command. The command is executed from its start when
 /// it runs again, and must not do twice what can be done only once.
@@ -109,7 +109,7 @@ impl<'a> Core<'a> {
     /// Ends the run once the deadline has passed.
     fn look_at_clock(&self) -> Result<()> {
         if Instant::now() >= self.deadline {
-            return Err(Stop::Exit(Exit::Interrupted));
+            return Err(VcpuStop::Exit(Exit::Interrupted));
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl<'a> Core<'a> {
             return Err(page_fault(address, write));
         }
         if !address.is_multiple_of(u64::from(ACCESS)) {
-            return Err(Stop::Exception { vector: ALIGNMENT_CHECK, error_code: 0, address });
+            return Err(VcpuStop::Exception { vector: ALIGNMENT_CHECK, error_code: 0, address });
         }
         if encrypted {
             return self.encrypted_access(address, word);
@@ -171,7 +171,7 @@ impl<'a> Core<'a> {
                 // It is complete when the vCPU runs again, which starts the command anew.
                 self.memo.completed.insert((address, write));
                 let gpa = self.vm.hook_mmio_address(address);
-                return Err(Stop::Exit(Exit::Mmio { gpa, length: ACCESS, write }));
+                return Err(VcpuStop::Exit(Exit::Mmio { gpa, length: ACCESS, write }));
             }
             Target::Fault(private) => {
                 let (gpa, private) = self.vm.hook_memory_fault(address, private);
@@ -199,14 +199,14 @@ impl Core<'_> {
 }
 
 /// The exception for an address that is not mapped.
-pub(super) fn page_fault(address: u64, write: bool) -> Stop {
+pub(super) fn page_fault(address: u64, write: bool) -> VcpuStop {
     let error_code = if write { PAGE_FAULT_WRITE } else { 0 };
-    Stop::Exception { vector: PAGE_FAULT, error_code, address }
+    VcpuStop::Exception { vector: PAGE_FAULT, error_code, address }
 }
 
 /// The exit for an access to a page that is not what the access needs it to be.
-pub(super) fn memory_fault(gpa: u64, private: bool) -> Stop {
-    Stop::Exit(Exit::MemoryFault {
+pub(super) fn memory_fault(gpa: u64, private: bool) -> VcpuStop {
+    VcpuStop::Exit(Exit::MemoryFault {
         flags: if private { u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE) } else { 0 },
         gpa: gpa / PAGE_SIZE * PAGE_SIZE,
         size: PAGE_SIZE,
@@ -214,7 +214,7 @@ pub(super) fn memory_fault(gpa: u64, private: bool) -> Stop {
 }
 
 impl Cpu for Core<'_> {
-    type Stop = Stop;
+    type Stop = VcpuStop;
 
     fn read(&mut self, address: u64) -> Result<u64> {
         self.access(address, None)

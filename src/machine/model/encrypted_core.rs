@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-use super::core::{Core, Result, Stop, memory_fault, page_fault};
+use super::core::{Core, Result, VcpuStop, memory_fault, page_fault};
 use super::encryption::Access;
 use super::fault::Fault;
 use super::inode::Inode;
@@ -106,7 +106,7 @@ impl Core<'_> {
             let slot = table + (address >> shift & 0x1ff) * 8;
             let entry = match self.physical_access(slot, slot, true, None) {
                 // There is no handler whose code could be found.
-                Err(Stop::Exception { .. }) => return Err(Stop::Exit(Exit::Shutdown)),
+                Err(VcpuStop::Exception { .. }) => return Err(VcpuStop::Exit(Exit::Shutdown)),
                 other => other?,
             };
             if entry & PRESENT == 0 {
@@ -170,9 +170,9 @@ impl Core<'_> {
             // What no memslot backs is shared, and a device's.
             Target::Mmio if !private => Err(match self.vm.vm_type.hardware {
                 Hardware::Tdx => {
-                    Stop::Exception { vector: VE, error_code: VE_EPT_VIOLATION, address }
+                    VcpuStop::Exception { vector: VE, error_code: VE_EPT_VIOLATION, address }
                 }
-                _ => Stop::Exception { vector: VC, error_code: VC_MMIO, address: 0 },
+                _ => VcpuStop::Exception { vector: VC, error_code: VC_MMIO, address: 0 },
             }),
             Target::User(_) | Target::GmemByUser(..) | Target::Mmio | Target::Fault(_) => {
                 Err(memory_fault(gpa, private))
@@ -181,9 +181,9 @@ impl Core<'_> {
     }
 
     /// The exit for an access through the wrong alias.
-    fn mismatch(&self, gpa: u64, private: bool) -> Stop {
+    fn mismatch(&self, gpa: u64, private: bool) -> VcpuStop {
         let mut stop = memory_fault(gpa, private);
-        let Stop::Exit(Exit::MemoryFault { flags, gpa: at, size }) = &mut stop else {
+        let VcpuStop::Exit(Exit::MemoryFault { flags, gpa: at, size }) = &mut stop else {
             return stop;
         };
         let flag = u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE);
@@ -204,15 +204,15 @@ impl Core<'_> {
     }
 
     /// What becomes of an access to a private page that the guest has not validated or accepted.
-    fn not_usable(&self, address: u64) -> Stop {
+    fn not_usable(&self, address: u64) -> VcpuStop {
         if self.vm.vm_type.hardware == Hardware::Snp {
-            return Stop::Exception { vector: VC, error_code: VC_NOT_VALIDATED, address: 0 };
+            return VcpuStop::Exception { vector: VC, error_code: VC_NOT_VALIDATED, address: 0 };
         }
         if self.vm.tdx.lock().td().is_some_and(|td| td.sept_ve_disable) {
             self.vm.kill();
-            return Stop::Exit(Exit::Dead);
+            return VcpuStop::Exit(Exit::Dead);
         }
-        Stop::Exception { vector: VE, error_code: VE_EPT_VIOLATION, address }
+        VcpuStop::Exception { vector: VE, error_code: VE_EPT_VIOLATION, address }
     }
 
     /// PVALIDATE or TDG.MEM.PAGE.ACCEPT of the page at a virtual address.
@@ -317,9 +317,9 @@ impl Core<'_> {
 }
 
 /// The exit by which the guest's request reaches the host.
-pub(super) fn map_gpa_range(gpa: u64, size: u64, private: bool) -> Stop {
+pub(super) fn map_gpa_range(gpa: u64, size: u64, private: bool) -> VcpuStop {
     let attributes = if private { MAP_GPA_RANGE_ENCRYPTED } else { 0 };
-    Stop::Exit(Exit::Hypercall {
+    VcpuStop::Exit(Exit::Hypercall {
         number: KVM_HC_MAP_GPA_RANGE,
         args: [gpa, size.div_ceil(PAGE_SIZE), attributes, 0, 0, 0],
     })

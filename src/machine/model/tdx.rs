@@ -83,7 +83,7 @@ impl From<Errno> for Failed {
     }
 }
 
-type Outcome = std::result::Result<(), Failed>;
+type CommandResult = std::result::Result<(), Failed>;
 
 /// Reads a command, lets `execute` execute it, and writes it back.
 ///
@@ -92,7 +92,7 @@ type Outcome = std::result::Result<(), Failed>;
 /// As [`crate::machine::Vm::memory_encrypt_op`].
 unsafe fn command(
     argument: *mut c_void,
-    execute: impl FnOnce(&TdxCommand) -> Outcome,
+    execute: impl FnOnce(&TdxCommand) -> CommandResult,
 ) -> Result<()> {
     let argument = argument.cast::<TdxCommand>();
     // SAFETY: the caller's promise is the one that is asked for.
@@ -136,7 +136,7 @@ impl VmState {
     /// # Safety
     ///
     /// As [`crate::machine::Vm::memory_encrypt_op`].
-    unsafe fn tdx_init_vm(&self, command: &TdxCommand) -> Outcome {
+    unsafe fn tdx_init_vm(&self, command: &TdxCommand) -> CommandResult {
         let mut stage = self.tdx.lock();
         if *stage != Stage::Created || command.flags != 0 {
             return Err(Errno::EINVAL.into());
@@ -228,7 +228,7 @@ impl VmState {
     /// # Safety
     ///
     /// As [`crate::machine::Vm::memory_encrypt_op`].
-    unsafe fn tdx_init_mem_region(&self, command: &TdxCommand) -> Outcome {
+    unsafe fn tdx_init_mem_region(&self, command: &TdxCommand) -> CommandResult {
         let known = command.flags & !MEASURE_MEMORY_REGION == 0;
         if !known && !self.planted(Fault::LaunchFlagsIgnored) {
             return Err(Errno::EINVAL.into());

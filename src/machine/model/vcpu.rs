@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 
-use super::core::{Core, Memo, Stop};
+use super::core::{Core, Memo, VcpuStop};
 use super::vm::VmState;
 use super::vm_type::Hardware;
 use super::{snp, tdx};
@@ -173,7 +173,7 @@ impl Vcpu for ModelVcpu {
                         Ok(doorbell::READY)
                     }
                     // There is no code anywhere else, nor a handler for what comes of running none.
-                    Ok(false) | Err(Stop::Exception { .. }) => return Ok(Exit::Shutdown),
+                    Ok(false) | Err(VcpuStop::Exception { .. }) => return Ok(Exit::Shutdown),
                     Err(stop) => Err(stop),
                 }
             }
@@ -181,7 +181,7 @@ impl Vcpu for ModelVcpu {
             Progress::Loop => command_loop::execute(&mut core).map(|()| doorbell::DONE),
         };
         let result = match result {
-            Err(Stop::Exception { vector, error_code, address }) => {
+            Err(VcpuStop::Exception { vector, error_code, address }) => {
                 registers.progress = Progress::Halted(vector);
                 match core.report_exception(vector, error_code, address) {
                     Ok(()) => Ok(doorbell::EXCEPTION),
@@ -200,13 +200,13 @@ impl Vcpu for ModelVcpu {
                 registers.memo.end_of_command();
                 Ok(Exit::IoOut { port: DOORBELL_PORT, data })
             }
-            Err(Stop::Exit(exit)) => {
+            Err(VcpuStop::Exit(exit)) => {
                 if matches!(exit, Exit::Hypercall { .. }) {
                     registers.hypercall_result = Some(0);
                 }
                 Ok(exit)
             }
-            Err(Stop::Exception { .. }) => Ok(Exit::Shutdown),
+            Err(VcpuStop::Exception { .. }) => Ok(Exit::Shutdown),
         }
     }
 }

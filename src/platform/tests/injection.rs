@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::support::*;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::platform::{Command, LaunchError, Platform};
+use crate::platform::{GuestCommand, LaunchError, Platform};
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::sev::*;
 use crate::uapi::tdx::*;
@@ -80,7 +80,8 @@ fn progress_is_partial() {
             if let Some(bytes) = image.get(at..at + 8) {
                 let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
                 let address = crate::payload::abi::IMAGE + at as u64;
-                let answer = guest.command(Command::Read { address }, soon()).expect("an answer");
+                let answer =
+                    guest.command(GuestCommand::Read { address }, soon()).expect("an answer");
                 assert_eq!(answer.found, word, "{platform} {dialect}");
             }
         }

@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView};
 use crate::payload::abi::{IMAGE, PRIVATE_WINDOW, TEST_MEMORY, refusal};
 use crate::payload::pattern;
-use crate::platform::{Answer, Command, Guest, GuestStop, LaunchError, Platform, Refusal};
+use crate::platform::{Answer, Guest, GuestCommand, GuestStop, LaunchError, Platform, Refusal};
 use crate::uapi::*;
 
 /// A guest with `pages` pages of shared memory under test.
@@ -53,20 +53,20 @@ impl Bench {
         unsafe { self.gmem.set_memory_attributes2(&raw mut argument) }
     }
 
-    fn command(&mut self, command: Command) -> Answer {
+    fn command(&mut self, command: GuestCommand) -> Answer {
         self.guest.command(command, soon()).unwrap_or_else(|stop| panic!("{command:?}: {stop}"))
     }
 
     fn read(&mut self, address: u64) -> u64 {
-        self.command(Command::Read { address }).found
+        self.command(GuestCommand::Read { address }).found
     }
 
-    fn refusal(&mut self, command: Command) -> Option<Refusal> {
+    fn refusal(&mut self, command: GuestCommand) -> Option<Refusal> {
         self.command(command).refusal
     }
 
     /// A request of the guest, of which each part is converted and confirmed.
-    fn request(&mut self, command: Command) -> (u32, Answer) {
+    fn request(&mut self, command: GuestCommand) -> (u32, Answer) {
         let mut result = self.guest.command(command, soon());
         for exits in 0.. {
             match result {
@@ -101,8 +101,8 @@ fn page(address: u64, page: u64) -> u64 {
     address + page * PAGE_SIZE
 }
 
-fn accept(first: u64, pages: u64) -> Command {
-    Command::Accept { address: page(PRIVATE, first), length: pages * PAGE_SIZE }
+fn accept(first: u64, pages: u64) -> GuestCommand {
+    GuestCommand::Accept { address: page(PRIVATE, first), length: pages * PAGE_SIZE }
 }
 
 /// In every revision both platforms launch, the guest finds its image exactly as it is, and answers.
@@ -115,7 +115,7 @@ fn guests_answer() {
                 let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
                 assert_eq!(bench.read(IMAGE + offset), word, "{platform} {dialect} {offset:#x}");
             }
-            bench.command(Command::Write { address: SHARED, word: 7 });
+            bench.command(GuestCommand::Write { address: SHARED, word: 7 });
             assert_eq!(bench.host(0), 7);
             assert!(!bench.guest.can_reset());
             assert_eq!(bench.guest.reset(soon()), Err(LaunchError::CannotReset));
@@ -136,8 +136,8 @@ fn private_memory_is_the_guests() {
             let fresh = bench.read(PRIVATE);
             assert_eq!(fresh == 0, platform == Platform::Tdx, "{platform}");
             let (address, length) = (PRIVATE, 2 * PAGE_SIZE);
-            bench.command(Command::Fill { address, length, tag, first_page: 0 });
-            let check = Command::Check { address, length, tag, first_page: 0 };
+            bench.command(GuestCommand::Fill { address, length, tag, first_page: 0 });
+            let check = GuestCommand::Check { address, length, tag, first_page: 0 };
             assert_eq!(bench.command(check).mismatch, None);
 
             assert_eq!(bench.convert(0, 4, 0, 0), Ok(()));
@@ -168,7 +168,7 @@ fn content_modes() {
             assert_eq!(bench.convert(0, 2, ATTRIBUTE_PRIVATE, MODE_ZERO), refused);
             assert_eq!(bench.convert(0, 2, ATTRIBUTE_PRIVATE, 0), Ok(()));
             bench.refusal(accept(0, 2));
-            bench.command(Command::Write { address: PRIVATE, word: 5 });
+            bench.command(GuestCommand::Write { address: PRIVATE, word: 5 });
             assert_eq!(bench.convert(0, 2, 0, MODE_PRESERVE), refused);
             assert_eq!(bench.convert(0, 3, 0, MODE_ZERO), Ok(()));
             assert_eq!(bench.host(0), 0);
@@ -215,10 +215,10 @@ fn wrong_alias() {
     for platform in ENCRYPTED {
         let mut bench = Bench::new(platform, Dialect::Upstream, 2);
         let fault = |flags| GuestStop::MemoryFault { flags, gpa: page(TEST_MEMORY, 1), size: 4096 };
-        let read = |address| Command::Read { address: page(address, 1) + 8 };
+        let read = |address| GuestCommand::Read { address: page(address, 1) + 8 };
         assert_eq!(bench.guest.command(read(PRIVATE), soon()), Err(fault(8)));
         assert_eq!(bench.guest.resume(soon()), Err(fault(8)), "nobody has converted it");
-        let accepting = Command::Accept { address: page(PRIVATE, 1), length: PAGE_SIZE };
+        let accepting = GuestCommand::Accept { address: page(PRIVATE, 1), length: PAGE_SIZE };
         assert!(bench.guest.command(accepting, soon()).is_err(), "it is inside the other command");
 
         let mut bench = Bench::new(platform, Dialect::Upstream, 2);
@@ -233,7 +233,7 @@ fn wrong_alias() {
             assert_eq!(bench.convert(1, 1, ATTRIBUTE_PRIVATE, 0), Ok(()));
             assert_eq!(bench.guest.command(read(SHARED), soon()), Err(fault(0)));
         }
-        let write = Command::Write { address: page(SHARED, 1) + 8, word: 1 };
+        let write = GuestCommand::Write { address: page(SHARED, 1) + 8, word: 1 };
         assert_eq!(bench.guest.command(write, soon()), Err(fault(0)));
         assert_eq!(bench.convert(1, 1, 0, 0), Ok(()));
         bench.guest.resume(soon()).expect("it goes on");
@@ -247,7 +247,7 @@ fn access_before_acceptance() {
     let not_accepted = |platform| {
         let mut bench = Bench::new(platform, Dialect::Upstream, 2);
         assert_eq!(bench.convert(0, 2, ATTRIBUTE_PRIVATE, 0), Ok(()));
-        let stop = bench.guest.command(Command::Read { address: PRIVATE }, soon());
+        let stop = bench.guest.command(GuestCommand::Read { address: PRIVATE }, soon());
         (bench, stop)
     };
     let (mut bench, stop) = not_accepted(Platform::Snp);
@@ -277,14 +277,14 @@ fn acceptance() {
         };
         let refused = |offset, status| Some(Refusal { offset, status });
         assert_eq!(bench.refusal(accept(0, 4)), refused(PAGE_SIZE, again));
-        let rescind = Command::Rescind { address: PRIVATE, length: 2 * PAGE_SIZE };
+        let rescind = GuestCommand::Rescind { address: PRIVATE, length: 2 * PAGE_SIZE };
         assert_eq!(bench.refusal(rescind), None);
         let after = bench.refusal(accept(0, 2));
         assert_eq!(after.is_none(), platform == Platform::Snp, "a TD has nothing to rescind");
         assert_eq!(bench.convert(0, 4, 0, 0), Ok(()));
         assert_eq!(bench.convert(0, 4, ATTRIBUTE_PRIVATE, 0), Ok(()));
         assert_eq!(bench.refusal(accept(0, 4)), None);
-        let shared_alias = Command::Accept { address: SHARED, length: PAGE_SIZE };
+        let shared_alias = GuestCommand::Accept { address: SHARED, length: PAGE_SIZE };
         let bad = match platform {
             Platform::Snp => 1,
             _ => 0xc000_0100_0000_0001,
@@ -297,7 +297,7 @@ fn acceptance() {
 #[test]
 fn requests() {
     const PAGES: u64 = 1200;
-    let state = |pages: u64, private, by_msr| Command::PageState {
+    let state = |pages: u64, private, by_msr| GuestCommand::PageState {
         gpa: TEST_MEMORY,
         length: pages * PAGE_SIZE,
         private,
@@ -307,10 +307,10 @@ fn requests() {
     // 253 entries fit into a GHCB.
     assert_eq!(snp.request(state(PAGES, true, false)).0, 5);
     assert_eq!(snp.refusal(accept(0, PAGES)), None);
-    let rescind = Command::Rescind { address: PRIVATE, length: 3 * PAGE_SIZE };
+    let rescind = GuestCommand::Rescind { address: PRIVATE, length: 3 * PAGE_SIZE };
     assert_eq!(snp.refusal(rescind), None);
     assert_eq!(snp.request(state(3, false, true)).0, 3, "the MSR protocol goes page by page");
-    snp.command(Command::Write { address: SHARED, word: 3 });
+    snp.command(GuestCommand::Write { address: SHARED, word: 3 });
     assert_eq!(snp.host(0), 3);
 
     let mut tdx = Bench::new(Platform::Tdx, Dialect::Upstream, PAGES);
@@ -350,11 +350,11 @@ fn no_memslot() {
     for platform in ENCRYPTED {
         let beyond = 9 * PAGE_SIZE;
         let mut bench = Bench::new(platform, Dialect::Upstream, 2);
-        let private = bench.guest.command(Command::Read { address: PRIVATE + beyond }, soon());
+        let private = bench.guest.command(GuestCommand::Read { address: PRIVATE + beyond }, soon());
         let gpa = TEST_MEMORY + beyond;
         assert_eq!(private, Err(GuestStop::MemoryFault { flags: 8, gpa, size: PAGE_SIZE }));
         let mut bench = Bench::new(platform, Dialect::Upstream, 2);
-        let shared = bench.guest.command(Command::Read { address: SHARED + beyond }, soon());
+        let shared = bench.guest.command(GuestCommand::Read { address: SHARED + beyond }, soon());
         let vector = if platform == Platform::Snp { 29 } else { 20 };
         assert!(matches!(shared, Err(GuestStop::Exception { vector: v, .. }) if v == vector));
         let end = bench.guest.resume(soon());

@@ -110,7 +110,7 @@ fn launches(platform: Platform, dialect: Dialect, counts: &mut Counts) {
                 }
                 Ok(mut guest) => {
                     let address = crate::payload::abi::IMAGE;
-                    let read = crate::platform::Command::Read { address };
+                    let read = crate::platform::GuestCommand::Read { address };
                     guest.command(read, soon()).expect("a launch that succeeds has a guest");
                     overcome(name, failure, &machine.log(), calls.len())
                 }
@@ -222,7 +222,7 @@ fn count_trials() {
 fn td_with_ve() {
     use crate::machine::model::{Config, Fault, Model};
     use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
-    use crate::platform::{Command, GuestStop};
+    use crate::platform::{GuestCommand, GuestStop};
     let fault = Some(Fault::SeptVeNotOffered);
     let machine = Model::new(Config { dialect: Dialect::Upstream, fault });
     let mut guest = launch(&machine, Platform::Tdx).expect("a launch");
@@ -237,6 +237,6 @@ fn td_with_ve() {
     // SAFETY: the memslot has no userspace address.
     unsafe { guest.vm().set_user_memory_region2(&region) }.expect("a memslot");
     let address = PRIVATE_WINDOW + TEST_MEMORY;
-    let stop = guest.command(Command::Read { address }, soon());
+    let stop = guest.command(GuestCommand::Read { address }, soon());
     assert!(matches!(stop, Err(GuestStop::Exception { vector: 20, .. })), "{stop:?}");
 }

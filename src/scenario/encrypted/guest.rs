@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::case::Attribute;
 use crate::clause::ClauseId;
-use crate::exec::{Stop, guest_stop};
+use crate::exec::{CaseEnd, guest_stop};
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{Answer, Command, GuestStop};
+use crate::platform::{Answer, GuestCommand, GuestStop};
 use crate::scenario::arena::{GuestSide, is_over, place};
 use crate::scenario::memory::{Memory, describe};
 use crate::uapi::PAGE_SIZE;
@@ -26,33 +26,33 @@ const ACCEPTANCE: ClauseId = ClauseId::CocoAcceptance;
 
 impl GuestSide {
     /// The guest accepts `pages`, which are private and are not accepted.
-    pub fn accept(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), Stop> {
+    pub fn accept(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), CaseEnd> {
         let (address, length, _) = place(pages);
-        let command = Command::Accept { address: address + PRIVATE_WINDOW, length };
+        let command = GuestCommand::Accept { address: address + PRIVATE_WINDOW, length };
         self.settle(memory, command, "accept", pages)
     }
 
     /// The guest gives up `pages`, which it has accepted, before they become shared.
-    pub fn give_up(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), Stop> {
+    pub fn give_up(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), CaseEnd> {
         let (address, length, _) = place(pages);
-        let command = Command::Rescind { address: address + PRIVATE_WINDOW, length };
+        let command = GuestCommand::Rescind { address: address + PRIVATE_WINDOW, length };
         self.settle(memory, command, "rescind", pages)
     }
 
     fn settle(
         &mut self,
         memory: &Memory,
-        command: Command,
+        command: GuestCommand,
         doing: &str,
         pages: &Range<u64>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let Some(refusal) = self.private_command(memory, command, doing, pages)?.refusal else {
             return Ok(());
         };
         let page = pages.start + refusal.offset / PAGE_SIZE;
         let found = format!("{:#x}", refusal.status);
         let summary = format!("guest cannot {doing} page {page}: {found}");
-        Err(Stop::broken(ACCEPTANCE, summary).at("guest", page, None).but("success", found))
+        Err(CaseEnd::broken(ACCEPTANCE, summary).at("guest", page, None).but("success", found))
     }
 
     /// The guest writes the pattern `tag` into private pages that it has accepted.
@@ -61,9 +61,10 @@ impl GuestSide {
         memory: &Memory,
         pages: &Range<u64>,
         tag: u64,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let (address, length, first_page) = place(pages);
-        let command = Command::Fill { address: address + PRIVATE_WINDOW, length, tag, first_page };
+        let command =
+            GuestCommand::Fill { address: address + PRIVATE_WINDOW, length, tag, first_page };
         self.private_command(memory, command, "write", pages).map(drop)
     }
 
@@ -74,15 +75,16 @@ impl GuestSide {
         pages: &Range<u64>,
         tag: u64,
         clause: ClauseId,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let (address, length, first_page) = place(pages);
-        let command = Command::Check { address: address + PRIVATE_WINDOW, length, tag, first_page };
+        let command =
+            GuestCommand::Check { address: address + PRIVATE_WINDOW, length, tag, first_page };
         let answer = self.private_command(memory, command, "read", pages)?;
         let Some(mismatch) = answer.mismatch else {
             return Ok(());
         };
         let page = pages.start + mismatch.offset / PAGE_SIZE;
-        Err(Stop::broken(clause, format!("guest finds another word in its private page {page}"))
+        Err(CaseEnd::broken(clause, format!("guest finds another word in its private page {page}"))
             .but(format!("{:#018x}", mismatch.expected), format!("{:#018x}", mismatch.found))
             .at("guest", page, Some(mismatch.offset % PAGE_SIZE)))
     }
@@ -91,10 +93,10 @@ impl GuestSide {
     fn private_command(
         &mut self,
         memory: &Memory,
-        command: Command,
+        command: GuestCommand,
         doing: &str,
         pages: &Range<u64>,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<Answer, CaseEnd> {
         let _pass = memory.pass();
         let deadline = Instant::now() + self.deadline;
         self.guest.command(command, deadline).map_err(|stop| taken(stop, doing, pages))
@@ -109,13 +111,13 @@ impl GuestSide {
         pages: &Range<u64>,
         tag: u64,
         over: &AtomicBool,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let (address, length, first_page) = place(pages);
         let gpas = address..address + length;
         self.guest.set_memory_fault_retries(0);
         for (command, doing) in [
-            (Command::Fill { address, length, tag, first_page }, "write"),
-            (Command::Touch { address, length }, "read"),
+            (GuestCommand::Fill { address, length, tag, first_page }, "write"),
+            (GuestCommand::Touch { address, length }, "read"),
         ] {
             let _pass = memory.pass();
             let mut deadline = Instant::now() + self.deadline;
@@ -141,14 +143,14 @@ impl GuestSide {
         memory: &Memory,
         pages: &Range<u64>,
         to: Attribute,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CaseEnd> {
         let (gpa, length, _) = place(pages);
         let private = to == Attribute::Private;
         let wrong = |what: String| {
             let what = format!("{what} when the guest asks for {}", describe(pages, to));
-            Err(Stop::broken(ClauseId::CocoGuestConverts, what).at("guest", pages.start, None))
+            Err(CaseEnd::broken(ClauseId::CocoGuestConverts, what).at("guest", pages.start, None))
         };
-        let command = Command::PageState { gpa, length, private, by_msr: false };
+        let command = GuestCommand::PageState { gpa, length, private, by_msr: false };
         let mut next = pages.start;
         let mut answer = self.guest.command(command, Instant::now() + self.deadline);
         loop {
@@ -177,7 +179,7 @@ impl GuestSide {
 }
 
 /// The guest could not go on with private pages that are its own.
-fn taken(stop: GuestStop, doing: &str, pages: &Range<u64>) -> Stop {
+fn taken(stop: GuestStop, doing: &str, pages: &Range<u64>) -> CaseEnd {
     let not_the_guests = match &stop {
         GuestStop::Dead | GuestStop::MemoryFault { .. } => true,
         GuestStop::Exception { vector, .. } => NOT_THE_GUESTS.contains(vector),
@@ -188,5 +190,5 @@ fn taken(stop: GuestStop, doing: &str, pages: &Range<u64>) -> Stop {
     }
     let (start, end) = (pages.start, pages.end);
     let summary = format!("guest cannot {doing} pages {start}..{end}, which are its own: {stop}");
-    Stop::broken(ACCEPTANCE, summary).at("guest", start, None)
+    CaseEnd::broken(ACCEPTANCE, summary).at("guest", start, None)
 }

@@ -19,12 +19,12 @@ use super::arena::GuestSide;
 use super::memory::Memory;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 
 /// Nothing else goes on: every page, all of them shared, can become the guest's and come back, and is the same memory for
 /// both sides then.
-fn usable(guest: &mut GuestSide, memory: &Memory, salt: u16) -> Result<(), Stop> {
+fn usable(guest: &mut GuestSide, memory: &Memory, salt: u16) -> Result<(), CaseEnd> {
     let all = 0..memory.pages;
     let (secret, tag) = (pattern::tag(b'U', salt), pattern::tag(b'V', salt));
     memory.convert_and_look(&all, Private, ClauseId::HostFaultPrivate)?;

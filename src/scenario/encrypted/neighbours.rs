@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
 use crate::scenario::memory::Memory;
@@ -15,7 +15,7 @@ use crate::scenario::race::{ROUNDS, range};
 /// Looks at the private pages in a round.
 const LOOKS: usize = 4;
 
-pub(in crate::scenario) fn neighbours(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn neighbours(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     // The guest's pages are in the middle, so that they have neighbours on both sides.
@@ -46,7 +46,7 @@ fn convert_until(
     over: &AtomicBool,
     memory: &Memory,
     own: &std::ops::Range<u64>,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     for round in 0.. {
         let below = range(round, own.start);
         let above = range(round, memory.pages - own.end);

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::case::Attribute::{self, Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, GuestSide, rounds};
 use crate::scenario::memory::{Memory, describe};
@@ -18,7 +18,7 @@ struct Page {
     zero: bool,
 }
 
-pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;
@@ -35,7 +35,7 @@ pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
             pages
         });
         if !allowed.iter().any(|allowed| agree(allowed, &found)) {
-            let stop = Stop::broken(
+            let stop = CaseEnd::broken(
                 ClauseId::ConvertRange,
                 "pages are not what three conversions at a time make of them in any order",
             );
@@ -83,7 +83,7 @@ fn used_by_both(
     memory: &Memory,
     pages: &[Page],
     tag: u64,
-) -> Result<(), Stop> {
+) -> Result<(), CaseEnd> {
     for (number, page) in (0..).zip(pages) {
         let this = number..number + 1;
         match page.attribute {

@@ -4,11 +4,11 @@
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
 use crate::scenario::race::{ROUNDS, range};
 
-pub(in crate::scenario) fn punch(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn punch(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;

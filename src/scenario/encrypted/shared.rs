@@ -4,13 +4,13 @@
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
 use crate::scenario::race::{ROUNDS, range};
 use crate::uapi::MODE_ZERO;
 
-pub(in crate::scenario) fn shared_access(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn shared_access(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, Racer, race, rounds};
 use crate::scenario::race::{ROUNDS, THREADS, range, wait_for_sweeps, write_until};
 
-pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let sweeps: [AtomicU64; THREADS] = Default::default();

@@ -4,11 +4,11 @@
 use super::{ROUNDS, range};
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, is_over, race, rounds};
 
-pub(in crate::scenario) fn guest_access(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn guest_access(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;
@@ -43,7 +43,7 @@ pub(in crate::scenario) fn guest_access(arena: &mut Arena) -> Result<(), Stop> {
         if word != expected {
             let summary =
                 format!("host finds another word in page {page} than the guest has written");
-            return Err(Stop::broken(ClauseId::MemorySame, summary)
+            return Err(CaseEnd::broken(ClauseId::MemorySame, summary)
                 .but(format!("{expected:#018x}"), format!("{word:#018x}"))
                 .at("host", page, Some(0)));
         }

@@ -7,7 +7,7 @@ use std::thread;
 use super::{ROUNDS, range};
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::{Stop, access};
+use crate::exec::{CaseEnd, access};
 use crate::payload::pattern;
 use crate::scenario::arena::{Arena, Racer, is_over, race, rounds};
 use crate::scenario::memory::Memory;
@@ -19,19 +19,19 @@ const BURST: usize = 4;
 /// Sweeps over all pages that each thread has to make before it is believed that no write is still under way.
 const SWEEPS: u64 = 2;
 
-pub(in crate::scenario) fn host_reads(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn host_reads(arena: &mut Arena) -> Result<(), CaseEnd> {
     let tag = pattern::tag(b'R', 0);
     arena.guest.fill(&arena.memory, &(0..arena.memory.pages), tag)?;
     reads(arena, tag, false)
 }
 
-pub(in crate::scenario) fn first_touch(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn first_touch(arena: &mut Arena) -> Result<(), CaseEnd> {
     reads(arena, pattern::ZERO, true)
 }
 
 /// Converts under the reads of others, who find the pattern `tag` or nothing; with `fresh`, the pages are holes before each
 /// conversion.
-fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), Stop> {
+fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let all = 0..memory.pages;
@@ -57,7 +57,12 @@ fn reads(arena: &mut Arena, tag: u64, fresh: bool) -> Result<(), Stop> {
 }
 
 /// Reads every page, another word in each sweep: it is the pattern's, or a SIGBUS.
-fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: ClauseId) -> Result<(), Stop> {
+fn read_until(
+    over: &AtomicBool,
+    memory: &Memory,
+    tag: u64,
+    clause: ClauseId,
+) -> Result<(), CaseEnd> {
     for sweep in 0u64.. {
         for page in 0..memory.pages {
             let index = (sweep + page) % pattern::WORDS_PER_PAGE;
@@ -70,7 +75,7 @@ fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: ClauseId) ->
                 && word != expected
             {
                 let summary = format!("host finds another word in page {page} during conversions");
-                return Err(Stop::broken(clause, summary)
+                return Err(CaseEnd::broken(clause, summary)
                     .but(format!("{expected:#018x}, or SIGBUS"), format!("{word:#018x}"))
                     .at("host", page, Some(index * 8)));
             }
@@ -82,7 +87,7 @@ fn read_until(over: &AtomicBool, memory: &Memory, tag: u64, clause: ClauseId) ->
     Ok(())
 }
 
-pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let sweeps: [AtomicU64; THREADS] = Default::default();
@@ -107,7 +112,7 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), Stop> {
                 if let Some(offset) = (0..after.len()).find(|i| before[*i] != after[*i]) {
                     let summary =
                         format!("a write of the host has reached page {page}, which is private");
-                    return Err(Stop::broken(ClauseId::HostFaultPrivate, summary)
+                    return Err(CaseEnd::broken(ClauseId::HostFaultPrivate, summary)
                         .but(format!("{:#04x}", before[offset]), format!("{:#04x}", after[offset]))
                         .at("guest", page, Some(offset as u64)));
                 }

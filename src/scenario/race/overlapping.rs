@@ -9,7 +9,7 @@ use std::thread;
 use super::ROUNDS;
 use crate::case::Attribute::{self, Private, Shared};
 use crate::clause::ClauseId;
-use crate::exec::Stop;
+use crate::exec::CaseEnd;
 use crate::payload::pattern;
 use crate::results::Blame;
 use crate::scenario::arena::{Arena, GuestSide, rounds};
@@ -53,7 +53,7 @@ struct Page {
     zero: bool,
 }
 
-pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
+pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let never = AtomicBool::new(false);
@@ -71,7 +71,7 @@ pub(in crate::scenario) fn overlapping(arena: &mut Arena) -> Result<(), Stop> {
             pages
         });
         if !allowed.contains(&found) {
-            let stop = Stop::broken(
+            let stop = CaseEnd::broken(
                 ClauseId::ConvertRange,
                 "pages are not what three conversions at a time make of them in any order",
             );
@@ -103,7 +103,10 @@ pub(in crate::scenario) fn calls(round: u64, memory: &Memory) -> [Call; CALLS] {
 }
 
 /// Makes each call in a thread of its own; none starts before all are ready.
-pub(in crate::scenario) fn all_at_once(memory: &Memory, calls: &[Call; CALLS]) -> Result<(), Stop> {
+pub(in crate::scenario) fn all_at_once(
+    memory: &Memory,
+    calls: &[Call; CALLS],
+) -> Result<(), CaseEnd> {
     let ready = Barrier::new(CALLS);
     let ready = &ready;
     thread::scope(|scope| {
@@ -116,7 +119,7 @@ pub(in crate::scenario) fn all_at_once(memory: &Memory, calls: &[Call; CALLS]) -
         let mut result = Ok(());
         for thread in threads {
             result = result.and(thread.join().unwrap_or_else(|_| {
-                Err(Stop::error(Blame::Suite, "a thread of the scenario panicked"))
+                Err(CaseEnd::error(Blame::Suite, "a thread of the scenario panicked"))
             }));
         }
         result
@@ -124,7 +127,7 @@ pub(in crate::scenario) fn all_at_once(memory: &Memory, calls: &[Call; CALLS]) -
 }
 
 /// What every page is, as the host sees it, and what it holds, as the guest does.
-fn look(guest: &mut GuestSide, memory: &Memory, tag: u64) -> Result<Vec<Page>, Stop> {
+fn look(guest: &mut GuestSide, memory: &Memory, tag: u64) -> Result<Vec<Page>, CaseEnd> {
     let mut pages = Vec::new();
     for number in 0..memory.pages {
         let attribute = if memory.read(number, 0).is_some() { Shared } else { Private };

@@ -54,7 +54,7 @@ pub(super) enum Death {
 }
 
 /// A worker process.
-pub(super) struct Worker {
+pub(super) struct WorkerProcess {
     child: Child,
     pidfd: OwnedFd,
     jobs: Option<ChildStdin>,
@@ -74,11 +74,11 @@ pub(super) struct Worker {
     pub(super) closing: Option<Instant>,
 }
 
-impl Worker {
+impl WorkerProcess {
     /// Starts `command` as a worker.
-    pub(super) fn start(command: &[OsString]) -> io::Result<Worker> {
+    pub(super) fn start(command: &[OsString]) -> io::Result<WorkerProcess> {
         let spawned = spawn(command)?;
-        Ok(Worker {
+        Ok(WorkerProcess {
             child: spawned.child,
             pidfd: spawned.pidfd,
             jobs: Some(spawned.jobs),
@@ -284,7 +284,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         if !self.reaped {
             self.reap();
@@ -321,7 +321,7 @@ enum Ready {
 /// Waits until a worker has something to say, dies, takes more of a job, until `interrupt` is readable or `until` has
 /// come, and moves the bytes. Returns whether `interrupt` is readable. May return for no reason.
 pub(super) fn wait(
-    workers: &mut [&mut Worker],
+    workers: &mut [&mut WorkerProcess],
     interrupt: Option<BorrowedFd<'_>>,
     until: Option<Instant>,
 ) -> io::Result<bool> {

@@ -6,15 +6,15 @@ use crate::results::{Blame, Failure, Verdict};
 
 /// A case ended early. Boxed: it travels through every `?`, and is large.
 #[derive(Debug)]
-pub(crate) struct Stop {
+pub(crate) struct CaseEnd {
     pub verdict: Verdict,
     pub failure: Box<Failure>,
 }
 
-impl Stop {
+impl CaseEnd {
     /// The kernel broke `clause`.
-    pub fn broken(clause: ClauseId, summary: impl Into<String>) -> Stop {
-        let mut stop = Stop::new(Verdict::Fail, Blame::Kernel, summary);
+    pub fn broken(clause: ClauseId, summary: impl Into<String>) -> CaseEnd {
+        let mut stop = CaseEnd::new(Verdict::Fail, Blame::Kernel, summary);
         stop.failure.clause = Some(clause.to_string());
         let clause = clause.clause();
         stop.failure.clause_text = Some(clause.text.clone());
@@ -24,33 +24,33 @@ impl Stop {
     }
 
     /// The suite could not decide.
-    pub fn error(blame: Blame, summary: impl Into<String>) -> Stop {
-        Stop::new(Verdict::Error, blame, summary)
+    pub fn error(blame: Blame, summary: impl Into<String>) -> CaseEnd {
+        CaseEnd::new(Verdict::Error, blame, summary)
     }
 
     /// A deadline passed.
-    pub fn timeout(summary: impl Into<String>) -> Stop {
-        let mut stop = Stop::new(Verdict::Timeout, Blame::Kernel, summary);
+    pub fn timeout(summary: impl Into<String>) -> CaseEnd {
+        let mut stop = CaseEnd::new(Verdict::Timeout, Blame::Kernel, summary);
         // Whether the guest, the kernel or the suite hangs cannot be told from here.
         stop.failure.blame = None;
         stop
     }
 
-    fn new(verdict: Verdict, blame: Blame, summary: impl Into<String>) -> Stop {
+    fn new(verdict: Verdict, blame: Blame, summary: impl Into<String>) -> CaseEnd {
         let summary = summary.into();
         let failure = Failure { summary, blame: Some(blame), ..Failure::default() };
-        Stop { verdict, failure: Box::new(failure) }
+        CaseEnd { verdict, failure: Box::new(failure) }
     }
 
     /// Says what was expected and what was found.
-    pub fn but(mut self, expected: impl Into<String>, found: impl Into<String>) -> Stop {
+    pub fn but(mut self, expected: impl Into<String>, found: impl Into<String>) -> CaseEnd {
         self.failure.expected = Some(expected.into());
         self.failure.found = Some(found.into());
         self
     }
 
     /// Says where.
-    pub fn at(mut self, view: &str, page: u64, offset: Option<u64>) -> Stop {
+    pub fn at(mut self, view: &str, page: u64, offset: Option<u64>) -> CaseEnd {
         self.failure.view = Some(view.to_string());
         self.failure.page = Some(page);
         self.failure.offset = offset;
@@ -58,7 +58,7 @@ impl Stop {
     }
 
     /// Adds lines of detail.
-    pub fn detail(mut self, lines: Vec<String>) -> Stop {
+    pub fn detail(mut self, lines: Vec<String>) -> CaseEnd {
         self.failure.detail.extend(lines);
         self
     }
