@@ -370,6 +370,10 @@ impl Observer {
         };
         // SAFETY: the slot has no memory of ours.
         self.note("read-only", unsafe { bench.vm.set_user_memory_region2(&region) });
+        let other = self.bench(3);
+        let region = kvm_userspace_memory_region2 { flags: KVM_MEM_GUEST_MEMFD, ..region };
+        // SAFETY: as above.
+        self.note("another VM's", unsafe { other.vm.set_user_memory_region2(&region) });
         bench.slot(1, TEST_MEMORY, 0, 7).expect("slot");
         let Bench { vm, file } = bench;
         let mut guest = Guest::new(&*vm);
