@@ -71,7 +71,7 @@ pub struct LeftOut {
 /// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "BenchSummary"))]
+#[cfg_attr(test, schemars(rename = "Summary"))]
 pub struct BenchSummary {
     /// Points that were measured.
     pub points: usize,

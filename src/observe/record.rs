@@ -25,7 +25,7 @@ pub enum ObserveRecord {
 /// What was seen in one situation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "SpotRecord"))]
+#[cfg_attr(test, schemars(rename = "Observation"))]
 pub struct SpotRecord {
     /// The situation.
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub struct Tally<T> {
 /// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "ObserveSummary"))]
+#[cfg_attr(test, schemars(rename = "Summary"))]
 pub struct ObserveSummary {
     /// Situations.
     pub spots: u32,
