@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         vm_trial("interrupt_ends_the_machine", interrupt_ends_the_machine),
         vm_trial("guests_share_the_cases", guests_share_the_cases),
         vm_trial("guests_that_skip_all_are_no_pass", guests_that_skip_all_are_no_pass),
+        vm_trial("kernel_without_conversion", kernel_without_conversion),
         vm_trial("guests_agree_on_a_bad_flag", guests_agree_on_a_bad_flag),
         vm_trial("guest_that_dies_is_missed", guest_that_dies_is_missed),
         vm_trial("interrupt_ends_every_guest", interrupt_ends_every_guest),
@@ -497,6 +498,20 @@ fn guests_that_skip_all_are_no_pass(script: &Script) {
     command.args(["--platform", "snp", "snp.zero."]);
     let (status, stdout, _) = script.finish(command);
     assert_eq!(status, Some(4), "{stdout}");
+}
+
+/// Requires that a kernel without in-place conversion, which the test kernel is unless it is told otherwise, is held to what
+/// guest_memfd promises as such.
+fn kernel_without_conversion(script: &Script) {
+    let suite = env!("CARGO_BIN_EXE_gmem-conform");
+    let mut command = script.bare();
+    command.arg(&script.kernel).arg("--binary").arg(suite);
+    command.args(["--append", "kvm.vm_memory_attributes=1", "--", "--platform", "default"]);
+    let (status, stdout, _) = script.finish(command);
+    assert_eq!(status, Some(0), "{stdout}");
+    let passed = stdout.lines().filter(|l| l.starts_with("ok ") && !l.contains("# SKIP")).count();
+    assert!(passed >= 90, "{passed} passed: {stdout}");
+    assert!(stdout.contains("dialect none"), "{stdout}");
 }
 
 /// Requires that a mistake is told once and not by every guest, and that one in an option which the script takes out is

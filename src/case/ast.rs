@@ -57,6 +57,25 @@ impl Case {
     pub fn begins_in_launch(&self) -> bool {
         self.steps.iter().any(|step| step.action == Action::Finalize)
     }
+
+    /// Whether it is about a guest_memfd as such: it converts nothing, and no page is ever private. Such a case makes sense
+    /// on a kernel without in-place conversion, too.
+    pub fn converts_nothing(&self) -> bool {
+        let converts = |step: &Step| {
+            matches!(
+                step.action,
+                Action::Convert { .. }
+                    | Action::Raw(_)
+                    | Action::GuestConvert { .. }
+                    | Action::ConvertByAccess { .. }
+                    | Action::Bystander(_)
+                    | Action::BystanderConvert { .. }
+                    | Action::Capability(_)
+            )
+        };
+        let mappable_and_shared = self.start == Attribute::Shared && !self.no_mmap;
+        mappable_and_shared && !self.steps.iter().any(converts)
+    }
 }
 
 /// Shared or private: the kernel's record for a page.

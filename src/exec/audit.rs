@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::access;
 use super::case_end::CaseEnd;
-use super::session::{After, Session, failed};
+use super::session::{After, Session, wrongly_refused};
 use crate::case::{Attribute, View};
 use crate::clause::ClauseId;
 use crate::oracle::{Backing, Sight};
@@ -89,8 +89,9 @@ impl Session<'_> {
             return Ok(());
         }
         let length = self.view.length();
-        let mut fresh =
-            self.gmem.mmap(0, length).map_err(|e| failed("a second mmap of the guest_memfd", e))?;
+        let mut fresh = self.gmem.mmap(0, length).map_err(|e| {
+            wrongly_refused(ClauseId::DescriptorCalls, "a second mmap of the guest_memfd", e)
+        })?;
         std::mem::swap(&mut self.view, &mut fresh);
         // Nobody has looked through this one: a fault is for the record to explain, not for the mapping.
         for page in pages {

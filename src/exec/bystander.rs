@@ -4,7 +4,7 @@
 use super::access;
 use super::case_end::CaseEnd;
 use super::convert::convert_unjudged;
-use super::session::{Session, failed};
+use super::session::{Session, wrongly_refused};
 use super::steps::pattern_bytes;
 use crate::case::{Attribute, Pages};
 use crate::clause::ClauseId;
@@ -56,12 +56,13 @@ impl Session<'_> {
             return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = pages * PAGE_SIZE;
-        let gmem = self
-            .guest
-            .vm()
-            .create_guest_memfd(size, creation_flags(attribute, true))
-            .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
-        let view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let gmem =
+            self.guest.vm().create_guest_memfd(size, creation_flags(attribute, true)).map_err(
+                |e| wrongly_refused(ClauseId::CreateArguments, "KVM_CREATE_GUEST_MEMFD", e),
+            )?;
+        let view = gmem.mmap(0, size).map_err(|e| {
+            wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
+        })?;
         if attribute == Attribute::Shared {
             for page in 0..pages {
                 // Should it fault, the look below says so.

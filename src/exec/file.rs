@@ -6,7 +6,7 @@ use super::bystander::creation_flags;
 use super::case_end::CaseEnd;
 use super::guard::BUS_ADRERR;
 use super::look::guest_stop;
-use super::session::{After, Session, failed, launch_failed};
+use super::session::{After, SHORTAGES, Session, failed, launch_failed, wrongly_refused};
 use crate::case::{Attribute, FileCall, Pages, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
@@ -14,9 +14,6 @@ use crate::oracle::CallRule;
 use crate::platform::{GuestCommand, GuestStop};
 use crate::results::Blame;
 use crate::uapi::{KVM_CAP_GUEST_MEMFD_FLAGS, PAGE_SIZE};
-
-/// A call that needs more of something than there is: the machine's affair, not the kernel's.
-const SHORTAGES: [Errno; 2] = [Errno::ENOMEM, Errno::EMFILE];
 
 impl Session<'_> {
     /// Makes a call on the file, which must return what the clauses say.
@@ -81,7 +78,10 @@ impl Session<'_> {
 
     /// What a mapping has behind the end of the file is SIGBUS.
     fn must_end_with_file(&self, offset: u64, length: u64) -> Result<(), CaseEnd> {
-        let view = self.gmem.mmap(offset, length).map_err(|e| failed("mmap", e))?;
+        let view = self
+            .gmem
+            .mmap(offset, length)
+            .map_err(|e| wrongly_refused(ClauseId::DescriptorCalls, "mmap", e))?;
         let first = offset / PAGE_SIZE;
         for page in self.oracle.file_pages().max(first)..first + length / PAGE_SIZE {
             match access::read_word(&*view, page - first, 0) {
@@ -152,9 +152,12 @@ impl Session<'_> {
         }
         let size = self.oracle.file_pages() * PAGE_SIZE;
         let gmem = self.guest.vm().create_guest_memfd(size, creation_flags(start, mappable));
-        let gmem = gmem.map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+        let gmem = gmem
+            .map_err(|e| wrongly_refused(ClauseId::CreateArguments, "KVM_CREATE_GUEST_MEMFD", e))?;
         if mappable {
-            self.view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+            self.view = gmem.mmap(0, size).map_err(|e| {
+                wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
+            })?;
         }
         self.view2 = None;
         self.gmem = gmem;

@@ -41,7 +41,8 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> CaseEnd {
         | GuestStop::MapGpa { .. } => {
             CaseEnd::error(Blame::Payload, format!("guest was to {doing} page {page}: {stop}"))
         }
-        GuestStop::Dead | GuestStop::Shutdown | GuestStop::Unexpected(_) => {
+        GuestStop::Dead | GuestStop::Shutdown => broken(stop.to_string()),
+        GuestStop::Unexpected(_) => {
             CaseEnd::error(Blame::Machine, format!("guest was to {doing} page {page}: {stop}"))
         }
     }
@@ -469,7 +470,7 @@ mod tests {
         ] {
             assert_eq!(told(stop), (verdict, blame, summary.to_string()));
         }
-        assert_eq!(told(GuestStop::Dead).1, Some(Blame::Machine));
+        assert_eq!(told(GuestStop::Dead).1, Some(Blame::Kernel));
         let request = GuestStop::MapGpa { gpa: 0, pages: 1, private: true };
         assert_eq!(told(request).1, Some(Blame::Payload));
     }

@@ -8,8 +8,9 @@ use std::ptr::NonNull;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::case_end::CaseEnd;
-use super::session::{Session, failed};
+use super::session::{Session, wrongly_refused};
 use crate::case::View;
+use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::machine::{HostView, Pin, Result};
 
@@ -24,7 +25,13 @@ impl Session<'_> {
             None => {
                 let length = self.view.length();
                 let second = self.gmem.mmap(0, length);
-                second.map_err(|e| failed("a second mmap of the guest_memfd", e))?
+                second.map_err(|e| {
+                    wrongly_refused(
+                        ClauseId::DescriptorCalls,
+                        "a second mmap of the guest_memfd",
+                        e,
+                    )
+                })?
             }
         };
         Ok(&**self.view2.insert(second))

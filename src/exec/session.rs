@@ -108,10 +108,12 @@ impl<'a> Session<'a> {
         let gmem = guest
             .vm()
             .create_guest_memfd(size, flags)
-            .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
+            .map_err(|e| wrongly_refused(ClauseId::CreateArguments, "KVM_CREATE_GUEST_MEMFD", e))?;
         let view = match case.no_mmap {
             true => no_view(),
-            false => gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?,
+            false => gmem.mmap(0, size).map_err(|e| {
+                wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
+            })?,
         };
         let mut session = Session::new(setup, case, guest, view, gmem);
         if case.userspace_elsewhere {
@@ -211,8 +213,9 @@ impl<'a> Session<'a> {
         let region = self.region(map.slot, map.pages.start * PAGE_SIZE, size, map.at);
         // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
         // fields), and is accessed through raw pointers only.
-        unsafe { self.guest.vm().set_user_memory_region2(&region) }
-            .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2", e))?;
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }.map_err(|e| {
+            wrongly_refused(ClauseId::MemslotRecreated, "KVM_SET_USER_MEMORY_REGION2", e)
+        })?;
         self.guest.map(region.guest_phys_addr, size).map_err(|e| launch_failed(&e))?;
         // Where it is now, nothing that was there before is missing any more.
         self.former_slots.retain(|former| apart(&former.mapped_at(), &map.mapped_at()));
@@ -229,8 +232,9 @@ impl<'a> Session<'a> {
         };
         let region = kvm_userspace_memory_region2 { slot, ..Default::default() };
         // SAFETY: a region of size 0 gives the guest no memory.
-        unsafe { self.guest.vm().set_user_memory_region2(&region) }
-            .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2 (delete)", e))?;
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }.map_err(|e| {
+            wrongly_refused(ClauseId::MemslotRecreated, "KVM_SET_USER_MEMORY_REGION2 (delete)", e)
+        })?;
         self.oracle.delete_slot(slot);
         self.former_slots.push(map);
         Ok(())
@@ -243,7 +247,9 @@ impl<'a> Session<'a> {
             return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = self.view.length();
-        let view = self.gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let view = self.gmem.mmap(0, size).map_err(|e| {
+            wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
+        })?;
         self.view = view;
         self.touched.retain(|(_, view)| *view != View::Host);
         Ok(())
@@ -328,6 +334,19 @@ fn salt(name: &str) -> u16 {
     (hash ^ hash >> 16) as u16 & 0xfff
 }
 
+/// What a call fails with where something has run out: the machine's affair, not the kernel's.
+pub(super) const SHORTAGES: [Errno; 2] = [Errno::ENOMEM, Errno::EMFILE];
+
+/// A call failed whose arguments were good, by `clause`. A kernel that offers the interface has refused it without reason,
+/// unless something ran out.
+pub(crate) fn wrongly_refused(clause: ClauseId, call: &str, errno: Errno) -> CaseEnd {
+    if SHORTAGES.contains(&errno) {
+        return failed(call, errno);
+    }
+    CaseEnd::broken(clause, format!("{call} failed with {errno}, though its arguments are good"))
+        .but("success", errno.to_string())
+}
+
 /// A call that has nothing to do with conversions failed.
 pub(crate) fn failed(call: &str, errno: Errno) -> CaseEnd {
     CaseEnd::error(Blame::Machine, format!("{call} failed with {errno}"))
@@ -342,6 +361,12 @@ pub(crate) fn launch_failed(error: &LaunchError) -> CaseEnd {
             GuestStop::Hang { .. } => CaseEnd::timeout(why),
             _ => CaseEnd::broken(ClauseId::CocoLaunchExact, why),
         };
+    }
+    if let LaunchError::Stopped(stop) = error
+        && !matches!(stop, GuestStop::Hang { .. })
+    {
+        let why = format!("the guest does not start: {stop}");
+        return CaseEnd::broken(ClauseId::GuestAccess, why);
     }
     CaseEnd::error(Blame::Machine, format!("failed to {error}"))
 }

@@ -8,7 +8,7 @@ use super::case_end::CaseEnd;
 use super::child::Child;
 use super::encrypted::suite;
 use super::look::child_failed;
-use super::session::{After, Session, failed};
+use super::session::{After, Session, failed, wrongly_refused};
 use crate::case::{
     Action, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Step, Toucher, View,
 };
@@ -326,7 +326,9 @@ impl Session<'_> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         self.gmem
             .fallocate(mode, pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
-            .map_err(|e| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", e))?;
+            .map_err(|e| {
+            wrongly_refused(ClauseId::FallocateArguments, "fallocate(FALLOC_FL_PUNCH_HOLE)", e)
+        })?;
         self.punched(pages);
         Ok(After::Punched(pages.clone()))
     }
@@ -350,7 +352,7 @@ impl Session<'_> {
                 pages.start * PAGE_SIZE,
                 (pages.end - pages.start) * PAGE_SIZE,
             )
-            .map_err(|e| failed("fallocate", e))?;
+            .map_err(|e| wrongly_refused(ClauseId::FallocateArguments, "fallocate", e))?;
         self.oracle.allocate(pages.clone());
         self.watch_ends(pages.start, pages.end);
         Ok(After::Allocated)

@@ -2,8 +2,9 @@
 //! What a case leaves behind for the next: the VM, and its guest_memfd where both are content with a used one.
 
 use super::case_end::CaseEnd;
-use super::session::failed;
+use super::session::wrongly_refused;
 use crate::case::{Attribute, Case, SlotMap};
+use crate::clause::ClauseId;
 use crate::machine::{GuestMemfd, HostView};
 use crate::platform::Guest;
 use crate::uapi::{MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2};
@@ -43,8 +44,13 @@ impl UsedVm {
             Some(file) if !fits(&file) => {
                 let region = kvm_userspace_memory_region2::default();
                 // SAFETY: a region of size 0 gives the guest no memory.
-                unsafe { self.guest.vm().set_user_memory_region2(&region) }
-                    .map_err(|e| failed("KVM_SET_USER_MEMORY_REGION2 (delete)", e))?;
+                unsafe { self.guest.vm().set_user_memory_region2(&region) }.map_err(|e| {
+                    wrongly_refused(
+                        ClauseId::MemslotRecreated,
+                        "KVM_SET_USER_MEMORY_REGION2 (delete)",
+                        e,
+                    )
+                })?;
                 Ok((self.guest, None))
             }
             file => Ok((self.guest, file)),

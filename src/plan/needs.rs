@@ -7,6 +7,7 @@ use crate::oracle::mode_offered;
 use crate::platform::Platform;
 use crate::results::{Environment, Need};
 use crate::scenario::Scenario;
+use crate::uapi::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP};
 
 /// The platforms that a case is planned on: those that it names, or all that have private memory which nothing encrypts.
 /// What a case says about contents seldom holds where a conversion makes noise of them; a case that makes sense there
@@ -25,6 +26,9 @@ pub fn platforms_of(case: &Case) -> Vec<Platform> {
 /// Everything that a case needs on a platform and that is not there.
 pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<Need> {
     let mut unmet = missing(platform, environment);
+    if case.converts_nothing() && has_shared_guest_memfd(platform, environment) {
+        unmet.retain(|need| need.slug != Need::NO_CONVERSION);
+    }
     // Without a dialect the platform is missing, and nothing more can be said.
     let Some(dialect) = environment.dialect.filter(|_| unmet.is_empty()) else {
         return unmet;
@@ -75,6 +79,14 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
     }
     unmet.dedup();
     unmet
+}
+
+/// Whether VMs of a platform have a guest_memfd that host and guest share, conversions or not: default VMs, from Linux 6.18
+/// on, which lists the flags for it.
+fn has_shared_guest_memfd(platform: Platform, environment: &Environment) -> bool {
+    let shared = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    let listed = environment.capabilities.get("KVM_CAP_GUEST_MEMFD_FLAGS").copied().unwrap_or(0);
+    platform == Platform::Default && listed > 0 && listed as u64 & shared == shared
 }
 
 /// Why launch calls of a platform's guests must be given a source, or `None` if they need none.

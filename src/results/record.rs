@@ -157,6 +157,9 @@ pub struct Need {
 }
 
 impl Need {
+    /// The slug of the need that a kernel without in-place conversion leaves unmet on every platform.
+    pub const NO_CONVERSION: &str = "no-memory-attributes2";
+
     /// A need that is not met.
     pub fn new(slug: impl Into<String>, prose: impl Into<String>) -> Need {
         Need { slug: slug.into(), prose: prose.into() }

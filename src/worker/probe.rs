@@ -181,7 +181,7 @@ fn no_memory_attributes2(parameters: &BTreeMap<String, String>) -> Need {
     } else {
         "this kernel does not have KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd (the call is ENOTTY)"
     };
-    Need::new("no-memory-attributes2", why)
+    Need::new(Need::NO_CONVERSION, why)
 }
 
 /// Finds the dialect by calls that tell the revisions apart (facts of the interface: the capability numbers of an

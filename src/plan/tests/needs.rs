@@ -96,6 +96,29 @@ fn missing_platform() {
     assert_eq!(slugs("", SwProtected, &nothing), ["unknown-platform"]);
 }
 
+/// What a case about the guest_memfd as such lacks on a kernel without in-place conversion: nothing on a default VM, if the
+/// kernel lists the flags for a shared file. A case that converts lacks the call.
+#[test]
+fn without_conversion() {
+    let mut environment = offers_all(Dialect::None);
+    for platform in &mut environment.platforms {
+        platform.missing = vec![Need::new(Need::NO_CONVERSION, "there is no such call")];
+    }
+    let lacks = |environment: &Environment, platform, steps: &str| {
+        let head = "case t.n\nclause fresh.zero\npages 4\nstart shared\n\n";
+        let case = case::parse("t.case", &format!("{head}{steps}\n")).expect("a case").remove(0);
+        !unmet(&case, platform, environment).is_empty()
+    };
+    let file_only = "host write 0..4 A\nguest expect 0..4 A\npunch 0..1";
+    assert!(lacks(&environment, Default, file_only));
+    environment.capabilities.insert("KVM_CAP_GUEST_MEMFD_FLAGS".into(), 3);
+    assert!(!lacks(&environment, Default, file_only));
+    assert!(lacks(&environment, SwProtected, file_only));
+    for step in ["convert 0..1 shared unspecified", "raw size=0", "bystander shared"] {
+        assert!(lacks(&environment, Default, step), "{step}");
+    }
+}
+
 /// With `--kernel-headers` the capability numbers are known, each of its own.
 #[test]
 fn capability_numbers() {
