@@ -11,6 +11,9 @@
 //! 0x1_0000_0000  the memory under test: page 0 of the frame that memslots are placed in    TEST_MEMORY
 //! ```
 //!
+//! Further vCPUs of a guest have memory of their own for all of this below PAYLOAD_SIZE: that of vCPU N lies N *
+//! PAYLOAD_SIZE higher in guest physical memory, with page tables that map it here.
+//!
 //! Guests that are encrypted access all of this as private memory, except for the three pages from MAILBOX to GHCB, which
 //! are shared from the start and never converted. They see the memory under test twice: as shared memory where it lies, as
 //! private memory [`PRIVATE_WINDOW`] further up. The page tables are the host's work, the payloads have no code for them.

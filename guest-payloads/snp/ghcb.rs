@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use crate::common::abi::{COPY_BUFFER, GHCB, LIST_WORDS, refusal, termination};
+use crate::common::abi::{COPY_BUFFER, GHCB, LIST_WORDS, PAGE_TABLES, refusal, termination};
 use crate::guest::memory::{read, write};
 
 /// Size of a page in bytes.
@@ -69,6 +69,14 @@ fn exchange(request: u64) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Guest physical address of the GHCB: as far behind its virtual address as the page tables are.
+fn place() -> u64 {
+    let tables: u64;
+    // SAFETY: reading CR3 has no effect.
+    unsafe { asm!("mov {}, cr3", out(reg) tables, options(nomem, nostack, preserves_flags)) };
+    GHCB + (tables - PAGE_TABLES)
+}
+
 /// Agrees on the version, and registers the page, without which the hypervisor accepts no event.
 pub fn set_up() {
     let information = exchange(GET_SEV_INFORMATION);
@@ -76,7 +84,7 @@ pub fn set_up() {
     if information & INFO != SEV_INFORMATION || least > VERSION || most < VERSION {
         terminate(termination::NO_VERSION);
     }
-    if exchange(GHCB | REGISTER) != GHCB | REGISTERED {
+    if exchange(place() | REGISTER) != place() | REGISTERED {
         terminate(termination::NOT_REGISTERED);
     }
     // Whatever the host has left there.
@@ -106,7 +114,7 @@ fn event(code: u64, info_1: u64, (field, value): (u64, u64)) -> (u64, u64) {
     write(GHCB + VALID_BITMAP, valid as u64);
     write(GHCB + VALID_BITMAP + 8, (valid >> 64) as u64);
     write(GHCB + VERSION_AND_USAGE, VERSION << 16);
-    exchange(GHCB);
+    exchange(place());
     (read(GHCB + EXIT_INFO_1), read(GHCB + EXIT_INFO_2))
 }
 
@@ -147,7 +155,7 @@ fn change_entries(entries: u64) -> (u64, u64) {
     let mut current = 0;
     let mut idle = 0;
     while current <= last {
-        let (info_1, info_2) = event(PAGE_STATE_CHANGE, 0, (SCRATCH, GHCB + SHARED_BUFFER));
+        let (info_1, info_2) = event(PAGE_STATE_CHANGE, 0, (SCRATCH, place() + SHARED_BUFFER));
         let header = read(GHCB + SHARED_BUFFER);
         let now = header & 0xffff;
         if header >> 16 != last || now < current || now > entries {

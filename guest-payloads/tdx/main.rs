@@ -39,7 +39,8 @@ entry:
     lgdt [gdt_register]
     mov eax, {cr4}
     mov cr4, eax
-    mov eax, {page_tables}
+    # ECX is what KVM_TDX_INIT_VCPU says: how far behind those of the first vCPU the page tables lie.
+    lea eax, [ecx + {page_tables}]
     mov cr3, eax
     mov eax, {cr0}
     mov cr0, eax

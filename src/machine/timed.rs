@@ -170,6 +170,10 @@ impl Vcpu for Timed<Box<dyn Vcpu>> {
         set_up(|| self.inner().set_cpuid2(entries))
     }
 
+    fn set_runnable(&self) -> Result<()> {
+        set_up(|| self.inner().set_runnable())
+    }
+
     fn get_sregs(&self) -> Result<kvm_sregs> {
         set_up(|| self.inner().get_sregs())
     }

@@ -70,7 +70,7 @@ pub trait Vm: Sync {
     ///
     /// As [`GuestMemfd::set_memory_attributes2`].
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()>;
-    /// `KVM_CREATE_VCPU`. A vCPU must be run by the thread that created it.
+    /// `KVM_CREATE_VCPU`.
     fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>>;
 }
 
@@ -121,14 +121,16 @@ pub trait HostView: Send + Sync {
 /// A reference on a page of a guest_memfd, given back when dropped.
 pub trait Pin {}
 
-/// A vCPU file descriptor. Closed when dropped.
-pub trait Vcpu {
+/// A vCPU file descriptor. Closed when dropped. One thread at a time may use it, whichever.
+pub trait Vcpu: Send {
     /// `KVM_SET_CPUID2`.
     fn set_cpuid2(&self, entries: &[kvm_cpuid_entry2]) -> Result<()>;
     /// `KVM_GET_SREGS`.
     fn get_sregs(&self) -> Result<kvm_sregs>;
     /// `KVM_SET_SREGS`.
     fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()>;
+    /// `KVM_SET_MP_STATE`: it runs, and does not wait for another vCPU to start it.
+    fn set_runnable(&self) -> Result<()>;
     /// `KVM_GET_REGS`.
     fn get_regs(&self) -> Result<kvm_regs>;
     /// `KVM_SET_REGS`.

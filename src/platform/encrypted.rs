@@ -63,17 +63,18 @@ pub(super) fn let_hypercalls_exit(vm: &dyn Vm) -> Result<(), LaunchError> {
     call("let hypercalls exit with KVM_ENABLE_CAP(KVM_CAP_EXIT_HYPERCALL)", enabled)
 }
 
-/// Creates the payload's memory with the page tables and `image` in it, and puts it into slot `slot`. All of it is shared
-/// as yet. Returns the ranges that must be launched.
+/// Creates the payload's memory with the page tables and `image` in it, `base` higher in guest physical memory than the guest
+/// sees it, and puts it into slot `slot`. All of it is shared as yet. Returns the ranges that must be launched.
 pub(super) fn create_memory(
     vm: &dyn Vm,
     slot: u32,
     image: &[u8],
     aliases: Aliases,
+    base: u64,
 ) -> Result<(PayloadMemory, Vec<Range<u64>>), LaunchError> {
-    let mut memory = PayloadMemory::in_guest_memfd(vm)
+    let mut memory = PayloadMemory::in_guest_memfd(vm, base)
         .map_err(|(what, errno)| LaunchError::Call { what, errno })?;
-    let mut tables = PageTables::new();
+    let mut tables = PageTables::at(base);
     let mapped = tables.map_encrypted(&mut memory, aliases);
     mapped.map_err(|_| LaunchError::NoRoom { gpa: 0, size: PAYLOAD_SIZE })?;
     memory.load(IMAGE, image);
@@ -103,6 +104,8 @@ pub(super) fn make_private(
     };
     let copy = gpas.clone().step_by(PAGE_SIZE as usize).map(page).collect();
     call("make the payload private with KVM_SET_MEMORY_ATTRIBUTES2", convert(memory, &gpas))?;
+    let start = memory.place(gpas.start);
+    let gpas = start..start + (gpas.end - gpas.start);
     Ok(LaunchPages { gpas, source: Some(copy) })
 }
 

@@ -6,18 +6,17 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cpu::{GuestCpu, Progress};
 use super::encrypted::LaunchPages;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
-use super::mailbox::{self, Answer, GuestCommand, Mismatch};
+use super::mailbox::{Answer, GuestCommand, Mismatch};
 use super::memory::PayloadMemory;
 use super::page_tables::{self, PageTables};
-use super::stop::{GuestStop, MEMORY_FAULT_RETRIES, run_until};
+use super::stop::GuestStop;
 use super::{plain, snp, spin, tdx};
 use crate::machine::{Exit, Machine, Vcpu, Vm};
-use crate::payload::abi::{
-    CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, LIST_WORDS, PAYLOAD_SIZE, doorbell,
-};
+use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, LIST_WORDS, PAYLOAD_SIZE};
 use crate::uapi::PAGE_SIZE;
 
 /// Number of the memslot that the payload is in; chosen arbitrarily, clear of those that cases use.
@@ -30,28 +29,28 @@ pub const RESET_SLOT: u32 = 10;
 /// access across a page boundary would take two.
 const SETTLE_TRIES: u32 = 4;
 
-/// A VM with one vCPU that runs the payload.
+/// Numbers of the memslots of further vCPUs' payloads: from this one on.
+const FURTHER_SLOTS: u32 = RESET_SLOT + 1;
+
+/// A VM with a vCPU that runs the payload; an encrypted guest may have several, each with a payload of its own.
 pub struct Guest {
     // Dropped in this order: no vCPU, then no VM, then no memory.
     vcpu: Box<dyn Vcpu>,
+    /// Further vCPUs.
+    others: Vec<(Box<dyn Vcpu>, Progress)>,
     vm: Box<dyn Vm>,
     memory: PayloadMemory,
+    /// What the further vCPUs' payloads lie in, in their order.
+    other_memories: Vec<PayloadMemory>,
     launch: Launch,
-    /// Number of the last command.
-    sequence: u64,
-    /// Whether the vCPU waits for a command, rather than being somewhere inside one.
-    ready: bool,
-    /// Whether the vCPU is inside a command that can go on.
-    stopped: bool,
-    /// How often the vCPU is run again, in one command, after `KVM_EXIT_MEMORY_FAULT`.
-    memory_fault_retries: u32,
+    progress: Progress,
 }
 
-/// What a platform's launch sequence makes. Dropped in this order.
+/// What a platform's launch sequence makes: at least one vCPU, and as many payloads. Dropped in this order.
 pub(super) struct Created {
-    pub(super) vcpu: Box<dyn Vcpu>,
+    pub(super) vcpus: Vec<Box<dyn Vcpu>>,
     pub(super) vm: Box<dyn Vm>,
-    pub(super) memory: PayloadMemory,
+    pub(super) memories: Vec<PayloadMemory>,
     pub(super) launch: Launch,
 }
 
@@ -115,6 +114,23 @@ impl Guest {
         Ok(guest)
     }
 
+    /// The same, of an encrypted `platform` with `vcpus` vCPUs, each of which waits for commands: see [`Guest::cpus`].
+    pub fn launch_several(
+        machine: &dyn Machine,
+        platform: Platform,
+        vcpus: u32,
+        timeout: Duration,
+    ) -> Result<Guest, LaunchError> {
+        let deadline = Instant::now() + timeout;
+        let mut guest = Guest::begin_several(machine, platform, vcpus, deadline)?;
+        guest.finish(deadline)?;
+        for cpu in guest.cpus().iter_mut().skip(1) {
+            let ready = cpu.progress.wait_until_ready(cpu.vcpu, cpu.memory, deadline);
+            ready.map_err(LaunchError::StoppedAfterLaunch)?;
+        }
+        Ok(guest)
+    }
+
     /// Creates a VM of `platform` with one vCPU. What remains to be done is [`Guest::finish`]; until then an encrypted
     /// guest's launch takes more pages.
     pub fn begin(
@@ -122,25 +138,35 @@ impl Guest {
         platform: Platform,
         deadline: Instant,
     ) -> Result<Guest, LaunchError> {
+        Guest::begin_several(machine, platform, 1, deadline)
+    }
+
+    fn begin_several(
+        machine: &dyn Machine,
+        platform: Platform,
+        vcpus: u32,
+        deadline: Instant,
+    ) -> Result<Guest, LaunchError> {
+        let mut slots = vec![PAYLOAD_SLOT];
+        slots.extend(FURTHER_SLOTS..FURTHER_SLOTS + vcpus.saturating_sub(1));
         if platform.is_encrypted() {
             LAUNCHES.fetch_add(1, Ordering::Relaxed);
         }
-        let Created { vcpu, vm, memory, launch } = match platform {
+        let Created { mut vcpus, vm, mut memories, launch } = match platform {
             Platform::Default | Platform::SwProtected => {
                 plain::create(machine, platform, PAYLOAD_SLOT)?
             }
-            Platform::Snp => snp::create(machine, PAYLOAD_SLOT, deadline)?,
-            Platform::Tdx => tdx::create(machine, PAYLOAD_SLOT, RESET_SLOT, deadline)?,
+            Platform::Snp => snp::create(machine, &slots, deadline)?,
+            Platform::Tdx => tdx::create(machine, &slots, RESET_SLOT, deadline)?,
         };
         let mut guest = Guest {
-            vcpu,
+            vcpu: vcpus.remove(0),
+            others: vcpus.into_iter().map(|vcpu| (vcpu, Progress::new())).collect(),
             vm,
-            memory,
+            memory: memories.remove(0),
+            other_memories: memories,
             launch,
-            sequence: 0,
-            ready: false,
-            stopped: false,
-            memory_fault_retries: MEMORY_FAULT_RETRIES,
+            progress: Progress::new(),
         };
         if guest.can_reset() {
             guest.map(0, PAYLOAD_SIZE)?;
@@ -213,7 +239,20 @@ impl Guest {
     /// Lets one command survive `retries` exits with `KVM_EXIT_MEMORY_FAULT`: while conversions go on all the time, each
     /// access of it may meet one.
     pub fn set_memory_fault_retries(&mut self, retries: u32) {
-        self.memory_fault_retries = retries;
+        self.progress.memory_fault_retries = retries;
+    }
+
+    /// Every vCPU, each to be used by a thread of its own.
+    pub fn cpus(&mut self) -> Vec<GuestCpu<'_>> {
+        let (vcpu, memory) = (&mut *self.vcpu, &mut self.memory);
+        let first = GuestCpu { vcpu, memory, progress: &mut self.progress };
+        let others = self.others.iter_mut().zip(&mut self.other_memories);
+        let others = others.map(|((vcpu, progress), memory)| GuestCpu {
+            vcpu: &mut **vcpu,
+            memory,
+            progress,
+        });
+        std::iter::once(first).chain(others).collect()
     }
 
     /// Has the guest execute `command`.
@@ -227,39 +266,18 @@ impl Guest {
         command: GuestCommand,
         deadline: Instant,
     ) -> Result<Answer, GuestStop> {
-        if !self.ready {
-            return Err(GuestStop::Unexpected(
-                "the guest has stopped and was not reset".to_string(),
-            ));
-        }
-        self.sequence += 1;
-        mailbox::put(&mut self.memory, self.sequence, command);
-        self.ready = false;
-        self.finish_command(deadline)
+        self.progress.command(&mut *self.vcpu, &mut self.memory, command, deadline)
     }
 
     /// Runs the guest on in the command that the last error has left open.
     pub fn resume(&mut self, deadline: Instant) -> Result<Answer, GuestStop> {
-        if !self.stopped {
-            return Err(GuestStop::Unexpected("the guest is in no command that can go on".into()));
-        }
-        self.finish_command(deadline)
+        self.progress.resume(&mut *self.vcpu, &self.memory, deadline)
     }
 
     /// After [`GuestStop::MapGpa`]: what the guest's request returns when it is resumed, as a positive error number. 0,
     /// unless this is called. KVM lets encrypted guests be told 0, EINVAL and EAGAIN only.
     pub fn set_hypercall_result(&mut self, result: u64) {
         self.vcpu.set_hypercall_result(result);
-    }
-
-    fn finish_command(&mut self, deadline: Instant) -> Result<Answer, GuestStop> {
-        let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
-        let run = run_until(vcpu, &self.memory, doorbell::DONE, limit, deadline);
-        self.stopped = run.as_ref().is_err_and(GuestStop::can_go_on);
-        let answer = mailbox::take(&self.memory, self.sequence, run?);
-        let answer = answer.map_err(GuestStop::BadAnswer)?;
-        self.ready = true;
-        Ok(answer)
     }
 
     /// Has the guest compare ranges of its memory with patterns, in one command for as many as a command takes. The answer
@@ -338,8 +356,8 @@ impl Guest {
         if !self.can_reset() {
             return Err(LaunchError::CannotReset);
         }
-        self.ready = false;
-        self.stopped = false;
+        self.progress.ready = false;
+        self.progress.stopped = false;
         // KVM would otherwise complete an MMIO read after the registers have been set, and change them again.
         for _ in 0..SETTLE_TRIES {
             if call("run the vCPU with KVM_RUN", self.vcpu.run(Instant::now()))?
@@ -360,10 +378,7 @@ impl Guest {
 
     /// Runs the payload until it waits for a command.
     fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), LaunchError> {
-        let (vcpu, limit) = (&mut *self.vcpu, self.memory_fault_retries);
-        run_until(vcpu, &self.memory, doorbell::READY, limit, deadline)
-            .map_err(LaunchError::Stopped)?;
-        self.ready = true;
-        Ok(())
+        let ready = self.progress.wait_until_ready(&mut *self.vcpu, &self.memory, deadline);
+        ready.map_err(LaunchError::Stopped)
     }
 }

@@ -16,7 +16,12 @@ use crate::uapi::{
 /// there are no references into it, only volatile accesses of whole words.
 pub(super) struct PayloadMemory {
     backing: Backing,
+    /// How much higher it lies in guest physical memory than the guest sees it: not at all, but for further vCPUs.
+    base: u64,
 }
+
+// SAFETY: the mapping is this value's own, and every access to it is a volatile one of whole words, from whatever thread.
+unsafe impl Send for PayloadMemory {}
 
 enum Backing {
     /// Anonymous memory, which no conversion can reach.
@@ -45,19 +50,23 @@ impl PayloadMemory {
         }
         // The kernel maps nothing at 0 unless it is asked to.
         let base = NonNull::new(base.cast()).ok_or(Errno::EFAULT)?;
-        Ok(PayloadMemory { backing: Backing::Anonymous(base) })
+        Ok(PayloadMemory { backing: Backing::Anonymous(base), base: 0 })
     }
 
     /// A new guest_memfd of `vm` with its mapping, all zeros and shared. What becomes private is out of reach for
     /// [`PayloadMemory::read`] and [`PayloadMemory::write`]: an access is a SIGBUS.
-    pub(super) fn in_guest_memfd(vm: &dyn Vm) -> Result<PayloadMemory, (&'static str, Errno)> {
+    /// It lies `base` higher in guest physical memory than the guest sees it.
+    pub(super) fn in_guest_memfd(
+        vm: &dyn Vm,
+        base: u64,
+    ) -> Result<PayloadMemory, (&'static str, Errno)> {
         let size = PAYLOAD_SIZE + PAGE_SIZE;
         let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
         let gmem = vm
             .create_guest_memfd(size, flags)
             .map_err(|e| ("create the payload's memory with KVM_CREATE_GUEST_MEMFD", e))?;
         let view = gmem.mmap(0, size).map_err(|e| ("map the payload's memory with mmap", e))?;
-        Ok(PayloadMemory { backing: Backing::GuestMemfd { view, gmem } })
+        Ok(PayloadMemory { backing: Backing::GuestMemfd { view, gmem }, base })
     }
 
     /// The guest_memfd, if it is in one.
@@ -73,9 +82,9 @@ impl PayloadMemory {
         let offset = offset(gpa);
         let mut region = kvm_userspace_memory_region2 {
             slot,
-            guest_phys_addr: gpa,
+            guest_phys_addr: self.place(gpa),
             memory_size: size,
-            userspace_addr: self.base() as u64 + offset,
+            userspace_addr: self.start() as u64 + offset,
             ..Default::default()
         };
         if let Some(gmem) = self.guest_memfd() {
@@ -84,6 +93,16 @@ impl PayloadMemory {
             region.guest_memfd_offset = offset;
         }
         region
+    }
+
+    /// Guest physical address of what the guest sees at `gpa`. The page at [`RESET_PAGE`] is the first vCPU's, and at its place.
+    pub(super) fn place(&self, gpa: u64) -> u64 {
+        if gpa == RESET_PAGE { gpa } else { gpa + self.base }
+    }
+
+    /// How much higher it lies in guest physical memory than the guest sees it.
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     /// Reads the word at guest physical address `gpa`.
@@ -119,7 +138,7 @@ impl PayloadMemory {
         }
     }
 
-    fn base(&self) -> *mut u8 {
+    fn start(&self) -> *mut u8 {
         match &self.backing {
             Backing::Anonymous(base) => base.as_ptr(),
             Backing::GuestMemfd { view, .. } => view.address(),
@@ -137,7 +156,7 @@ impl PayloadMemory {
             "{gpa:#x} is no word of the payload's memory"
         );
         // SAFETY: inside the mapping, which the assertion above makes sure of.
-        unsafe { self.base().add(offset as usize).cast() }
+        unsafe { self.start().add(offset as usize).cast() }
     }
 }
 

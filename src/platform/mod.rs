@@ -9,6 +9,7 @@
 //! twice, as shared memory at its address and as private memory [`crate::payload::abi::PRIVATE_WINDOW`] further up, accept
 //! private pages before they use them, and can ask for conversions: see [`GuestCommand`] and [`Guest::command`].
 
+mod cpu;
 mod cpuinfo;
 mod encrypted;
 mod guest;
@@ -27,6 +28,7 @@ mod tdx;
 #[cfg(test)]
 mod tests;
 
+pub use cpu::{Commands, GuestCpu};
 pub(crate) use cpuinfo::cpuinfo_field;
 pub use guest::{Guest, LaunchCall, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
 pub use kind::Platform;

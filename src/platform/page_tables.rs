@@ -52,6 +52,8 @@ pub(super) fn check_encrypted(gpa: u64, size: u64) -> Result<(), NoRoom> {
 pub(super) struct PageTables {
     /// Address of the first page that is no table yet.
     next: u64,
+    /// How much higher the payload's memory lies in guest physical memory than the guest sees it.
+    base: u64,
 }
 
 /// The address cannot be mapped: there is no room for its table, or it has none.
@@ -61,7 +63,12 @@ pub(super) struct NoRoom;
 impl PageTables {
     /// Page tables that map nothing, in memory that is still zero.
     pub(super) fn new() -> PageTables {
-        PageTables { next: PAGE_TABLES + PAGE_SIZE }
+        PageTables::at(0)
+    }
+
+    /// The same, in memory that lies `base` higher in guest physical memory than the guest sees it.
+    pub(super) fn at(base: u64) -> PageTables {
+        PageTables { next: PAGE_TABLES + PAGE_SIZE, base }
     }
 
     /// Maps `gpa..gpa + size`, extended to multiples of 2 MiB; a no-op where it is mapped already.
@@ -95,7 +102,8 @@ impl PageTables {
             let alias = if is_shared(gpa) { aliases.shared } else { aliases.private };
             let directory = self.large_entry(memory, gpa)?;
             let table = self.table(memory, directory)?;
-            memory.write(table + index(gpa, 12), gpa | alias | TABLE);
+            let at = if gpa == RESET_PAGE { gpa } else { gpa + self.base };
+            memory.write(table + index(gpa, 12), at | alias | TABLE);
         }
         for offset in (0..TEST_MEMORY_SIZE).step_by(LEAF_SIZE as usize) {
             let gpa = TEST_MEMORY + offset;
@@ -124,14 +132,14 @@ impl PageTables {
     fn table(&mut self, memory: &mut PayloadMemory, entry: u64) -> Result<u64, NoRoom> {
         let value = memory.read(entry);
         if value != 0 {
-            return Ok(value & ADDRESS);
+            return Ok((value & ADDRESS) - self.base);
         }
         if self.next >= PAGE_TABLES_END {
             return Err(NoRoom);
         }
         let table = self.next;
         self.next += PAGE_SIZE;
-        memory.write(entry, table | TABLE);
+        memory.write(entry, (table + self.base) | TABLE);
         Ok(table)
     }
 }
@@ -191,7 +199,7 @@ mod tests {
         for aliases in [snp, tdx] {
             let model = Model::new(Config { dialect: Dialect::Upstream, fault: None });
             let vm = model.create_vm(u64::from(KVM_X86_SNP_VM)).unwrap();
-            let mut memory = PayloadMemory::in_guest_memfd(&*vm).unwrap();
+            let mut memory = PayloadMemory::in_guest_memfd(&*vm, 0).unwrap();
             let mut tables = PageTables::new();
             tables.map_encrypted(&mut memory, aliases).unwrap();
             assert!(tables.end() <= PAGE_TABLES_END);

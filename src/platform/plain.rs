@@ -43,7 +43,8 @@ pub(super) fn create(
     call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
 
     let vcpu = create_vcpu(&*vm, 0, &cpuid(machine)?)?;
-    Ok(Created { vcpu, vm, memory, launch: Launch::None(PageTables::new()) })
+    let (vcpus, memories) = (vec![vcpu], vec![memory]);
+    Ok(Created { vcpus, vm, memories, launch: Launch::None(PageTables::new()) })
 }
 
 /// The features that guests are shown.
@@ -77,6 +78,15 @@ pub(super) fn hide_paravirtual_features(cpuid: &mut [kvm_cpuid_entry2]) {
 
 /// Puts the vCPU at `entry`: for the payload, [`IMAGE`].
 pub(super) fn set_registers(vcpu: &dyn Vcpu, entry: u64) -> Result<(), LaunchError> {
+    set_registers_with(vcpu, entry, PAGE_TABLES)
+}
+
+/// The same, with page tables at this guest physical address.
+pub(super) fn set_registers_with(
+    vcpu: &dyn Vcpu,
+    entry: u64,
+    page_tables: u64,
+) -> Result<(), LaunchError> {
     // The segments that the payload's GDT describes.
     let data = kvm_segment {
         limit: 0xffff_ffff,
@@ -98,7 +108,7 @@ pub(super) fn set_registers(vcpu: &dyn Vcpu, entry: u64) -> Result<(), LaunchErr
     sregs.ss = data;
     sregs.cr0 = CR0;
     sregs.cr2 = 0;
-    sregs.cr3 = PAGE_TABLES;
+    sregs.cr3 = page_tables;
     sregs.cr4 = CR4;
     sregs.efer = EFER;
     sregs.interrupt_bitmap = Default::default();

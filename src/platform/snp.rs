@@ -19,7 +19,7 @@ use super::plain;
 use crate::errno::Errno;
 use crate::machine::{Machine, Vm};
 use crate::payload::SNP;
-use crate::payload::abi::IMAGE;
+use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::sev::*;
 
@@ -37,10 +37,10 @@ pub(super) struct Started {
     sev: OwnedFd,
 }
 
-/// Makes a VM with its payload in slot `slot`, all of it launched. The launch is not finished yet.
+/// Makes a VM with a vCPU and a payload in each of `slots`, all of it launched. The launch is not finished yet.
 pub(super) fn create(
     machine: &dyn Machine,
-    slot: u32,
+    slots: &[u32],
     deadline: Instant,
 ) -> Result<Created, LaunchError> {
     let Started { vm, sev } = init(machine)?;
@@ -50,19 +50,33 @@ pub(super) fn create(
     let aliases = Aliases { private: c_bit(&cpuid)?, shared: 0 };
     encrypted::let_hypercalls_exit(&*vm)?;
     call("create the interrupt controller with KVM_CREATE_IRQCHIP", vm.create_irqchip())?;
-    let (memory, ranges) = encrypted::create_memory(&*vm, slot, SNP, aliases)?;
+    let (mut memories, mut ranges) = (Vec::new(), Vec::new());
+    for (base, slot) in (0..).step_by(PAYLOAD_SIZE as usize).zip(slots) {
+        let (memory, launched) = encrypted::create_memory(&*vm, *slot, SNP, aliases, base)?;
+        memories.push(memory);
+        ranges.push(launched);
+    }
     // The memory was made by the VM, and must outlive it.
     let vm = vm;
-    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
-    call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
-    plain::set_registers(&*vcpu, IMAGE)?;
+    let mut vcpus = Vec::new();
+    for (id, memory) in (0..).zip(&memories) {
+        let vcpu = plain::create_vcpu(&*vm, id, &cpuid)?;
+        plain::set_registers_with(&*vcpu, IMAGE, memory.place(PAGE_TABLES))?;
+        if id > 0 {
+            // With an interrupt controller it would wait to be woken by the first one.
+            call("start the vCPU with KVM_SET_MP_STATE", vcpu.set_runnable())?;
+        }
+        vcpus.push(vcpu);
+    }
 
     start(&*vm, &sev)?;
-    for gpas in ranges {
-        let pages = encrypted::make_private(&memory, gpas)?;
-        update(&*vm, &sev, &pages, deadline)?;
+    for (memory, ranges) in memories.iter().zip(ranges) {
+        for gpas in ranges {
+            let pages = encrypted::make_private(memory, gpas)?;
+            update(&*vm, &sev, &pages, deadline)?;
+        }
     }
-    Ok(Created { vcpu, vm, memory, launch: Launch::Snp(sev) })
+    Ok(Created { vcpus, vm, memories, launch: Launch::Snp(sev) })
 }
 
 /// Finishes the launch.

@@ -199,6 +199,9 @@ mod tests {
         fn set_cpuid2(&self, _: &[kvm_cpuid_entry2]) -> machine::Result<()> {
             Err(Errno::EINVAL)
         }
+        fn set_runnable(&self) -> machine::Result<()> {
+            Err(Errno::EINVAL)
+        }
         fn get_sregs(&self) -> machine::Result<kvm_sregs> {
             Err(Errno::EINVAL)
         }

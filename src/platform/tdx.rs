@@ -17,7 +17,7 @@ use super::memory::PayloadMemory;
 use super::page_tables::Aliases;
 use crate::errno::Errno;
 use crate::machine::{self, Machine, Vcpu, Vm};
-use crate::payload::abi::RESET_PAGE;
+use crate::payload::abi::{PAYLOAD_SIZE, RESET_PAGE};
 use crate::payload::{TDX_IMAGE, TDX_RESET};
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::tdx::*;
@@ -43,38 +43,56 @@ const FEATURES: u32 = 7;
 const FORBIDDEN_EBX: u32 = 1 << 4 | 1 << 11;
 const FORBIDDEN_ECX: u32 = 1 << 5;
 
-/// Makes a VM with its payload in slot `slot` and its first code in `reset_slot`, all of it launched. The launch is not
-/// finished yet.
+/// Makes a VM with a vCPU and a payload in each of `slots` and its first code in `reset_slot`, all of it launched. The launch
+/// is not finished yet.
 pub(super) fn create(
     machine: &dyn Machine,
-    slot: u32,
+    slots: &[u32],
     reset_slot: u32,
     deadline: Instant,
 ) -> Result<Created, LaunchError> {
     let aliases = Aliases { private: 0, shared: SHARED_BIT };
     let vm = init(machine, deadline)?;
     encrypted::let_hypercalls_exit(&*vm)?;
-    let (mut memory, mut ranges) = encrypted::create_memory(&*vm, slot, TDX_IMAGE, aliases)?;
-    add_reset_page(&*vm, &mut memory, reset_slot)?;
-    ranges.push(RESET_PAGE..RESET_PAGE + PAGE_SIZE);
+    let (mut memories, mut ranges) = (Vec::new(), Vec::new());
+    for (base, slot) in (0..).step_by(PAYLOAD_SIZE as usize).zip(slots) {
+        let (mut memory, mut launched) =
+            encrypted::create_memory(&*vm, *slot, TDX_IMAGE, aliases, base)?;
+        if base == 0 {
+            add_reset_page(&*vm, &mut memory, reset_slot)?;
+            launched.push(RESET_PAGE..RESET_PAGE + PAGE_SIZE);
+        }
+        memories.push(memory);
+        ranges.push(launched);
+    }
 
     // The memory was made by the VM, and must outlive it.
     let vm = vm;
-    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(0))?;
+    let mut vcpus = Vec::new();
+    for (id, memory) in (0..).zip(&memories) {
+        vcpus.push(create_vcpu(&*vm, id, memory.base())?);
+    }
+    for (memory, ranges) in memories.iter().zip(ranges) {
+        for gpas in ranges {
+            let pages = encrypted::make_private(memory, gpas)?;
+            add_pages(&*vcpus[0], &pages, deadline)?;
+        }
+    }
+    Ok(Created { vcpus, vm, memories, launch: Launch::Tdx })
+}
+
+/// Creates a vCPU that finds `base` in RCX and R8: how far behind those of the first its page tables lie.
+fn create_vcpu(vm: &dyn Vm, id: u64, base: u64) -> Result<Box<dyn Vcpu>, LaunchError> {
+    let vcpu = call("create the vCPU with KVM_CREATE_VCPU", vm.create_vcpu(id))?;
     let mut cpuid = Box::<Cpuid>::default();
     on_vcpu(&*vcpu, KVM_TDX_GET_CPUID, GET_CPUID, &mut *cpuid)?;
     call("set CPU features with KVM_SET_CPUID2", vcpu.set_cpuid2(cpuid.entries()))?;
-    // What the guest finds in RCX and R8; the payload needs nothing.
-    let nothing = TdxCommand { id: KVM_TDX_INIT_VCPU, ..Default::default() };
-    command(INIT_VCPU, nothing, |c| {
+    let init = TdxCommand { id: KVM_TDX_INIT_VCPU, data: base, ..Default::default() };
+    command(INIT_VCPU, init, |c| {
         // SAFETY: the command is ours and names no memory.
         unsafe { vcpu.memory_encrypt_op(c) }
     })?;
-    for gpas in ranges {
-        let pages = encrypted::make_private(&memory, gpas)?;
-        add_pages(&*vcpu, &pages, deadline)?;
-    }
-    Ok(Created { vcpu, vm, memory, launch: Launch::Tdx })
+    Ok(vcpu)
 }
 
 /// Finishes the launch.

@@ -13,7 +13,7 @@ use crate::clause::ClauseId;
 use crate::exec::{CaseEnd, Setup, failed, guard, guest_stop, launch_failed};
 use crate::oracle::PageBytes;
 use crate::payload::abi::TEST_MEMORY;
-use crate::platform::{Answer, Guest, GuestCommand};
+use crate::platform::{Answer, Commands, Guest, GuestCommand, GuestCpu};
 use crate::results::Blame;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
@@ -35,19 +35,21 @@ pub(crate) struct Arena {
     observations: Vec<(&'static str, String)>,
 }
 
-/// The guest, to be used by the thread that made it.
-pub(super) struct GuestSide {
-    pub(super) guest: Guest,
+/// The guest, or one of its vCPUs.
+pub(super) struct GuestSide<G = Guest> {
+    pub(super) guest: G,
     /// How long it may take for one command.
     pub(super) deadline: Duration,
 }
 
 impl Arena {
     /// Launches a guest with a guest_memfd of `pages` shared pages, mapped by the guest and by the host.
-    pub(super) fn new(setup: &Setup<'_>, pages: u64) -> Result<Arena, CaseEnd> {
+    /// An encrypted guest may have several vCPUs.
+    pub(super) fn new(setup: &Setup<'_>, pages: u64, vcpus: u32) -> Result<Arena, CaseEnd> {
         guard::install().map_err(|e| failed("sigaction", e))?;
-        let mut guest = Guest::launch(setup.machine, setup.platform, setup.guest_deadline)
-            .map_err(|e| launch_failed(&e))?;
+        let Setup { machine, platform, guest_deadline, .. } = *setup;
+        let launched = Guest::launch_several(machine, platform, vcpus, guest_deadline);
+        let mut guest = launched.map_err(|e| launch_failed(&e))?;
         guest.set_memory_fault_retries(MEMORY_FAULT_RETRIES);
         let size = pages * PAGE_SIZE;
         let gmem = guest
@@ -99,6 +101,24 @@ impl Arena {
 }
 
 impl GuestSide {
+    /// Every vCPU, each to be used by a thread of its own.
+    pub fn cpus(&mut self) -> Vec<GuestSide<GuestCpu<'_>>> {
+        let deadline = self.deadline;
+        let side = |guest| GuestSide { guest, deadline };
+        self.guest.cpus().into_iter().map(side).collect()
+    }
+
+    /// What the guest reads in a page.
+    pub fn copy(&mut self, memory: &Memory, page: u64) -> Result<PageBytes, CaseEnd> {
+        let address = TEST_MEMORY + page * PAGE_SIZE;
+        self.command(memory, GuestCommand::CopyOut { address }, "read", page)?;
+        let mut bytes = [0; PAGE_SIZE as usize];
+        self.guest.copy_buffer(&mut bytes);
+        Ok(bytes)
+    }
+}
+
+impl<G: Commands> GuestSide<G> {
     fn command(
         &mut self,
         memory: &Memory,
@@ -149,15 +169,6 @@ impl GuestSide {
         Err(CaseEnd::broken(clause, format!("guest finds another word in page {page}"))
             .but(format!("{expected:#018x}"), format!("{found:#018x}"))
             .at("guest", page, Some(offset % PAGE_SIZE)))
-    }
-
-    /// What the guest reads in a page.
-    pub fn copy(&mut self, memory: &Memory, page: u64) -> Result<PageBytes, CaseEnd> {
-        let address = TEST_MEMORY + page * PAGE_SIZE;
-        self.command(memory, GuestCommand::CopyOut { address }, "read", page)?;
-        let mut bytes = [0; PAGE_SIZE as usize];
-        self.guest.copy_buffer(&mut bytes);
-        Ok(bytes)
     }
 }
 

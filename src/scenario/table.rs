@@ -24,6 +24,8 @@ pub struct Scenario {
     pub needs: Option<Facility>,
     /// The platforms that it runs on.
     pub platforms: &'static [Platform],
+    /// How many vCPUs the guest has: several only if it is encrypted.
+    vcpus: u32,
     /// Size of the guest_memfd in pages, all of them shared at first.
     pages: u64,
     run: fn(&mut Arena) -> Result<(), CaseEnd>,
@@ -61,7 +63,7 @@ pub(crate) fn run(
         return Some(Err(CaseEnd::error(Blame::Suite, format!("there is no scenario `{name}`"))));
     };
     progress(1);
-    let result = Arena::new(setup, scenario.pages).and_then(|mut arena| {
+    let result = Arena::new(setup, scenario.pages, scenario.vcpus).and_then(|mut arena| {
         let result = (scenario.run)(&mut arena);
         let seen = arena.take_observations().into_iter();
         observations.extend(seen.map(|(what, seen)| Observation {
@@ -130,6 +132,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 8,
         run: race::guest_access,
     },
@@ -146,6 +149,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 8,
         run: race::host_reads,
     },
@@ -156,6 +160,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: racing!(ClauseId::FreshZero, ClauseId::PunchZero, ClauseId::ConvertHoles),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 8,
         run: race::first_touch,
     },
@@ -167,6 +172,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: racing!(),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 4,
         run: race::host_writes,
     },
@@ -185,6 +191,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 8,
         run: race::overlapping,
     },
@@ -195,6 +202,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: racing!(ClauseId::PunchAttribute, ClauseId::PunchZero, ClauseId::AllocateZero),
         needs: None,
         platforms: PLAIN,
+        vcpus: 1,
         pages: 8,
         run: race::punch,
     },
@@ -207,6 +215,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: NO_MEMORY,
         needs: Some(Facility::FailNth),
         platforms: EVERY,
+        vcpus: 1,
         pages: 8,
         run: nomem::few_pages,
     },
@@ -217,6 +226,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: NO_MEMORY,
         needs: Some(Facility::FailNth),
         platforms: EVERY,
+        vcpus: 1,
         pages: 128,
         run: nomem::alternating,
     },
@@ -228,6 +238,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: PINNED,
         needs: None,
         platforms: EVERY,
+        vcpus: 1,
         pages: 8,
         run: pin::vmsplice,
     },
@@ -238,6 +249,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: PINNED,
         needs: Some(Facility::IoUring),
         platforms: EVERY,
+        vcpus: 1,
         pages: 8,
         run: pin::io_uring,
     },
@@ -248,6 +260,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: PINNED,
         needs: Some(Facility::GupTest),
         platforms: EVERY,
+        vcpus: 1,
         pages: 8,
         run: pin::gup_test,
     },
@@ -267,6 +280,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: ENCRYPTED,
+        vcpus: 1,
         pages: 8,
         run: encrypted::overlapping,
     },
@@ -283,6 +297,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: ENCRYPTED,
+        vcpus: 1,
         pages: 8,
         run: encrypted::punch,
     },
@@ -294,6 +309,7 @@ pub static SCENARIOS: &[Scenario] = &[
         clauses: racing!(ClauseId::CocoAcceptance, ClauseId::MemorySame, ClauseId::GuestAccess),
         needs: None,
         platforms: ENCRYPTED,
+        vcpus: 1,
         pages: 4,
         run: encrypted::host_writes,
     },
@@ -311,6 +327,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: ENCRYPTED,
+        vcpus: 1,
         pages: 12,
         run: encrypted::neighbours,
     },
@@ -327,7 +344,27 @@ pub static SCENARIOS: &[Scenario] = &[
         ),
         needs: None,
         platforms: ENCRYPTED,
+        vcpus: 1,
         pages: 8,
         run: encrypted::shared_access,
+    },
+    Scenario {
+        name: "coco.race-vcpus",
+        about: "Two vCPUs at once ask for pages of their own, accept and use them, give them up and ask for them to be \
+                shared, again and again, while the host converts and punches other pages. What each of them has in private \
+                stays its own all the time, and what it shares is the same memory for the host.",
+        clauses: racing!(
+            ClauseId::ConvertPrecise,
+            ClauseId::CocoAcceptance,
+            ClauseId::CocoGuestConverts,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
+        ),
+        needs: None,
+        platforms: ENCRYPTED,
+        // KVM gives a TD no more than there are CPUs.
+        vcpus: 2,
+        pages: 12,
+        run: encrypted::several_vcpus,
     },
 ];

@@ -100,8 +100,10 @@ fn planted_bugs_are_found() {
         ("coco.race-punch", "punch-stays-owned"),
         ("coco.race-host-writes", "host-faults-private"),
         ("coco.race-neighbours", "request-direction-inverted"),
-        ("coco.race-neighbours", "takes-back-page-before"),
+        ("coco.race-neighbours", "host-faults-private"),
         ("coco.race-shared-access", "host-faults-private"),
+        ("coco.race-vcpus", "request-direction-inverted"),
+        ("coco.race-vcpus", "host-faults-private"),
     ];
     for (name, fault) in rows {
         let scenario = Scenario::named(name).expect("a scenario");

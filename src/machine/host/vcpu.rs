@@ -6,7 +6,9 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use kvm_bindings::{
+    CpuId, KVM_MP_STATE_RUNNABLE, kvm_cpuid_entry2, kvm_mp_state, kvm_regs, kvm_sregs,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::vm::ioctl_memory_encrypt_op;
@@ -19,17 +21,18 @@ pub(super) struct HostVcpu {
     vcpu: VcpuFd,
     /// `kvm_run::immediate_exit`, mapped for as long as `vcpu` lives.
     immediate_exit: NonNull<u8>,
-    /// The thread that created it, the only one to run it.
+    /// The thread that has run it last, and lets the watchdog's signal in.
     thread: libc::pid_t,
 }
+
+// SAFETY: the byte belongs to the vCPU's mapping, which goes with it; there is one user at a time.
+unsafe impl Send for HostVcpu {}
 
 impl HostVcpu {
     pub(super) fn new(mut vcpu: VcpuFd) -> Result<HostVcpu> {
         let immediate_exit = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
         watchdog::let_signal_in()?;
-        // SAFETY: the call has no arguments and cannot fail.
-        let thread = unsafe { libc::gettid() };
-        Ok(HostVcpu { vcpu, immediate_exit, thread })
+        Ok(HostVcpu { vcpu, immediate_exit, thread: this_thread() })
     }
 }
 
@@ -45,6 +48,10 @@ impl Vcpu for HostVcpu {
 
     fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()> {
         Ok(self.vcpu.set_sregs(sregs)?)
+    }
+
+    fn set_runnable(&self) -> Result<()> {
+        Ok(self.vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })?)
     }
 
     fn get_regs(&self) -> Result<kvm_regs> {
@@ -66,6 +73,11 @@ impl Vcpu for HostVcpu {
     }
 
     fn run(&mut self, deadline: Instant) -> Result<Exit> {
+        let thread = this_thread();
+        if thread != self.thread {
+            watchdog::let_signal_in()?;
+            self.thread = thread;
+        }
         // SAFETY: the byte stays mapped while `self.vcpu` lives, which is longer than `_watched`. The watchdog and KVM
         // access it atomically; kvm-ioctls does not access it in `run`.
         let _watched = unsafe { watchdog::watch(self.thread, deadline, self.immediate_exit) }?;
@@ -82,6 +94,11 @@ impl Vcpu for HostVcpu {
             }
         }
     }
+}
+
+fn this_thread() -> libc::pid_t {
+    // SAFETY: the call has no arguments and cannot fail.
+    unsafe { libc::gettid() }
 }
 
 /// The exits that callers tell apart; a description of the others.

@@ -15,7 +15,7 @@ use super::snp;
 use super::vm_type::Hardware;
 use crate::errno::Errno;
 use crate::machine::Exit;
-use crate::payload::abi::{IMAGE, PAGE_TABLES, RESET_VECTOR, refusal};
+use crate::payload::abi::{IMAGE, RESET_VECTOR, refusal};
 use crate::uapi::{
     KVM_HC_MAP_GPA_RANGE, KVM_MEMORY_EXIT_FLAG_PRIVATE, MAP_GPA_RANGE_ENCRYPTED, PAGE_SIZE,
 };
@@ -78,7 +78,6 @@ impl Core<'_> {
     /// Whether there is code where a TD starts; it then does what the reset page of the payload does.
     pub(super) fn enter_tdx(&mut self) -> Result<bool> {
         let there = self.physical_access(RESET_VECTOR, RESET_VECTOR, true, None)? != 0;
-        self.cr3 = PAGE_TABLES;
         self.encrypted_access(IMAGE, None).map(|_| there)
     }
 
@@ -96,12 +95,8 @@ impl Core<'_> {
         if let Some((page, private)) = self.memo.translations.get(&(address / PAGE_SIZE)) {
             return Ok((page * PAGE_SIZE + address % PAGE_SIZE, *private));
         }
-        let cr3 = match self.vm.vm_type.hardware {
-            Hardware::Tdx => PAGE_TABLES,
-            _ => self.cr3,
-        };
         let alias = self.alias_bit();
-        let mut table = cr3 & ADDRESS;
+        let mut table = self.cr3 & ADDRESS;
         for shift in [39, 30, 21, 12] {
             let slot = table + (address >> shift & 0x1ff) * 8;
             let entry = match self.physical_access(slot, slot, true, None) {

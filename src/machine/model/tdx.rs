@@ -187,7 +187,8 @@ impl VmState {
         Ok(())
     }
 
-    /// `tdx_vcpu_ioctl()`: for a vCPU with this CPUID; `initialized` says whether INIT_VCPU has been done.
+    /// `tdx_vcpu_ioctl()`: for a vCPU with this CPUID; `initialized` says whether INIT_VCPU has been done, `rcx` what it has
+    /// put there.
     ///
     /// # Safety
     ///
@@ -197,6 +198,7 @@ impl VmState {
         argument: *mut c_void,
         cpuid: &[kvm_cpuid_entry2],
         initialized: &mut bool,
+        rcx: &mut u64,
     ) -> Result<()> {
         match *self.tdx.lock() {
             Stage::Initialized(_) => {}
@@ -209,7 +211,7 @@ impl VmState {
                 if command.flags != 0 || *initialized || !x2apic {
                     return Err(Errno::EINVAL.into());
                 }
-                *initialized = true;
+                (*initialized, *rcx) = (true, command.data);
                 Ok(())
             }
             KVM_TDX_INIT_MEM_REGION if !*initialized => Err(Errno::EINVAL.into()),

@@ -14,7 +14,7 @@ use super::vm_type::Hardware;
 use super::{snp, tdx};
 use crate::errno::Errno;
 use crate::machine::{Exit, Result, Vcpu};
-use crate::payload::abi::{DOORBELL_PORT, GHCB, IMAGE, doorbell, termination};
+use crate::payload::abi::{DOORBELL_PORT, GHCB, IMAGE, PAGE_TABLES, doorbell, termination};
 use crate::payload::command_loop::{self, Cpu};
 use crate::uapi::{KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL};
 
@@ -40,6 +40,8 @@ struct Registers {
     progress: Progress,
     /// What a TD's vCPU is before INIT_VCPU.
     initialized: bool,
+    /// What INIT_VCPU has put into RCX and R8.
+    rcx: u64,
     /// After a hypercall's exit: what the host makes it return.
     hypercall_result: Option<u64>,
     memo: Memo,
@@ -63,6 +65,7 @@ impl ModelVcpu {
                 cpuid: Vec::new(),
                 progress: Progress::Reset,
                 initialized: false,
+                rcx: 0,
                 hypercall_result: None,
                 memo: Memo::default(),
             }),
@@ -107,6 +110,11 @@ impl Vcpu for ModelVcpu {
         Ok(())
     }
 
+    fn set_runnable(&self) -> Result<()> {
+        self.vm.alive()?;
+        Ok(())
+    }
+
     fn get_regs(&self) -> Result<kvm_regs> {
         self.registers_accessible()?;
         Ok(self.registers.borrow().regs)
@@ -131,7 +139,10 @@ impl Vcpu for ModelVcpu {
         }
         let registers = &mut *self.registers.borrow_mut();
         // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { self.vm.tdx_vcpu_command(command, &registers.cpuid, &mut registers.initialized) }
+        unsafe {
+            let (initialized, rcx) = (&mut registers.initialized, &mut registers.rcx);
+            self.vm.tdx_vcpu_command(command, &registers.cpuid, initialized, rcx)
+        }
     }
 
     fn set_hypercall_result(&mut self, result: u64) {
@@ -157,7 +168,11 @@ impl Vcpu for ModelVcpu {
         if Instant::now() >= deadline {
             return Ok(Exit::Interrupted);
         }
-        let cr3 = registers.sregs.cr3;
+        // A TD's payload sets its own; see its entry.
+        let cr3 = match hardware {
+            Hardware::Tdx => PAGE_TABLES + registers.rcx,
+            Hardware::None | Hardware::Snp => registers.sregs.cr3,
+        };
         let mut core = Core::new(&self.vm, &mut registers.memo, cr3, deadline);
         let result = match registers.progress {
             Progress::Reset => {

@@ -236,7 +236,13 @@ struct ScriptedVcpu {
     script: Rc<Script>,
 }
 
+// SAFETY: these tests have one thread, and nothing else that they use starts one.
+unsafe impl Send for ScriptedVcpu {}
+
 impl Vcpu for ScriptedVcpu {
+    fn set_runnable(&self) -> Result<(), Errno> {
+        self.script.call("set_runnable", None, || self.inner.set_runnable())
+    }
     fn set_cpuid2(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), Errno> {
         self.script.call("set_cpuid2", None, || self.inner.set_cpuid2(entries))
     }

@@ -10,7 +10,7 @@ use crate::case::Attribute;
 use crate::clause::ClauseId;
 use crate::exec::{CaseEnd, guest_stop};
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{Answer, GuestCommand, GuestStop};
+use crate::platform::{Answer, Commands, GuestCommand, GuestStop};
 use crate::scenario::arena::{GuestSide, is_over, place};
 use crate::scenario::memory::{Memory, describe};
 use crate::uapi::PAGE_SIZE;
@@ -24,7 +24,7 @@ const LAST_TRY: Duration = Duration::from_secs(1);
 /// The clause that acceptance is about.
 const ACCEPTANCE: ClauseId = ClauseId::CocoAcceptance;
 
-impl GuestSide {
+impl<G: Commands> GuestSide<G> {
     /// The guest accepts `pages`, which are private and are not accepted.
     pub fn accept(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), CaseEnd> {
         let (address, length, _) = place(pages);

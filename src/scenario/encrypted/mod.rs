@@ -9,7 +9,7 @@ mod punch;
 mod shared;
 mod writes;
 
-pub(super) use neighbours::neighbours;
+pub(super) use neighbours::{neighbours, several_vcpus};
 pub(super) use overlapping::overlapping;
 pub(super) use punch::punch;
 pub(super) use shared::shared_access;

@@ -371,6 +371,9 @@ pub fn execute<P: Platform + ?Sized>(
         Code::Mov_r64_cr if instruction.op1_register() == Register::CR2 => {
             registers.general[general(instruction.op0_register())] = control.cr2;
         }
+        Code::Mov_r64_cr if instruction.op1_register() == Register::CR3 => {
+            registers.general[general(instruction.op0_register())] = control.cr3;
+        }
         Code::Mov_cr_r32 => {
             let value = registers.general[general(instruction.op1_register())] & 0xffff_ffff;
             let register = instruction.op0_register();

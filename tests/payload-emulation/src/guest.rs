@@ -116,8 +116,9 @@ impl Guest {
                 // What the module has the vCPU start with.
                 registers.rip = RESET_VECTOR;
                 registers.general[RBX] = gpaw;
-                registers.general[RCX] = JUNK & 0xffff_ffff;
-                registers.general[R8] = JUNK & 0xffff_ffff;
+                // KVM_TDX_INIT_VCPU's data: how far behind those of the first vCPU the page tables lie.
+                registers.general[RCX] = 0;
+                registers.general[R8] = 0;
                 registers.general[RDX] = 0x000c_06f2;
                 let control = Control {
                     cr0: 0x21,

@@ -320,7 +320,13 @@ fn tdx_images() {
     check(constant(kind, 0x8001_0033, 0x8001_0013), "CR0.NE cleared", "CR0 = 0x80010013");
     check(constant(kind, 0x8001_0033, 0xc001_0033), "CR0.CD set", "CR0 = 0xc0010033");
     check(constant(kind, 0x8001_0033, 0x0001_0033), "no paging", "not 64-bit code");
-    check(constant(kind, 0x1000, 0x3000), "other page tables", "MemoryFault");
+    // lea eax, [ecx + 0x1000] becomes lea eax, [ecx + 0x3000].
+    let image = patched(kind, |i| {
+        let tables =
+            i.memory_base() == iced_x86::Register::ECX && i.memory_displacement32() == 0x1000;
+        tables.then(|| vec![0x8d, 0x81, 0x00, 0x30, 0x00, 0x00])
+    });
+    check(image, "other page tables", "MemoryFault");
     check(constant(kind, 0x10, 0x08), "code in data segments", "Shutdown");
     check(constant(kind, 0x10, 0x18), "a segment that is not there", "Shutdown");
     // mov cr0, eax becomes wrmsr.
