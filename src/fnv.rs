@@ -8,6 +8,12 @@ pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
+/// The 32-bit hash.
+pub(crate) fn fnv1a_32(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    let step = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    bytes.into_iter().fold(0x811c_9dc5, step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -18,5 +24,8 @@ mod tests {
         assert_eq!(fnv1a(*b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(*b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(*b"foobar"), 0x8594_4171_f739_67e8);
+        assert_eq!(fnv1a_32(*b""), 0x811c_9dc5);
+        assert_eq!(fnv1a_32(*b"a"), 0xe40c_292c);
+        assert_eq!(fnv1a_32(*b"foobar"), 0xbf9c_f968);
     }
 }

@@ -12,7 +12,9 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::uapi::sev::PAGE_TYPE_NORMAL;
-use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+use crate::uapi::{
+    ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE, byte_length,
+};
 
 /// Pages of the guest_memfd under test, half-open.
 pub type Pages = Range<u64>;
@@ -207,7 +209,7 @@ impl RawSlot {
         RawSlot {
             slot: map.slot,
             offset: map.pages.start * PAGE_SIZE,
-            size: (map.pages.end - map.pages.start) * PAGE_SIZE,
+            size: byte_length(&map.pages),
             at: map.at,
             flags: KVM_MEM_GUEST_MEMFD,
             file: SlotFile::GuestMemfd,
@@ -831,11 +833,31 @@ pub struct RawConvert {
     pub descriptor: Descriptor,
 }
 
+impl Step {
+    /// A step that expects what the clauses say.
+    pub fn new(action: Action) -> Step {
+        Step { above: Vec::new(), action, expect: None, comment: None, line: 0 }
+    }
+}
+
+impl RawConvert {
+    /// The call that converts `pages`, with a content mode in `flags`.
+    pub fn of_pages(pages: &Pages, to: Attribute, flags: u64) -> RawConvert {
+        RawConvert {
+            offset: pages.start * PAGE_SIZE,
+            size: byte_length(pages),
+            attributes: to.bits(),
+            flags,
+            ..RawConvert::default()
+        }
+    }
+}
+
 impl Default for RawConvert {
     fn default() -> RawConvert {
         RawConvert {
             offset: 0,
-            size: crate::uapi::PAGE_SIZE,
+            size: PAGE_SIZE,
             attributes: ATTRIBUTE_PRIVATE,
             flags: 0,
             error_offset: 0,

@@ -55,12 +55,7 @@ impl Session<'_> {
             }
         };
         self.must_exit(page, command)?;
-        let call = RawConvert {
-            offset: page * PAGE_SIZE,
-            size: PAGE_SIZE,
-            attributes: to.bits(),
-            ..RawConvert::default()
-        };
+        let call = RawConvert::of_pages(&(page..page + 1), to, 0);
         self.convert(&call, None)?;
         let answer = self.guest.resume(self.deadline());
         let answer = answer.map_err(|stop| match to {

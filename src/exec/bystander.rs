@@ -3,12 +3,13 @@
 
 use super::access;
 use super::case_end::CaseEnd;
-use super::convert::convert_unjudged;
-use super::session::{Session, wrongly_refused};
+use super::convert::TRANSIENT_TRIES;
+use super::session::Session;
+use super::setup::{FailedCall, map_all, new_file};
 use super::steps::pattern_bytes;
 use crate::case::{Attribute, Pages};
 use crate::clause::ClauseId;
-use crate::machine::{GuestMemfd, HostView};
+use crate::machine::{GuestMemfd, HostView, convert_patiently};
 use crate::oracle::PageBytes;
 use crate::results::Blame;
 use crate::uapi::{
@@ -56,13 +57,9 @@ impl Session<'_> {
             return Err(CaseEnd::error(Blame::Suite, why));
         }
         let size = pages * PAGE_SIZE;
-        let gmem =
-            self.guest.vm().create_guest_memfd(size, creation_flags(attribute, true)).map_err(
-                |e| wrongly_refused(ClauseId::CreateArguments, "KVM_CREATE_GUEST_MEMFD", e),
-            )?;
-        let view = gmem.mmap(0, size).map_err(|e| {
-            wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
-        })?;
+        let gmem = new_file(self.guest.vm(), size, creation_flags(attribute, true))
+            .map_err(FailedCall::wrongly_refused)?;
+        let view = map_all(&*gmem, size).map_err(FailedCall::wrongly_refused)?;
         if attribute == Attribute::Shared {
             for page in 0..pages {
                 // Should it fault, the look below says so.
@@ -87,7 +84,7 @@ impl Session<'_> {
         };
         // Nobody but us uses these pages, yet one may be in a per-CPU list for a moment.
         let argument = MemoryAttributes2::of_pages(pages, to.bits(), 0);
-        convert_unjudged(&*bystander.gmem, &argument).map_err(|errno| {
+        convert_patiently(&*bystander.gmem, &argument, TRANSIENT_TRIES).map_err(|errno| {
             let summary = format!("a conversion of another guest_memfd returned {errno}");
             CaseEnd::broken(ClauseId::ConvertAccepted, summary).but("success", errno.to_string())
         })?;

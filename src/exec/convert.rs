@@ -9,7 +9,6 @@ use super::session::{After, Session, failed};
 use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns, apart};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
-use crate::machine::GuestMemfd;
 use crate::oracle::{Allowed, Content, ErrorOffset};
 use crate::results::Blame;
 use crate::uapi::{ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE};
@@ -17,24 +16,6 @@ use crate::uapi::{ATTRIBUTE_PRIVATE, MemoryAttributes2, PAGE_SIZE};
 /// How often a conversion to private may be refused although no page is in use. A page may be in flight elsewhere for a
 /// moment: a racing fault, a per-CPU list. Arbitrary, but far beyond what a correct kernel needs when nothing else runs.
 pub(crate) const TRANSIENT_TRIES: u32 = 100;
-
-/// Makes a conversion that nobody judges, again as long as a page is in flight elsewhere. How often it was refused before.
-pub(crate) fn convert_unjudged(
-    gmem: &dyn GuestMemfd,
-    argument: &MemoryAttributes2,
-) -> Result<u32, Errno> {
-    for refused in 0..TRANSIENT_TRIES {
-        // A refusal leaves its offset in the argument, which must not go into the next call.
-        let mut argument = *argument;
-        // SAFETY: the argument is ours; pages of the guest_memfd are accessed through raw pointers only.
-        match unsafe { gmem.set_memory_attributes2(&mut argument) } {
-            Ok(()) => return Ok(refused),
-            Err(Errno::EAGAIN) => thread::yield_now(),
-            Err(errno) => return Err(errno),
-        }
-    }
-    Err(Errno::EAGAIN)
-}
 
 /// Contents remembered per conversion for observations; more would only repeat what these say.
 const REMEMBERED: usize = 64;
@@ -312,6 +293,8 @@ mod tests {
     use std::os::fd::BorrowedFd;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use crate::machine::{GuestMemfd, convert_patiently};
+
     use super::*;
     use crate::machine::{HostView, Result as MachineResult};
 
@@ -404,7 +387,7 @@ mod tests {
             (TRANSIENT_TRIES, Err(Errno::EAGAIN), TRANSIENT_TRIES),
         ] {
             let gmem = Refusing { refusals, calls: AtomicU32::new(0) };
-            assert_eq!(convert_unjudged(&gmem, &argument), result);
+            assert_eq!(convert_patiently(&gmem, &argument, TRANSIENT_TRIES), result);
             assert_eq!(gmem.calls.into_inner(), calls);
         }
     }

@@ -12,7 +12,7 @@ use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{GuestCommand, GuestStop, Platform, Refusal};
 use crate::results::Blame;
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{PAGE_SIZE, byte_length};
 
 /// Bytes of the blocks in which plaintext is looked for: what the memory controller encrypts at once is smaller.
 const BLOCK: usize = 64;
@@ -103,7 +103,7 @@ impl Session<'_> {
             let Some(address) = self.guest_address(group.start) else {
                 continue;
             };
-            let length = (group.end - group.start) * PAGE_SIZE;
+            let length = byte_length(&group);
             let command = GuestCommand::Rescind { address, length };
             if let Some(refusal) = self.guest_command(command, "rescind", group.start)?.refusal {
                 return Err(refused("rescind", page_at(&group, refusal.offset), refusal));
@@ -136,7 +136,7 @@ impl Session<'_> {
             return Err(suite("the case has the guest convert pages of no memslot".into()));
         };
         let private = to == Attribute::Private;
-        let (gpa, length) = (address & !PRIVATE_WINDOW, (pages.end - pages.start) * PAGE_SIZE);
+        let (gpa, length) = (address & !PRIVATE_WINDOW, byte_length(pages));
         let command = GuestCommand::PageState { gpa, length, private, by_msr };
         let mut refused = None;
         let mut next = pages.start;
@@ -165,12 +165,7 @@ impl Session<'_> {
                             errno.0 as u64
                         }
                         None => {
-                            let call = RawConvert {
-                                offset: next * PAGE_SIZE,
-                                size: count * PAGE_SIZE,
-                                attributes: to.bits(),
-                                ..RawConvert::default()
-                            };
+                            let call = RawConvert::of_pages(&(next..next + count), to, 0);
                             self.convert(&call, None)?;
                             next += count;
                             0
@@ -216,7 +211,7 @@ impl Session<'_> {
             return Err(suite("the case launches pages that cannot be launched".into()));
         };
         let gpa = address & !PRIVATE_WINDOW;
-        let gpas = gpa..gpa + (pages.end - pages.start) * PAGE_SIZE;
+        let gpas = gpa..gpa + byte_length(pages);
         let tag = from.map(|letter| self.tag(letter));
         let contents: Option<Vec<u8>> =
             tag.map(|tag| pages.clone().flat_map(|page| pattern_bytes(tag, page)).collect());

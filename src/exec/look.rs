@@ -15,7 +15,7 @@ use crate::oracle::{Content, PageBytes, Sight};
 use crate::payload::abi::CheckRange;
 use crate::platform::{Answer, GuestCommand, GuestStop};
 use crate::results::Blame;
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{PAGE_SIZE, byte_length};
 
 /// Pages that a guest command reads or writes, and what for.
 pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> CaseEnd {
@@ -160,7 +160,7 @@ impl Session<'_> {
                 Sight::Fault | Sight::Absent => {}
                 Sight::Content(content) => match checkable(&content) {
                     Some(pattern) => {
-                        let length = (group.end - group.start) * PAGE_SIZE;
+                        let length = byte_length(&group);
                         let range = CheckRange { address, length, pattern, first_page: page };
                         known.push((group, range));
                     }

@@ -11,7 +11,7 @@ use crate::errno::Errno;
 use crate::oracle::Petition;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, TEST_MEMORY};
 use crate::platform::{GuestCommand, GuestStop, Platform};
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{PAGE_SIZE, byte_length};
 
 /// Where the shared buffer is in the GHCB.
 const BUFFER: u64 = 0x800;
@@ -235,7 +235,7 @@ impl Session<'_> {
         for group in self.groups(pages.iter().copied(), |_| ()) {
             let call = RawConvert {
                 offset: group.start * PAGE_SIZE,
-                size: (group.end - group.start) * PAGE_SIZE,
+                size: byte_length(&group),
                 attributes: to.bits(),
                 ..RawConvert::default()
             };

@@ -2,23 +2,21 @@
 //! A guest with a guest_memfd, and calls and accesses that nobody judges: what measuring and observing are made of.
 
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::access;
 use super::bystander::creation_flags;
-use super::convert::convert_unjudged;
+use super::convert::TRANSIENT_TRIES;
 use super::guard::{self, BusError};
+use super::setup::{FailedCall, map_all, new_file, whole_slot};
 use super::steps::pattern_bytes;
 use crate::case::Attribute;
 use crate::errno::Errno;
-use crate::machine::{GuestMemfd, HostView, Machine};
+use crate::machine::{GuestMemfd, HostView, Machine, convert_patiently};
 use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
-use crate::uapi::{
-    KVM_MEM_GUEST_MEMFD, MemoryAttributes2, PAGE_SIZE, kvm_userspace_memory_region2,
-};
+use crate::uapi::{MemoryAttributes2, PAGE_SIZE, byte_length, kvm_userspace_memory_region2};
 
 /// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
 pub(crate) struct Rig {
@@ -104,15 +102,7 @@ impl Rig {
     }
 
     fn set_slot(&mut self) -> Result<(), String> {
-        let region = kvm_userspace_memory_region2 {
-            slot: 0,
-            flags: KVM_MEM_GUEST_MEMFD,
-            guest_phys_addr: TEST_MEMORY,
-            memory_size: self.file.view.length(),
-            userspace_addr: self.file.view.address() as u64,
-            guest_memfd: self.file.gmem.fd().as_raw_fd() as u32,
-            ..Default::default()
-        };
+        let region = whole_slot(&*self.file.gmem, &*self.file.view);
         // SAFETY: the view is mapped until the slot is deleted (`renew`) or the VM is gone (the order of our fields), and
         // is accessed through raw pointers only.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
@@ -207,10 +197,9 @@ impl Rig {
 impl RigFile {
     fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<RigFile, String> {
         let (size, flags) = (pages * PAGE_SIZE, creation_flags(start, true));
-        let gmem = guest.vm().create_guest_memfd(size, flags);
-        let gmem =
-            gmem.map_err(|e| format!("create a guest_memfd with KVM_CREATE_GUEST_MEMFD: {e}"))?;
-        let view = gmem.mmap(0, size).map_err(|e| format!("map the guest_memfd: {e}"))?;
+        let why = |FailedCall { call, errno, .. }| format!("set up a guest_memfd: {call}: {errno}");
+        let gmem = new_file(guest.vm(), size, flags).map_err(why)?;
+        let view = map_all(&*gmem, size).map_err(why)?;
         Ok(RigFile { view, gmem })
     }
 
@@ -220,7 +209,11 @@ impl RigFile {
 
     /// Converts, and says how often the call was refused with EAGAIN before.
     pub fn convert(&self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<u32, Errno> {
-        convert_unjudged(&*self.gmem, &MemoryAttributes2::of_pages(pages, to.bits(), flags))
+        convert_patiently(
+            &*self.gmem,
+            &MemoryAttributes2::of_pages(pages, to.bits(), flags),
+            TRANSIENT_TRIES,
+        )
     }
 
     /// Allocates pages with `fallocate`.
@@ -268,5 +261,5 @@ impl RigFile {
 
 /// Offset and length of `pages`.
 fn bytes(pages: &Range<u64>) -> (u64, u64) {
-    (pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
+    (pages.start * PAGE_SIZE, byte_length(pages))
 }

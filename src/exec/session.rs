@@ -10,17 +10,19 @@ use super::case_end::CaseEnd;
 use super::child::Child;
 use super::guard;
 use super::mappings::{Elsewhere, no_view};
+use super::setup::{FailedCall, map_all, new_file};
 use super::used::{self, UsedFile, UsedVm};
 use crate::case::{Attribute, Case, SlotMap, View, apart};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
+use crate::fnv::fnv1a_32;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
 use crate::oracle::{Content, Oracle};
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
 use crate::results::{Blame, Observation};
-use crate::uapi::CapabilityNumbers;
+use crate::uapi::{CapabilityNumbers, byte_length};
 use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
 
 /// Cases that share a file are thousands of the same kind. One in so many ends with looks that the others do without:
@@ -105,15 +107,10 @@ impl<'a> Session<'a> {
         }
         let flags = creation_flags(case.start, !case.no_mmap);
         let size = case.pages * PAGE_SIZE;
-        let gmem = guest
-            .vm()
-            .create_guest_memfd(size, flags)
-            .map_err(|e| wrongly_refused(ClauseId::CreateArguments, "KVM_CREATE_GUEST_MEMFD", e))?;
+        let gmem = new_file(guest.vm(), size, flags).map_err(FailedCall::wrongly_refused)?;
         let view = match case.no_mmap {
             true => no_view(),
-            false => gmem.mmap(0, size).map_err(|e| {
-                wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
-            })?,
+            false => map_all(&*gmem, size).map_err(FailedCall::wrongly_refused)?,
         };
         let mut session = Session::new(setup, case, guest, view, gmem);
         if case.userspace_elsewhere {
@@ -209,7 +206,7 @@ impl<'a> Session<'a> {
 
     /// `KVM_SET_USER_MEMORY_REGION2` for a slot of the test memory, and the guest's page tables for it.
     pub fn map_slot(&mut self, map: &SlotMap) -> Result<(), CaseEnd> {
-        let size = (map.pages.end - map.pages.start) * PAGE_SIZE;
+        let size = byte_length(&map.pages);
         let region = self.region(map.slot, map.pages.start * PAGE_SIZE, size, map.at);
         // SAFETY: the view stays mapped until every slot is deleted (`remap`) or the guest is gone (the order of our
         // fields), and is accessed through raw pointers only.
@@ -321,16 +318,15 @@ impl<'a> Session<'a> {
 
     /// A command to the guest about a group of pages.
     pub fn fill_command(&self, pages: &Range<u64>, address: u64, tag: u64) -> GuestCommand {
-        let length = (pages.end - pages.start) * PAGE_SIZE;
+        let length = byte_length(pages);
         GuestCommand::Fill { address, length, tag, first_page: pages.start }
     }
 }
 
 /// A number that differs from case to case and is the same in every run.
 fn salt(name: &str) -> u16 {
-    // FNV-1a; any mixing of the bytes would do.
-    let hash =
-        name.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    // Any mixing of the bytes would do.
+    let hash = fnv1a_32(name.bytes());
     (hash ^ hash >> 16) as u16 & 0xfff
 }
 

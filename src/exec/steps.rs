@@ -16,7 +16,7 @@ use crate::clause::ClauseId;
 use crate::oracle::{self, Content, PageBytes, Sight};
 use crate::platform::{GuestCommand, GuestStop};
 use crate::results::Blame;
-use crate::uapi::{self, PAGE_SIZE};
+use crate::uapi::{self, PAGE_SIZE, byte_length};
 
 /// An address that the guest's page tables never map.
 const UNMAPPED: u64 = 1 << 46;
@@ -31,13 +31,7 @@ impl Session<'_> {
         let expect = step.expect.as_ref();
         let after = match &step.action {
             Action::Convert { pages, to, mode } => {
-                let call = RawConvert {
-                    offset: pages.start * PAGE_SIZE,
-                    size: (pages.end - pages.start) * PAGE_SIZE,
-                    attributes: to.bits(),
-                    flags: mode.bits(),
-                    ..RawConvert::default()
-                };
+                let call = RawConvert::of_pages(pages, *to, mode.bits());
                 self.convert(&call, expect)?
             }
             Action::Raw(call) => self.convert(call, expect)?,
@@ -239,7 +233,7 @@ impl Session<'_> {
                     let Some(address) = self.guest_address(group.start) else {
                         continue;
                     };
-                    let length = (group.end - group.start) * PAGE_SIZE;
+                    let length = byte_length(&group);
                     self.guest_command(
                         GuestCommand::Touch { address, length },
                         "read",
@@ -324,9 +318,7 @@ impl Session<'_> {
 
     fn punch(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        self.gmem
-            .fallocate(mode, pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE)
-            .map_err(|e| {
+        self.gmem.fallocate(mode, pages.start * PAGE_SIZE, byte_length(pages)).map_err(|e| {
             wrongly_refused(ClauseId::FallocateArguments, "fallocate(FALLOC_FL_PUNCH_HOLE)", e)
         })?;
         self.punched(pages);
@@ -347,11 +339,7 @@ impl Session<'_> {
 
     fn allocate(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
         self.gmem
-            .fallocate(
-                libc::FALLOC_FL_KEEP_SIZE,
-                pages.start * PAGE_SIZE,
-                (pages.end - pages.start) * PAGE_SIZE,
-            )
+            .fallocate(libc::FALLOC_FL_KEEP_SIZE, pages.start * PAGE_SIZE, byte_length(pages))
             .map_err(|e| wrongly_refused(ClauseId::FallocateArguments, "fallocate", e))?;
         self.oracle.allocate(pages.clone());
         self.watch_ends(pages.start, pages.end);

@@ -10,7 +10,6 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::rng::Rng;
-use crate::uapi::PAGE_SIZE;
 
 /// Clauses that every history tests; one that fails names the clause that was broken instead.
 const CLAUSES: [ClauseId; 4] = [
@@ -52,11 +51,6 @@ pub fn history(seed: u64, number: u64, shape: &Shape) -> Case {
         generator.case.steps.push(step);
     }
     generator.case
-}
-
-/// A step without comments.
-pub(super) fn plain(action: Action) -> Step {
-    Step { above: Vec::new(), action, expect: None, comment: None, line: 0 }
 }
 
 fn opposite(attribute: Attribute) -> Attribute {
@@ -150,12 +144,12 @@ impl<'a> Generator<'a> {
         for _ in 0..TRIES {
             let kind = self.kind();
             let Some(action) = self.action(kind) else { continue };
-            let step = Step { expect: self.answer(&action), ..plain(action) };
+            let step = Step { expect: self.answer(&action), ..Step::new(action) };
             if self.rules.permit(&step) {
                 return step;
             }
         }
-        plain(self.convert())
+        Step::new(self.convert())
     }
 
     fn kind(&mut self) -> Kind {
@@ -313,13 +307,7 @@ impl<'a> Generator<'a> {
     fn raw(&mut self) -> RawConvert {
         let pages = self.range(u64::MAX);
         let to = self.rng.pick(&[Attribute::Shared, Attribute::Private]);
-        let call = RawConvert {
-            offset: pages.start * PAGE_SIZE,
-            size: (pages.end - pages.start) * PAGE_SIZE,
-            attributes: to.bits(),
-            flags: self.mode(to).bits(),
-            ..RawConvert::default()
-        };
+        let call = RawConvert::of_pages(&pages, to, self.mode(to).bits());
         raw::distort(&mut self.rng, call, self.case.pages)
     }
 

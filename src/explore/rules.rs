@@ -12,7 +12,6 @@ use crate::errno::Errno;
 use crate::exec::BYSTANDER_PAGES;
 use crate::oracle::{Oracle, Sight};
 use crate::platform::Platform;
-use crate::uapi::PAGE_SIZE;
 
 /// References that a history holds at a time: each is a pipe, and more would only repeat what these say.
 const MOST_PINS: u32 = 32;
@@ -372,13 +371,7 @@ impl Rules {
     }
 
     fn convert(&mut self, pages: &Pages, to: Attribute, mode: Mode) {
-        self.call(&RawConvert {
-            offset: pages.start * PAGE_SIZE,
-            size: (pages.end - pages.start) * PAGE_SIZE,
-            attributes: to.bits(),
-            flags: mode.bits(),
-            ..RawConvert::default()
-        });
+        self.call(&RawConvert::of_pages(pages, to, mode.bits()));
     }
 
     /// The likeliest outcome decides: where the clauses allow others, they leave the same attributes.

@@ -9,10 +9,12 @@ mod config;
 pub mod host;
 pub mod model;
 mod open;
+mod patience;
 mod timed;
 mod traits;
 
 pub use config::{MachineConfig, MachineKind};
 pub use open::{capability_numbers, open};
+pub(crate) use patience::convert_patiently;
 pub use timed::Timed;
 pub use traits::*;

@@ -8,7 +8,7 @@ use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
 use super::page_tables::{Aliases, PageTables};
 use crate::errno::Errno;
-use crate::machine::Vm;
+use crate::machine::{Vm, convert_patiently};
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
 use crate::uapi::{ATTRIBUTE_PRIVATE, EXIT_HYPERCALL_MASK, MemoryAttributes2, PAGE_SIZE};
 
@@ -120,18 +120,7 @@ fn convert(memory: &PayloadMemory, gpas: &Range<u64>) -> Result<(), Errno> {
     };
     // Only memory in a guest_memfd is launched.
     let gmem = memory.guest_memfd().ok_or(Errno::EBADF)?;
-    let mut result = Err(Errno::EAGAIN);
-    for _ in 0..CONVERSION_TRIES {
-        // A refusal writes to it.
-        let mut argument = argument;
-        // SAFETY: the argument is ours; the payload's memory is accessed through raw pointers only.
-        result = unsafe { gmem.set_memory_attributes2(&raw mut argument) };
-        if result != Err(Errno::EAGAIN) {
-            break;
-        }
-        std::thread::yield_now();
-    }
-    result
+    convert_patiently(gmem, &argument, CONVERSION_TRIES).map(drop)
 }
 
 /// What a command says that was interrupted.

@@ -2,7 +2,6 @@
 //! What a scenario runs in: a VM, its guest, and a guest_memfd.
 
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,15 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::memory::Memory;
 use crate::clause::ClauseId;
-use crate::exec::{CaseEnd, Setup, failed, guard, guest_stop, launch_failed};
+use crate::exec::{
+    CaseEnd, Setup, failed, guard, guest_stop, launch_failed, map_all, new_file, whole_slot,
+};
 use crate::oracle::PageBytes;
 use crate::payload::abi::TEST_MEMORY;
 use crate::platform::{Answer, Commands, Guest, GuestCommand, GuestCpu};
 use crate::results::Blame;
-use crate::uapi::{
-    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SIZE,
-    kvm_userspace_memory_region2,
-};
+use crate::uapi::{GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, PAGE_SIZE, byte_length};
 
 /// How often one command of the guest may meet a conversion. A round trip takes at least as long as a conversion, so a
 /// guest that needs more is not making progress.
@@ -52,11 +50,9 @@ impl Arena {
         let mut guest = launched.map_err(|e| launch_failed(&e))?;
         guest.set_memory_fault_retries(MEMORY_FAULT_RETRIES);
         let size = pages * PAGE_SIZE;
-        let gmem = guest
-            .vm()
-            .create_guest_memfd(size, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
-            .map_err(|e| failed("KVM_CREATE_GUEST_MEMFD", e))?;
-        let view = gmem.mmap(0, size).map_err(|e| failed("mmap of the guest_memfd", e))?;
+        let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+        let gmem = new_file(guest.vm(), size, flags)?;
+        let view = map_all(&*gmem, size)?;
         let memory = Memory {
             view,
             gmem,
@@ -66,15 +62,7 @@ impl Arena {
             gate: RwLock::new(()),
             was_refused: AtomicBool::new(false),
         };
-        let region = kvm_userspace_memory_region2 {
-            slot: 0,
-            flags: KVM_MEM_GUEST_MEMFD,
-            guest_phys_addr: TEST_MEMORY,
-            memory_size: size,
-            userspace_addr: memory.view.address() as u64,
-            guest_memfd: memory.gmem.fd().as_raw_fd() as u32,
-            ..Default::default()
-        };
+        let region = whole_slot(&*memory.gmem, &*memory.view);
         // From here on the order of the fields sees to it that the VM goes before the mapping.
         let guest = GuestSide { guest, deadline: setup.guest_deadline };
         let mut arena = Arena { guest, memory, observations: Vec::new() };
@@ -174,7 +162,7 @@ impl<G: Commands> GuestSide<G> {
 
 /// Guest address, length and first page of `pages`; an encrypted guest's of their shared alias.
 pub(super) fn place(pages: &Range<u64>) -> (u64, u64, u64) {
-    (TEST_MEMORY + pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE, pages.start)
+    (TEST_MEMORY + pages.start * PAGE_SIZE, byte_length(pages), pages.start)
 }
 
 /// One side of a race; it ends soon once the flag is set.

@@ -13,7 +13,7 @@ use crate::errno::Errno;
 use crate::exec::{CaseEnd, access, failed, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView};
 use crate::payload::pattern;
-use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE};
+use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE, byte_length};
 
 /// How often a conversion may be refused while others keep pages in flight, before they are asked to pause. Arbitrary:
 /// how many it takes says nothing about the kernel.
@@ -236,7 +236,7 @@ impl Memory {
     }
 
     fn fallocate(&self, mode: i32, pages: &Range<u64>) -> Result<(), Errno> {
-        let length = (pages.end - pages.start) * PAGE_SIZE;
+        let length = byte_length(pages);
         self.gmem.fallocate(mode, pages.start * PAGE_SIZE, length)
     }
 }

@@ -42,12 +42,17 @@ pub struct MemoryAttributes2 {
     pub reserved: [u64; 11],
 }
 
+/// The length of `pages` in bytes.
+pub fn byte_length(pages: &Range<u64>) -> u64 {
+    (pages.end - pages.start) * PAGE_SIZE
+}
+
 impl MemoryAttributes2 {
     /// The argument that converts `pages` of the file to `attributes`, with a content mode in `flags`.
     pub fn of_pages(pages: &Range<u64>, attributes: u64, flags: u64) -> MemoryAttributes2 {
         MemoryAttributes2 {
             offset: pages.start * PAGE_SIZE,
-            size: (pages.end - pages.start) * PAGE_SIZE,
+            size: byte_length(pages),
             attributes,
             flags,
             ..Default::default()

@@ -14,7 +14,7 @@ use super::inode::{Inode, State};
 use super::memory::Mapping;
 use crate::errno::Errno;
 use crate::machine::{Pin, Result};
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{PAGE_SIZE, byte_length};
 
 /// Words of a folio.
 pub(super) const WORDS: u64 = PAGE_SIZE / 8;
@@ -215,7 +215,7 @@ impl Inode {
     pub(super) fn free(&self, state: &mut State, pages: Range<u64>) -> Result<()> {
         let mode = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE
             | nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE;
-        let bytes = (pages.end - pages.start) * PAGE_SIZE;
+        let bytes = byte_length(&pages);
         let (Ok(offset), Ok(length)) =
             (i64::try_from(pages.start * PAGE_SIZE), i64::try_from(bytes))
         else {

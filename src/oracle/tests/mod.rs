@@ -26,13 +26,7 @@ fn fresh(platform: Platform, dialect: Dialect, start: Attribute, pages: u64) -> 
 
 /// The call that converts `pages`.
 fn call(pages: Pages, to: Attribute, mode: Mode) -> RawConvert {
-    RawConvert {
-        offset: pages.start * PAGE_SIZE,
-        size: (pages.end - pages.start) * PAGE_SIZE,
-        attributes: to.bits(),
-        flags: mode.bits(),
-        ..RawConvert::default()
-    }
+    RawConvert::of_pages(&pages, to, mode.bits())
 }
 
 /// The results that are allowed for a call.
