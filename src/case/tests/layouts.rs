@@ -19,10 +19,13 @@ fn rows_on(platform: Platform, tier: Tier, dialect: Dialect) -> Vec<Case> {
 /// The platforms that have rows: two of them have the same.
 const PLATFORMS: [Platform; 3] = [Platform::SwProtected, Platform::Snp, Platform::Tdx];
 
-/// The quick tier holds every layout, range, direction and mode of three pages.
+/// The platforms of which the quick tier has more than a sample.
+const ENCRYPTED: [Platform; 2] = [Platform::Snp, Platform::Tdx];
+
+/// The quick tier of encrypted guests holds every layout, range, direction and mode of three pages.
 #[test]
 fn quick_rows_are_complete() {
-    for (dialect, platform) in Dialect::ALL.into_iter().flat_map(|d| PLATFORMS.map(|p| (d, p))) {
+    for (dialect, platform) in Dialect::ALL.into_iter().flat_map(|d| ENCRYPTED.map(|p| (d, p))) {
         let rows = rows_on(platform, Tier::Quick, dialect);
         assert_eq!(rows.len(), 64 * 6 * 2 * 3);
         let names: BTreeSet<String> = rows.into_iter().map(|case| case.name).collect();
@@ -50,7 +53,9 @@ fn rows_alone_cover_all_pairs() {
         let rows = rows_on(platform, Tier::Quick, Dialect::RfcV4);
         let alone: Vec<&Case> = rows.iter().filter(|row| row.vm_fresh).collect();
         assert!(alone.iter().all(|row| !row.file_reused));
-        assert!(alone.len() < rows.len() / 10, "{} rows", alone.len());
+        assert!(alone.len() < 64 * 6 * 2 * 3 / 10, "{} rows", alone.len());
+        let all = rows.len() == alone.len();
+        assert_eq!(all, platform == Platform::SwProtected, "{} of {}", alone.len(), rows.len());
         cover_all_pairs(alone.into_iter());
     }
 }
