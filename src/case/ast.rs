@@ -159,6 +159,8 @@ pub enum Requirement {
     CapabilityNumber(Capability),
     /// `needs launch=in-place`: the launch calls of the platform's guests take no source, and then what the page holds.
     LaunchInPlace,
+    /// `needs call=pre-fault`: KVM has `KVM_PRE_FAULT_MEMORY`.
+    PreFault,
 }
 
 /// A memslot: which pages of the file it maps where.
@@ -688,6 +690,8 @@ pub enum Action {
     /// Close the guest_memfd, which its memslots do not keep, and make another one of the same kind, of which no memslot
     /// knows.
     FileReplace,
+    /// `KVM_PRE_FAULT_MEMORY` on pages.
+    PreFault(Pages),
     /// `fallocate(FALLOC_FL_PUNCH_HOLE)`.
     Punch(Pages),
     /// `fallocate()`.

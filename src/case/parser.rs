@@ -292,8 +292,10 @@ fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
         },
         "launch" if values == "in-place" => Ok(Requirement::LaunchInPlace),
         "launch" => Err(line.at(word, format!("expected launch=in-place, found `{values}`"))),
+        "call" if values == "pre-fault" => Ok(Requirement::PreFault),
+        "call" => Err(line.at(word, format!("expected call=pre-fault, found `{values}`"))),
         _ => {
-            let keys = "platform, dialect, mode, capability or launch";
+            let keys = "platform, dialect, mode, capability, launch or call";
             Err(line.at(word, format!("expected {keys}, found `{key}`")))
         }
     }
@@ -369,6 +371,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         }
         "vm2" => Action::OtherVm(name_of(line, &OtherVmCall::ALL, OtherVmCall::name)?),
         "finalize" => Action::Finalize,
+        "prefault" => Action::PreFault(pages(line, case)?),
         "punch" => Action::Punch(pages(line, case)?),
         "allocate" => Action::Allocate(pages(line, case)?),
         "pin" => Action::Pin(pages(line, case)?),
@@ -387,7 +390,7 @@ fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
         "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
         "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
         _ => {
-            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, vm2, raw, punch, \
+            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, vm2, raw, prefault, punch, \
                          allocate, pin, unpin, slot, fd, remap, bystander, capability";
             let message = format!("expected a statement ({known}), found `{}`", first.text);
             return Err(line.at(first, message));

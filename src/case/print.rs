@@ -144,6 +144,7 @@ impl Display for Action {
                 let by_write = if *by_write { " by-write" } else { "" };
                 write!(f, "guest   wrong-alias {page}..{}{by_write}", page + 1)
             }
+            Action::PreFault(pages) => write!(f, "prefault {pages:?}"),
             Action::Punch(pages) => write!(f, "punch   {pages:?}"),
             Action::Allocate(pages) => write!(f, "allocate {pages:?}"),
             Action::Pin(pages) => write!(f, "pin     {pages:?}"),
@@ -311,6 +312,7 @@ impl Display for Requirement {
             }
             Requirement::Mode(mode) => write!(f, "mode={mode}"),
             Requirement::LaunchInPlace => f.write_str("launch=in-place"),
+            Requirement::PreFault => f.write_str("call=pre-fault"),
             Requirement::CapabilityNumber(capability) => {
                 write!(f, "capability={}", capability.name())
             }

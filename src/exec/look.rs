@@ -244,7 +244,8 @@ impl Session<'_> {
         let deadline = self.deadline();
         // KVM remembers the address as MMIO, which is in the way of a private page that another case may have there.
         self.spoiled = true;
-        let found = match self.guest.command(GuestCommand::Read { address }, deadline) {
+        let command = GuestCommand::Read { address };
+        let found = match self.guest.command_without_retries(command, deadline) {
             Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
                 // The vCPU is in the middle of the instruction; start it afresh.
                 return self.guest.reset(deadline).map_err(|e| super::session::launch_failed(&e));

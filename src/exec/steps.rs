@@ -112,6 +112,10 @@ impl Session<'_> {
                 self.replace_file(self.start)?;
                 return Ok(None);
             }
+            Action::PreFault(pages) => {
+                self.pre_fault(pages)?;
+                return Ok(None);
+            }
             Action::Punch(pages) => self.punch(pages)?,
             Action::Allocate(pages) => self.allocate(pages)?,
             Action::Pin(pages) => self.pin(pages)?,

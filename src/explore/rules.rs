@@ -142,6 +142,7 @@ impl Rules {
             | Action::FileCall(_)
             | Action::FileExpect { .. }
             | Action::FileReplace
+            | Action::PreFault(_)
             | Action::Capability(_)
             | Action::Misbehave(_) => false,
         }
@@ -214,6 +215,7 @@ impl Rules {
             | Action::FileCall(_)
             | Action::FileExpect { .. }
             | Action::FileReplace
+            | Action::PreFault(_)
             | Action::BystanderConvert { .. }
             | Action::Capability(_)
             | Action::Misbehave(_) => {}

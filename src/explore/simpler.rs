@@ -113,6 +113,7 @@ fn weight(action: &Action) -> u64 {
         | Action::FileCall(_)
         | Action::FileExpect { .. }
         | Action::FileReplace
+        | Action::PreFault(_)
         | Action::Capability(_)
         | Action::Misbehave(_) => 500,
     }

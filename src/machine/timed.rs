@@ -170,6 +170,10 @@ impl Vcpu for Timed<Box<dyn Vcpu>> {
         set_up(|| self.inner().set_cpuid2(entries))
     }
 
+    fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64> {
+        spend(Part::Guest, || self.inner().pre_fault_memory(gpa, size))
+    }
+
     fn set_runnable(&self) -> Result<()> {
         set_up(|| self.inner().set_runnable())
     }

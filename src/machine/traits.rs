@@ -131,6 +131,8 @@ pub trait Vcpu: Send {
     fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()>;
     /// `KVM_SET_MP_STATE`: it runs, and does not wait for another vCPU to start it.
     fn set_runnable(&self) -> Result<()>;
+    /// `KVM_PRE_FAULT_MEMORY`: maps `size` bytes of guest memory at `gpa`, as an access would. How many bytes are left to do.
+    fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64>;
     /// `KVM_GET_REGS`.
     fn get_regs(&self) -> Result<kvm_regs>;
     /// `KVM_SET_REGS`.

@@ -65,6 +65,11 @@ pub fn unmet(case: &Case, platform: Platform, environment: &Environment) -> Vec<
                     unmet.push(Need::new(format!("no-mode-{mode}"), prose));
                 }
             }
+            Requirement::PreFault if offers_pre_fault(environment) => {}
+            Requirement::PreFault => unmet.push(Need::new(
+                "no-pre-fault",
+                "KVM does not have KVM_PRE_FAULT_MEMORY, which came with Linux 6.11 and needs the TDP MMU",
+            )),
             Requirement::LaunchInPlace => unmet.extend(no_launch_in_place(platform, environment)),
             Requirement::CapabilityNumber(capability)
                 if environment.capabilities.contains_key(capability.constant()) => {}
@@ -87,6 +92,10 @@ fn has_shared_guest_memfd(platform: Platform, environment: &Environment) -> bool
     let shared = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
     let listed = environment.capabilities.get("KVM_CAP_GUEST_MEMFD_FLAGS").copied().unwrap_or(0);
     platform == Platform::Default && listed > 0 && listed as u64 & shared == shared
+}
+
+fn offers_pre_fault(environment: &Environment) -> bool {
+    environment.capabilities.get("KVM_CAP_PRE_FAULT_MEMORY").is_some_and(|answer| *answer > 0)
 }
 
 /// Why launch calls of a platform's guests must be given a source, or `None` if they need none.

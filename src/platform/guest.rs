@@ -15,6 +15,7 @@ use super::memory::PayloadMemory;
 use super::page_tables::{self, PageTables};
 use super::stop::GuestStop;
 use super::{plain, snp, spin, tdx};
+use crate::errno::Errno;
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, LIST_WORDS, PAYLOAD_SIZE};
 use crate::uapi::PAGE_SIZE;
@@ -267,6 +268,23 @@ impl Guest {
         deadline: Instant,
     ) -> Result<Answer, GuestStop> {
         self.progress.command(&mut *self.vcpu, &mut self.memory, command, deadline)
+    }
+
+    /// As [`Guest::command`], for an access that nothing races with: `KVM_EXIT_MEMORY_FAULT` is told the first time.
+    pub fn command_without_retries(
+        &mut self,
+        command: GuestCommand,
+        deadline: Instant,
+    ) -> Result<Answer, GuestStop> {
+        let retries = std::mem::replace(&mut self.progress.memory_fault_retries, 0);
+        let answer = self.command(command, deadline);
+        self.progress.memory_fault_retries = retries;
+        answer
+    }
+
+    /// `KVM_PRE_FAULT_MEMORY`, as [`Vcpu::pre_fault_memory`].
+    pub fn pre_fault(&self, gpa: u64, size: u64) -> Result<u64, Errno> {
+        self.vcpu.pre_fault_memory(gpa, size)
     }
 
     /// Runs the guest on in the command that the last error has left open.

@@ -199,6 +199,9 @@ mod tests {
         fn set_cpuid2(&self, _: &[kvm_cpuid_entry2]) -> machine::Result<()> {
             Err(Errno::EINVAL)
         }
+        fn pre_fault_memory(&self, _: u64, _: u64) -> machine::Result<u64> {
+            Err(Errno::EINVAL)
+        }
         fn set_runnable(&self) -> machine::Result<()> {
             Err(Errno::EINVAL)
         }

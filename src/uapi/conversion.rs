@@ -103,6 +103,28 @@ pub const KVM_CAP_GUEST_MEMFD: u32 = 234;
 /// `KVM_CAP_GUEST_MEMFD_FLAGS`.
 pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
+/// `KVM_CAP_PRE_FAULT_MEMORY`.
+pub const KVM_CAP_PRE_FAULT_MEMORY: u32 = 236;
+
+/// `struct kvm_pre_fault_memory` (Documentation/virt/kvm/api.rst, KVM_PRE_FAULT_MEMORY). KVM moves `gpa` and `size` past what
+/// it has done.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PreFaultMemory {
+    /// Guest physical address.
+    pub gpa: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Must be 0.
+    pub flags: u64,
+    /// Not looked at.
+    pub padding: [u64; 5],
+}
+
+/// `KVM_PRE_FAULT_MEMORY`, issued on a vCPU: `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`.
+pub const KVM_PRE_FAULT_MEMORY: u64 = ioc(3, KVMIO, 0xd5, size_of::<PreFaultMemory>());
+const _: () = assert!(KVM_PRE_FAULT_MEMORY == 0xC040_AED5);
+
 /// Capability numbers of the unmerged series, from `--kernel-headers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapabilityNumbers {

@@ -17,8 +17,8 @@ use crate::results::{Environment, Need, PlatformState};
 use crate::scenario;
 use crate::uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_CAP_GUEST_MEMFD,
-    KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_VM_TYPES, MODE_ZERO,
-    MemoryAttributes2, PAGE_SIZE,
+    KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_PRE_FAULT_MEMORY,
+    KVM_CAP_VM_TYPES, MODE_ZERO, MemoryAttributes2, PAGE_SIZE,
 };
 
 /// Asks the machine what it offers. Never fails: what cannot be had is why the platforms cannot run.
@@ -234,6 +234,7 @@ fn capabilities(machine: &dyn Machine, config: &MachineConfig) -> BTreeMap<Strin
         ("KVM_CAP_GUEST_MEMFD", KVM_CAP_GUEST_MEMFD),
         ("KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS),
         ("KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES),
+        ("KVM_CAP_PRE_FAULT_MEMORY", KVM_CAP_PRE_FAULT_MEMORY),
     ];
     if let Some(numbers) = machine::capability_numbers(config) {
         let named = [
@@ -374,7 +375,7 @@ mod tests {
         assert_eq!(environment.virtualization, virtualization(&environment.host));
         assert!(!environment.host.is_empty());
         // What scenarios ask of a kernel is nothing that the model has.
-        assert_eq!(environment.capabilities.len(), 8);
+        assert_eq!(environment.capabilities.len(), 9);
         assert_eq!(environment.capabilities["launch.in-place.snp"], -22, "not in RFC v4");
         // This bug makes RFC v4 answer like RFC v5.
         assert_eq!(environment.dialect, Some(Dialect::RfcV4));
@@ -475,7 +476,7 @@ mod tests {
         assert_eq!(found["KVM_CAP_GUEST_MEMFD"], 1);
         assert_eq!(found["KVM_CAP_MEMORY_ATTRIBUTES"], -22);
         let unnumbered = MachineConfig { kind: MachineKind::Host, ..model };
-        assert_eq!((found.len(), capabilities(&machine, &unnumbered).len()), (6, 4));
+        assert_eq!((found.len(), capabilities(&machine, &unnumbered).len()), (7, 5));
     }
 
     /// A machine that is not of silicon is recorded as nested: nested KVM is known to be less reliable.

@@ -35,6 +35,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         select(vec![Mode::Zero, Mode::Preserve]).prop_map(Requirement::Mode),
         select(&Capability::ALL[..]).prop_map(Requirement::CapabilityNumber),
         Just(Requirement::LaunchInPlace),
+        Just(Requirement::PreFault),
     ]
 }
 
@@ -152,6 +153,7 @@ fn action(size: u64) -> impl Strategy<Value = Action> {
             .prop_map(|(page, by_write)| Action::WrongAlias { page, by_write }),
         1 => (0..size, attribute()).prop_map(|(page, to)| Action::ConvertByAccess { page, to }),
         1 => pages(size).prop_map(Action::Punch),
+        1 => pages(size).prop_map(Action::PreFault),
         1 => pages(size).prop_map(Action::Allocate),
         1 => pages(size).prop_map(Action::Pin),
         1 => pages(size).prop_map(Action::Unpin),

@@ -11,10 +11,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use super::system::non_negative;
 use super::vm::ioctl_memory_encrypt_op;
 use super::watchdog;
 use crate::errno::Errno;
 use crate::machine::{Exit, Result, Vcpu};
+use crate::uapi::{KVM_PRE_FAULT_MEMORY, PreFaultMemory};
 
 /// A vCPU of /dev/kvm.
 pub(super) struct HostVcpu {
@@ -52,6 +54,15 @@ impl Vcpu for HostVcpu {
 
     fn set_runnable(&self) -> Result<()> {
         Ok(self.vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })?)
+    }
+
+    fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64> {
+        let mut range = PreFaultMemory { gpa, size, ..PreFaultMemory::default() };
+        // SAFETY: KVM reads and writes the 64 bytes of `range`. What it allocates, guest memory, is nobody's reference.
+        let value =
+            unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_PRE_FAULT_MEMORY, &raw mut range) };
+        non_negative(value)?;
+        Ok(range.size)
     }
 
     fn get_regs(&self) -> Result<kvm_regs> {

@@ -42,6 +42,8 @@ pub(super) type Result<T> = std::result::Result<T, VcpuStop>;
 pub(super) struct Memo {
     /// The accesses that were completed as MMIO: address, and whether a write.
     completed: BTreeSet<(u64, bool)>,
+    /// Whether an access that is MMIO has been taken for a missing page, for a bug that does so once a command.
+    faulted: bool,
     /// The results of the instructions that change something else than memory, in order.
     results: Vec<u64>,
     /// Of an encrypted guest: which physical page is at a virtual one, and whether it is the private alias. Its page tables
@@ -53,6 +55,7 @@ impl Memo {
     /// Forgets what belongs to the command that has ended.
     pub(super) fn end_of_command(&mut self) {
         self.completed.clear();
+        self.faulted = false;
         self.results.clear();
     }
 
@@ -168,6 +171,9 @@ impl<'a> Core<'a> {
                 }
             }
             Target::Mmio => {
+                if self.vm.hook_mmio_faults_first(&mut self.memo.faulted) {
+                    return Err(memory_fault(address, false));
+                }
                 // It is complete when the vCPU runs again, which starts the command anew.
                 self.memo.completed.insert((address, write));
                 let gpa = self.vm.hook_mmio_address(address);

@@ -390,6 +390,10 @@ faults! {
             "deleting a memslot frees the memory of its pages";
         DeletedIsMemoryFault "deleted-is-memory-fault" MemslotDeleted ANY
             "a guest access where a memslot was deleted is KVM_EXIT_MEMORY_FAULT instead of KVM_EXIT_MMIO";
+        PreFaultLastMissed "pre-fault-last-missed" PrefaultPages ANY
+            "KVM_PRE_FAULT_MEMORY leaves out the last page of several, and says that nothing is left to do";
+        MmioFaultsFirst "mmio-faults-first" MemslotDeleted ANY
+            "the first guest access to an address without a memslot is KVM_EXIT_MEMORY_FAULT, and only the next one MMIO";
         MmioAddressTruncated "mmio-address-truncated" MemslotDeleted ANY
             "KVM_EXIT_MMIO gives only the lower 32 bits of the address";
         DeletedStaysBound "deleted-stays-bound" MemslotRecreated ANY

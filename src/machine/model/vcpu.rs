@@ -16,7 +16,7 @@ use crate::errno::Errno;
 use crate::machine::{Exit, Result, Vcpu};
 use crate::payload::abi::{DOORBELL_PORT, GHCB, IMAGE, PAGE_TABLES, doorbell, termination};
 use crate::payload::command_loop::{self, Cpu};
-use crate::uapi::{KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL};
+use crate::uapi::{KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL, PAGE_SIZE};
 
 /// Where the vCPU is said to be while it waits for a command or executes one; arbitrary, in the image.
 const LOOP: u64 = IMAGE + 0x10;
@@ -108,6 +108,26 @@ impl Vcpu for ModelVcpu {
         self.registers_accessible()?;
         self.registers.borrow_mut().sregs = *sregs;
         Ok(())
+    }
+
+    fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64> {
+        self.vm.alive()?;
+        let aligned = gpa.is_multiple_of(PAGE_SIZE) && size.is_multiple_of(PAGE_SIZE);
+        let end = gpa.checked_add(size).filter(|_| aligned && size != 0).ok_or(Errno::EINVAL)?;
+        // pre_fault_allowed: an encrypted guest's memory is its launch's first.
+        if self.vm.vm_type.is_encrypted() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        for at in (gpa..end).step_by(PAGE_SIZE as usize) {
+            let Some((inode, page, _)) = self.vm.gmem_page(at) else {
+                // What was done is told; only if that is nothing the call fails.
+                return if at == gpa { Err(Errno::ENOENT) } else { Ok(end - at) };
+            };
+            if !self.vm.hook_pre_fault_skips(at + PAGE_SIZE == end && at != gpa) {
+                inode.touch(page)?;
+            }
+        }
+        Ok(0)
     }
 
     fn set_runnable(&self) -> Result<()> {

@@ -140,6 +140,7 @@ fn every_built_in_case_can_run() {
         for capability in Capability::ALL {
             environment.capabilities.insert(capability.constant().to_string(), 8);
         }
+        environment.capabilities.insert("KVM_CAP_PRE_FAULT_MEMORY".into(), 1);
         for platform in Platform::ALL {
             environment.capabilities.insert(platform.launch_in_place(), 1);
         }

@@ -240,6 +240,9 @@ struct ScriptedVcpu {
 unsafe impl Send for ScriptedVcpu {}
 
 impl Vcpu for ScriptedVcpu {
+    fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64, Errno> {
+        self.inner.pre_fault_memory(gpa, size)
+    }
     fn set_runnable(&self) -> Result<(), Errno> {
         self.script.call("set_runnable", None, || self.inner.set_runnable())
     }

@@ -94,6 +94,16 @@ impl VmState {
         if self.planted(Fault::ClosedFaultAddress) { (0, false) } else { (gpa, private) }
     }
 
+    /// Whether an access without a memslot ends as one to a page that is missing: the first of a command.
+    pub fn hook_mmio_faults_first(&self, faulted: &mut bool) -> bool {
+        self.planted(Fault::MmioFaultsFirst) && !std::mem::replace(faulted, true)
+    }
+
+    /// Whether KVM_PRE_FAULT_MEMORY leaves out a page, and says that it has done it.
+    pub fn hook_pre_fault_skips(&self, last: bool) -> bool {
+        last && self.planted(Fault::PreFaultLastMissed)
+    }
+
     /// The address that `KVM_EXIT_MMIO` gives.
     pub fn hook_mmio_address(&self, gpa: u64) -> u64 {
         match self.config.fault {

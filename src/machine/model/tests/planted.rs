@@ -375,6 +375,10 @@ impl Observer {
         // SAFETY: as above.
         self.note("another VM's", unsafe { other.vm.set_user_memory_region2(&region) });
         bench.slot(1, TEST_MEMORY, 0, 7).expect("slot");
+        let vcpu = bench.vm.create_vcpu(7).expect("vcpu");
+        let faulted = vcpu.pre_fault_memory(TEST_MEMORY, 2 * PAGE_SIZE);
+        let cached = [0, 1].map(|page| bench.file.cached_pages(page * PAGE_SIZE, PAGE_SIZE));
+        self.note("pre-fault", (faulted, cached));
         let Bench { vm, file } = bench;
         let mut guest = Guest::new(&*vm);
         drop(file);
