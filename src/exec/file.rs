@@ -9,6 +9,7 @@ use super::look::guest_stop;
 use super::session::{After, SHORTAGES, Session, failed, launch_failed, wrongly_refused};
 use crate::case::{Attribute, FileCall, Pages, Returns, View};
 use crate::clause::ClauseId;
+use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::oracle::{CallRule, Sight};
 use crate::platform::{GuestCommand, GuestStop};
@@ -184,7 +185,7 @@ impl Session<'_> {
     pub fn replace_file(&mut self, start: Attribute) -> Result<(), CaseEnd> {
         let mappable = self.oracle.is_mappable();
         // A memslot that names the mapping would name whatever comes to lie there.
-        let named = mappable && !self.userspace_is_elsewhere();
+        let named = mappable && !self.hide_elsewhere()?;
         if named || self.child.is_some() || !self.pins.is_empty() || !self.guest.can_reset() {
             let why = "a file is replaced in a case with `mmap none` or `userspace elsewhere`, without a child, without \
                        pins, and not of encrypted guests";
@@ -214,11 +215,16 @@ impl Session<'_> {
         let deadline = self.deadline();
         self.spoiled = true;
         let expected = GuestStop::MemoryFault { flags: 0, gpa: address, size: PAGE_SIZE };
-        // Where the file could not be mapped, a page without it counts as a shared one, which is looked for where
-        // userspace_addr says; there is nothing, and of that api.rst wants no exit.
-        let unmapped = GuestStop::Failed("KVM_RUN", Errno::EFAULT);
+        // A page without its file counts as a shared one. A kernel that looks for these where userspace_addr says finds
+        // nothing there, which api.rst wants no memory fault for: the call fails, or the access is emulated as MMIO. From v8
+        // on a kernel may do so for a file that cannot be mapped only.
+        let by_userspace = !self.oracle.is_mappable() || self.setup.dialect != Dialect::Upstream;
+        let unmapped = [
+            GuestStop::Failed("KVM_RUN", Errno::EFAULT),
+            GuestStop::Mmio { gpa: address, write: false },
+        ];
         let found = match self.guest.command(GuestCommand::Read { address }, deadline) {
-            Err(stop) if stop == expected || stop == unmapped && !self.oracle.is_mappable() => {
+            Err(stop) if stop == expected || by_userspace && unmapped.contains(&stop) => {
                 // The vCPU is in the middle of the instruction; start it afresh.
                 return self.guest.reset(deadline).map_err(|e| launch_failed(&e));
             }

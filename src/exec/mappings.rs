@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use super::case_end::CaseEnd;
 use super::session::{Session, wrongly_refused};
@@ -54,6 +54,13 @@ impl Elsewhere {
         let start = unsafe { mmap_anonymous(None, size, protection, flags) };
         let start = start.map_err(|errno| Errno(errno as i32))?;
         Ok(Elsewhere { start, size: size.get() })
+    }
+
+    /// Makes it inaccessible: a guest that is served from there shall not find memory.
+    pub(super) fn hide(&self) -> std::result::Result<(), Errno> {
+        // SAFETY: the mapping is ours, and nobody has a reference into it. A guest's access to it fails from now on.
+        unsafe { mprotect(self.start, self.size, ProtFlags::PROT_NONE) }
+            .map_err(|errno| Errno(errno as i32))
     }
 
     /// Its address.

@@ -265,9 +265,14 @@ impl<'a> Session<'a> {
         Some(if encrypted && private { address + PRIVATE_WINDOW } else { address })
     }
 
-    /// Whether memslots have other memory than the guest_memfd's mapping for a `userspace_addr`.
-    pub fn userspace_is_elsewhere(&self) -> bool {
-        self.elsewhere.is_some()
+    /// Makes the memory inaccessible that memslots have for a `userspace_addr` in place of the guest_memfd's mapping; false
+    /// if they have none.
+    pub fn hide_elsewhere(&self) -> Result<bool, CaseEnd> {
+        let Some(elsewhere) = &self.elsewhere else {
+            return Ok(false);
+        };
+        elsewhere.hide().map_err(|e| failed("mprotect", e))?;
+        Ok(true)
     }
 
     /// When a guest command that starts now must have ended.

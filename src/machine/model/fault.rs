@@ -366,7 +366,7 @@ faults! {
             "ftruncate() succeeds and does nothing";
         ClosedFaultAddress "closed-fault-address" DescriptorClosed ANY
             "KVM_EXIT_MEMORY_FAULT gives address 0 when the memslot's file is gone";
-        ClosedIsMmio "closed-is-mmio" DescriptorClosed ANY
+        ClosedIsMmio "closed-is-mmio" DescriptorClosed UPSTREAM
             "a guest access is KVM_EXIT_MMIO when the memslot's file is gone";
 
         // Memslots.
