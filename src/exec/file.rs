@@ -5,13 +5,12 @@ use super::access;
 use super::bystander::creation_flags;
 use super::case_end::CaseEnd;
 use super::guard::BUS_ADRERR;
-use super::look::guest_stop;
-use super::session::{After, SHORTAGES, Session, failed, launch_failed, wrongly_refused};
-use crate::case::{Attribute, FileCall, Pages, Returns, View};
+use super::session::{After, SHORTAGES, Session, failed, wrongly_refused};
+use crate::case::{Attribute, FileCall, Pages, Returns};
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::oracle::{CallRule, Sight};
+use crate::oracle::CallRule;
 use crate::platform::{GuestCommand, GuestStop};
 use crate::results::Blame;
 use crate::uapi::{KVM_CAP_GUEST_MEMFD_FLAGS, PAGE_SIZE};
@@ -54,9 +53,7 @@ impl Session<'_> {
             self.punched(&pages);
             return Ok(After::Punched(pages));
         }
-        self.oracle.allocate(pages.clone());
-        self.watch_ends(pages.start, pages.end);
-        Ok(After::Allocated)
+        Ok(self.allocated(&pages))
     }
 
     fn issue_file_call(&mut self, call: &FileCall) -> Result<(), Errno> {
@@ -141,46 +138,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// `KVM_PRE_FAULT_MEMORY` on pages of one memslot, or of none any more.
-    pub fn pre_fault(&mut self, pages: &Pages) -> Result<(), CaseEnd> {
-        let count = pages.end - pages.start;
-        let address = self.guest_address(pages.start).filter(|_| {
-            self.groups(pages.clone(), |_| ()).len() == 1 && !self.setup.platform.is_encrypted()
-        });
-        let Some(mut gpa) = address else {
-            let why = "pages are pre-faulted that are not next to each other in the guest, or an encrypted one's";
-            return Err(CaseEnd::error(Blame::Suite, why));
-        };
-        let end = gpa + count * PAGE_SIZE;
-        let mapped = self.oracle.sight(View::Guest, pages.start) != Sight::Mmio;
-        // KVM may stop after any page, and says how much is left.
-        for _ in 0..=2 * count {
-            let broken = |found: String| {
-                let expected = if mapped { "success" } else { "ENOENT" };
-                let summary = format!("KVM_PRE_FAULT_MEMORY at {gpa:#x} gives {found}");
-                CaseEnd::broken(ClauseId::PrefaultPages, summary)
-                    .at("guest", pages.start, None)
-                    .but(expected, found)
-            };
-            match self.guest.pre_fault(gpa, end - gpa) {
-                Err(Errno::ENOENT) if !mapped => return Ok(()),
-                // A signal came, or a page was in flight.
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
-                Err(errno) => return Err(broken(errno.to_string())),
-                Ok(left) if !mapped || left >= end - gpa => {
-                    return Err(broken(format!("success, with {left:#x} bytes left")));
-                }
-                Ok(left) => gpa = end - left,
-            }
-            if gpa == end {
-                pages.clone().for_each(|page| self.oracle.touch(page));
-                return Ok(());
-            }
-        }
-        let summary = format!("KVM_PRE_FAULT_MEMORY does not come to an end at {gpa:#x}");
-        Err(CaseEnd::broken(ClauseId::PrefaultPages, summary).at("guest", pages.start, None))
-    }
-
     /// Closes the file with its mapping, and makes another one.
     pub fn replace_file(&mut self, start: Attribute) -> Result<(), CaseEnd> {
         let mappable = self.oracle.is_mappable();
@@ -223,16 +180,11 @@ impl Session<'_> {
             GuestStop::Failed("KVM_RUN", Errno::EFAULT),
             GuestStop::Mmio { gpa: address, write: false },
         ];
-        let found = match self.guest.command(GuestCommand::Read { address }, deadline) {
-            Err(stop) if stop == expected || by_userspace && unmapped.contains(&stop) => {
-                // The vCPU is in the middle of the instruction; start it afresh.
-                return self.guest.reset(deadline).map_err(|e| launch_failed(&e));
-            }
-            Err(stop @ (GuestStop::Hang { .. } | GuestStop::BadAnswer(_))) => {
-                return Err(guest_stop(stop, "read", page));
-            }
-            Err(stop) => stop.to_string(),
-            Ok(answer) => format!("the guest read {:#018x}", answer.found),
+        let answer = self.guest.command(GuestCommand::Read { address }, deadline);
+        let is_good =
+            |stop: &GuestStop| *stop == expected || by_userspace && unmapped.contains(stop);
+        let Some(found) = self.other_than(page, answer, is_good)? else {
+            return Ok(());
         };
         let summary = format!(
             "guest access to page {page}, whose guest_memfd is closed, is not the exit that it must be"
@@ -255,6 +207,6 @@ pub(super) fn check_explicit(explicit: Option<&Returns>, rule: &CallRule) -> Res
     if same && explicit.error_page.is_none() {
         return Ok(());
     }
-    let why = format!("the case expects {explicit}, the clauses say {}", rule);
+    let why = format!("the case expects {explicit}, the clauses say {rule}");
     Err(CaseEnd::error(Blame::Suite, why))
 }

@@ -7,7 +7,7 @@ use super::access;
 use super::case_end::CaseEnd;
 use super::guard::{BUS_ADRERR, BusError};
 use super::hexdiff::{data_in, describe, first_difference, hexdiff};
-use super::session::{After, Session, failed};
+use super::session::{After, Session, failed, launch_failed};
 use crate::case::View;
 use crate::clause::ClauseId;
 use crate::errno::Errno;
@@ -245,22 +245,38 @@ impl Session<'_> {
         // KVM remembers the address as MMIO, which is in the way of a private page that another case may have there.
         self.spoiled = true;
         let command = GuestCommand::Read { address };
-        let found = match self.guest.command_without_retries(command, deadline) {
-            Err(GuestStop::Mmio { gpa, .. }) if gpa == address => {
-                // The vCPU is in the middle of the instruction; start it afresh.
-                return self.guest.reset(deadline).map_err(|e| super::session::launch_failed(&e));
-            }
-            Err(stop @ (GuestStop::Hang { .. } | GuestStop::BadAnswer(_))) => {
-                return Err(guest_stop(stop, "read", page));
-            }
-            Err(stop) => stop.to_string(),
-            Ok(answer) => format!("the guest read {:#018x}", answer.found),
+        let answer = self.guest.command_without_retries(command, deadline);
+        let is_mmio =
+            |stop: &GuestStop| matches!(stop, GuestStop::Mmio { gpa, .. } if *gpa == address);
+        let Some(found) = self.other_than(page, answer, is_mmio)? else {
+            return Ok(());
         };
         let summary =
             format!("guest access to page {page}, whose memslot was deleted, is not an MMIO exit");
         Err(CaseEnd::broken(ClauseId::MemslotDeleted, summary)
             .at("guest", page, None)
             .but(format!("KVM_EXIT_MMIO at {address:#x}"), found))
+    }
+
+    /// What the guest's read of `page` ended with, in words, unless with an exit that `expected` knows: then the payload is
+    /// started anew, since the vCPU is in the middle of the instruction.
+    pub(super) fn other_than(
+        &mut self,
+        page: u64,
+        answer: Result<Answer, GuestStop>,
+        expected: impl Fn(&GuestStop) -> bool,
+    ) -> Result<Option<String>, CaseEnd> {
+        match answer {
+            Err(stop) if expected(&stop) => {
+                let reset = self.guest.reset(self.deadline());
+                reset.map(|()| None).map_err(|e| launch_failed(&e))
+            }
+            Err(stop @ (GuestStop::Hang { .. } | GuestStop::BadAnswer(_))) => {
+                Err(guest_stop(stop, "read", page))
+            }
+            Err(stop) => Ok(Some(stop.to_string())),
+            Ok(answer) => Ok(Some(format!("the guest read {:#018x}", answer.found))),
+        }
     }
 
     /// Judges bytes that a view has seen in a page that it may access.

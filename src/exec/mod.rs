@@ -17,6 +17,7 @@ mod look;
 mod mappings;
 mod memslot;
 mod other_vm;
+mod pre_fault;
 mod request;
 mod rig;
 mod run_case;

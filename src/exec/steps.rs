@@ -345,9 +345,14 @@ impl Session<'_> {
         self.gmem
             .fallocate(libc::FALLOC_FL_KEEP_SIZE, pages.start * PAGE_SIZE, byte_length(pages))
             .map_err(|e| wrongly_refused(ClauseId::FallocateArguments, "fallocate", e))?;
+        Ok(self.allocated(pages))
+    }
+
+    /// Pages were allocated.
+    pub(super) fn allocated(&mut self, pages: &Pages) -> After {
         self.oracle.allocate(pages.clone());
         self.watch_ends(pages.start, pages.end);
-        Ok(After::Allocated)
+        After::Allocated
     }
 
     fn pin(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
