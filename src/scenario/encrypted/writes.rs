@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Threads of the host that write to pages while these change hands.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use super::usable;
 use crate::case::Attribute::{Private, Shared};
 use crate::clause::ClauseId;
 use crate::exec::CaseEnd;
 use crate::payload::pattern;
-use crate::scenario::arena::{Arena, Racer, race, rounds};
-use crate::scenario::race::{ROUNDS, THREADS, range, wait_for_sweeps, write_until};
+use crate::scenario::arena::{Arena, race, rounds};
+use crate::scenario::race::{ROUNDS, THREADS, range, wait_for_sweeps, writers};
 
 pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), CaseEnd> {
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let sweeps: [AtomicU64; THREADS] = Default::default();
-    let others = sweeps.iter().enumerate().map(|(index, sweeps)| {
-        Box::new(move |over: &AtomicBool| {
-            write_until(over, memory, index, sweeps);
-            Ok(())
-        }) as Racer<'_>
-    });
-    race(others.collect(), |over| {
+    race(writers(memory, &sweeps), |over| {
         for round in rounds(ROUNDS, over) {
             let pages = range(round, memory.pages);
             let secret = pattern::tag(b'W', round as u16);

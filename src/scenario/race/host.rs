@@ -91,13 +91,7 @@ pub(in crate::scenario) fn host_writes(arena: &mut Arena) -> Result<(), CaseEnd>
     let Arena { guest, memory, .. } = arena;
     let memory = &*memory;
     let sweeps: [AtomicU64; THREADS] = Default::default();
-    let others = sweeps.iter().enumerate().map(|(index, sweeps)| {
-        Box::new(move |over: &AtomicBool| {
-            write_until(over, memory, index, sweeps);
-            Ok(())
-        }) as Racer<'_>
-    });
-    race(others.collect(), |over| {
+    race(writers(memory, &sweeps), |over| {
         for round in rounds(ROUNDS, over) {
             let pages = range(round, memory.pages);
             for _ in 0..BURST {
@@ -133,13 +127,22 @@ pub(in crate::scenario) fn wait_for_sweeps(over: &AtomicBool, sweeps: &[AtomicU6
     }
 }
 
+/// The threads that write to pages without a pause; each counts its sweeps over all pages.
+pub(in crate::scenario) fn writers<'a>(
+    memory: &'a Memory,
+    sweeps: &'a [AtomicU64; THREADS],
+) -> Vec<Racer<'a>> {
+    let writer = |(index, sweeps): (usize, &'a AtomicU64)| {
+        Box::new(move |over: &AtomicBool| {
+            write_until(over, memory, index, sweeps);
+            Ok(())
+        }) as Racer<'a>
+    };
+    sweeps.iter().enumerate().map(writer).collect()
+}
+
 /// Writes a growing number into word `index` of every page, if it can, and counts the sweeps.
-pub(in crate::scenario) fn write_until(
-    over: &AtomicBool,
-    memory: &Memory,
-    index: usize,
-    sweeps: &AtomicU64,
-) {
+fn write_until(over: &AtomicBool, memory: &Memory, index: usize, sweeps: &AtomicU64) {
     for sweep in 1u64.. {
         for page in 0..memory.pages {
             let _pass = memory.pass();

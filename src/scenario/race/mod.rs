@@ -7,7 +7,7 @@ mod overlapping;
 mod punch;
 
 pub(super) use guest::guest_access;
-pub(super) use host::{THREADS, wait_for_sweeps, write_until};
+pub(super) use host::{THREADS, wait_for_sweeps, writers};
 pub(super) use host::{first_touch, host_reads, host_writes};
 pub(super) use overlapping::{Call, ORDERS, all_at_once, calls, overlapping};
 pub(super) use punch::punch;
