@@ -130,7 +130,7 @@ impl Session<'_> {
             };
             if cached != allocated {
                 let summary = format!("page {page} has {}", what(cached));
-                return Err(CaseEnd::broken(ClauseId::FallocatePages, summary)
+                return Err(CaseEnd::broken(self.memory_clause, summary)
                     .at("file", page, None)
                     .but(what(allocated), what(cached)));
             }

@@ -95,6 +95,8 @@ pub(super) struct Session<'a> {
     pub line: usize,
     /// Whether the VM must not be used for another case.
     pub spoiled: bool,
+    /// The clause of the call that gave or took memory last: which pages have some is its doing.
+    pub memory_clause: ClauseId,
 }
 
 impl<'a> Session<'a> {
@@ -155,6 +157,7 @@ impl<'a> Session<'a> {
             line: 0,
             // Its memory may hold what only a launch puts there.
             spoiled: case.begins_in_launch(),
+            memory_clause: ClauseId::FallocatePages,
         }
     }
 

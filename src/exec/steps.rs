@@ -332,6 +332,7 @@ impl Session<'_> {
     /// Pages were punched out.
     pub(super) fn punched(&mut self, pages: &Pages) {
         self.oracle.punch(pages.clone());
+        self.memory_clause = ClauseId::FallocatePages;
         self.before.retain(|page, _| !pages.contains(page));
         // They are holes again, and a look at a hole allocates it: that can wait until the end.
         let (punched, touched): (Vec<_>, Vec<_>) =
@@ -352,6 +353,7 @@ impl Session<'_> {
     pub(super) fn allocated(&mut self, pages: &Pages) -> After {
         self.oracle.allocate(pages.clone());
         self.watch_ends(pages.start, pages.end);
+        self.memory_clause = ClauseId::FallocatePages;
         After::Allocated
     }
 
