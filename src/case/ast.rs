@@ -589,7 +589,14 @@ pub enum Look {
 }
 
 /// What is done in a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::EnumDiscriminants)]
+#[strum_discriminants(
+    name(ActionKind),
+    doc = "Which statement of the case language an action is.",
+    allow(missing_docs),
+    derive(PartialOrd, Ord, Hash, strum::VariantArray, strum::IntoStaticStr),
+    strum(serialize_all = "kebab-case")
+)]
 pub enum Action {
     /// Write a pattern into pages.
     Write {
