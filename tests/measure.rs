@@ -92,6 +92,32 @@ fn measurements_are_kept() {
     }
 }
 
+/// Encrypted guests are measured in what only they do; a launch in place only where the machine takes it.
+#[test]
+fn encrypted_guests_are_measured() {
+    let dir = Dir::new("bench-encrypted");
+    for (platform, dialect, in_place) in [("snp", "rfc-v5", true), ("tdx", "rfc-v4", false)] {
+        let sizes = "--pages 4 --fragments 4 --repeat 1";
+        let model = format!("bench --machine model --platform {platform} --dialect {dialect}");
+        let series = ["round-trip", "guest-request", "launch", "guest-mapped", "guest-touch"];
+        let (status, table, said) = dir.run(&format!("{model} {sizes} {}", series.join(" ")));
+        assert_eq!((status, said.as_str()), (Some(0), ""), "{table}");
+        for series in [
+            "to-shared.unspecified.allocated.guest-mapped.round-trip",
+            "to-shared.zero.allocated.guest-mapped.round-trip",
+            "to-shared.zero.allocated.guest-mapped.guest-request",
+            "to-private.unspecified.allocated.guest-mapped.guest-request",
+            "to-private.unspecified.hole.launch-copied",
+            "to-private.unspecified.hole.guest-touch",
+        ] {
+            assert!(table.contains(&format!("\n{platform}.{series}  ")), "{series}: {table}");
+        }
+        let preserved = format!("{platform}.to-private.preserve.allocated.launch-in-place");
+        assert_eq!(table.contains(&preserved), in_place, "{table}");
+        assert!(!table.contains("failed to"), "{table}");
+    }
+}
+
 /// `--timings` says where the time went, on the standard error and in either form.
 #[test]
 fn timings_are_told() {

@@ -12,7 +12,7 @@ use super::record::{
     BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
 };
 use crate::machine::{MachineConfig, MachineKind};
-use crate::measured::{Extent, Head, Point, Series, Times, runnable, series};
+use crate::measured::{Extent, Head, Point, Series, Times, What, runnable, series};
 use crate::platform::Platform;
 use crate::protocol::{Job, Reply};
 use crate::results::Environment;
@@ -69,6 +69,8 @@ pub fn bench(
 ) -> Result<Benched, String> {
     let since = Instant::now();
     let dialect = environment.dialect;
+    let capabilities = environment.capabilities.clone();
+    let in_place = |platform: Platform| capabilities.get(&platform.launch_in_place()) == Some(&1);
     let (platforms, mut text) = runnable(&environment, benching.platforms.as_deref());
     let head =
         Head::new(BENCH_SCHEMA_VERSION, options.arguments.clone(), environment, benching.repeat);
@@ -80,6 +82,7 @@ pub fn bench(
         Some(dialect) => platforms.flat_map(|p: Platform| series(p, dialect, extent)).collect(),
         None => Vec::new(),
     };
+    all.retain(|(series, _)| series.what != What::LaunchInPlace || in_place(series.platform));
     if !benching.filters.is_empty() {
         let wanted = |series: &Series| {
             let name = series.name();

@@ -11,6 +11,7 @@ use crate::exec::{Rig, RigFile, TRANSIENT_TRIES};
 use crate::machine::{self, Machine, MachineConfig};
 use crate::measured::{Backing, Point, Series, Times, What};
 use crate::oracle::mode_offered;
+use crate::uapi::PAGE_SIZE;
 
 /// The most times that are taken of one point in one round.
 const MOST_SAMPLES: usize = 32;
@@ -42,10 +43,13 @@ impl Meter {
             None => machine::open(&self.config)?,
         };
         let machine = &**self.machine.insert(machine);
-        let Series { platform, vcpus, .. } = point.series;
-        let mut rig = Rig::new(machine, platform, point.size, Attribute::Shared, PATIENCE)?;
+        let Series { platform, what, vcpus, .. } = point.series;
         let round = Round::new(point, &self.config);
-        round.prepare(&rig.file)?;
+        if what.is_launch() {
+            return round.launches(machine);
+        }
+        let mut rig = Rig::new(machine, platform, point.size, Attribute::Shared, PATIENCE)?;
+        round.prepare(&mut rig)?;
         match vcpus {
             0 => round.run(&mut rig),
             _ => rig.while_running(machine, vcpus, |file| round.run(&mut Host(file)))?,
@@ -53,10 +57,40 @@ impl Meter {
     }
 }
 
-/// Who takes the times: with a guest that can be told to touch pages, or without.
+/// Who takes the times: with a guest that can be told to do things, or without.
 trait Stage {
     fn file(&self) -> &RigFile;
+    /// Makes the conversion once, and says how long the call took.
+    fn time_conversion(
+        &mut self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> (Result<(), Errno>, Duration);
     fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String>;
+    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String>;
+
+    /// Converts, again as often as a page is in flight.
+    fn convert(&mut self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
+        self.time_conversion_patiently(pages, to, flags, &mut 0).map(drop)
+    }
+
+    /// The same; how long the call took that was not refused, and `refused` counts those that were.
+    fn time_conversion_patiently(
+        &mut self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+        refused: &mut u32,
+    ) -> Result<Duration, String> {
+        loop {
+            match self.time_conversion(pages, to, flags) {
+                (Ok(()), time) => return Ok(time),
+                (Err(Errno::EAGAIN), _) if *refused < TRANSIENT_TRIES => *refused += 1,
+                (Err(errno), _) => return Err(format!("convert to {to}: {errno}")),
+            }
+        }
+    }
 }
 
 impl Stage for Rig {
@@ -64,8 +98,21 @@ impl Stage for Rig {
         &self.file
     }
 
+    fn time_conversion(
+        &mut self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> (Result<(), Errno>, Duration) {
+        Rig::time_conversion(self, pages, to, flags)
+    }
+
     fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String> {
         Rig::guest_touch(self, pages).map_err(|stop| format!("touch pages from the guest: {stop}"))
+    }
+
+    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String> {
+        Rig::time_guest_request(self, to, flags)
     }
 }
 
@@ -77,8 +124,21 @@ impl Stage for Host<'_> {
         self.0
     }
 
+    fn time_conversion(
+        &mut self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> (Result<(), Errno>, Duration) {
+        self.0.time_conversion(pages, to, flags)
+    }
+
     fn guest_touch(&mut self, _: &Range<u64>) -> Result<(), String> {
         Err("touch pages from a guest whose vCPUs are running".to_string())
+    }
+
+    fn time_guest_request(&mut self, _: Attribute, _: u64) -> Result<Duration, String> {
+        Err("ask for pages from a guest whose vCPUs are running".to_string())
     }
 }
 
@@ -102,20 +162,40 @@ impl Round<'_> {
     }
 
     /// Gives pages, which are shared holes, their backing; nobody has them mapped.
-    fn prepare(&self, file: &RigFile) -> Result<(), String> {
+    fn prepare(&self, rig: &mut Rig) -> Result<(), String> {
         let pages = self.pages();
         match self.point.series.backing {
             Backing::Hole => {}
             Backing::Reserved => {
-                file.allocate(&pages).map_err(|e| format!("fallocate: {e}"))?;
+                rig.file.allocate(&pages).map_err(|e| format!("fallocate: {e}"))?;
             }
             Backing::Allocated => {
-                touch(file, &pages)?;
+                touch(&rig.file, &pages)?;
                 // Takes the host's mapping away.
-                convert(file, &pages, Attribute::Private, self.keep)?;
+                Stage::convert(rig, &pages, Attribute::Private, self.keep)?;
             }
         }
-        convert(file, &pages, self.from, self.keep)
+        Stage::convert(rig, &pages, self.from, self.keep)
+    }
+
+    /// Takes times of the launch, each of a guest of its own.
+    fn launches(&self, machine: &dyn Machine) -> Result<Times, String> {
+        let Series { platform, what, to, mode, backing, .. } = self.point.series;
+        let contents = vec![0x5a; (self.point.size * PAGE_SIZE) as usize];
+        let contents = (what == What::LaunchCopied).then_some(&contents[..]);
+        let mut times = Times::default();
+        let start = Instant::now();
+        while times.ns.is_empty() || times.ns.len() < MOST_SAMPLES && start.elapsed() < ROUND {
+            let pages = self.pages();
+            let mut rig =
+                Rig::begin(machine, platform, self.point.size, Attribute::Shared, PATIENCE)?;
+            if backing == Backing::Allocated {
+                touch(&rig.file, &pages)?;
+            }
+            Stage::convert(&mut rig, &pages, to, mode.bits())?;
+            times.ns.push(nanoseconds(rig.time_launch(contents)?));
+        }
+        Ok(times)
     }
 
     /// Takes times, after one that does not count.
@@ -123,7 +203,7 @@ impl Round<'_> {
         let Series { what, backing, .. } = self.point.series;
         let mut times = Times::default();
         if what == What::OneOfFragments {
-            self.fragment(stage.file())?;
+            self.fragment(stage)?;
         }
         let start = Instant::now();
         let mut warm = false;
@@ -132,8 +212,7 @@ impl Round<'_> {
             let time = self.sample(stage, &mut refused)?;
             // Large ranges are warm enough: the pages before warm up for those behind, and the rounds begin with one that does not count.
             if warm || start.elapsed() > ROUND {
-                // A clock may be too coarse to see a call.
-                times.ns.push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1));
+                times.ns.push(nanoseconds(time));
                 times.refused += refused;
             }
             warm = true;
@@ -153,7 +232,7 @@ impl Round<'_> {
             _ => self.pages(),
         };
         if what == What::Fragments {
-            self.fragment(stage.file())?;
+            self.fragment(stage)?;
         }
         if host_mapped {
             touch(stage.file(), &pages)?;
@@ -161,10 +240,15 @@ impl Round<'_> {
         if guest_mapped {
             stage.guest_touch(&pages)?;
         }
-        let converted = self.time(stage.file(), &pages, to, mode.bits(), refused)?;
+        if what == What::GuestRequest {
+            let time = stage.time_guest_request(to, mode.bits())?;
+            stage.convert(&pages, self.from, self.keep)?;
+            return Ok(time);
+        }
+        let beginning = Instant::now();
+        let converted = stage.time_conversion_patiently(&pages, to, mode.bits(), refused)?;
         let start = Instant::now();
         let time = match what {
-            What::Conversion | What::Fragments | What::OneOfFragments => converted,
             What::HostTouch => {
                 touch(stage.file(), &pages)?;
                 start.elapsed()
@@ -173,8 +257,14 @@ impl Round<'_> {
                 stage.guest_touch(&pages)?;
                 start.elapsed()
             }
+            What::RoundTrip => {
+                stage.convert(&pages, self.from, self.keep)?;
+                stage.guest_touch(&pages)?;
+                return Ok(beginning.elapsed());
+            }
+            _ => converted,
         };
-        convert(stage.file(), &pages, self.from, self.keep)?;
+        stage.convert(&pages, self.from, self.keep)?;
         Ok(time)
     }
 
@@ -185,28 +275,9 @@ impl Round<'_> {
     }
 
     /// Gives every second page the wanted attribute. All have the other.
-    fn fragment(&self, file: &RigFile) -> Result<(), String> {
-        let pages = (1..self.point.size).step_by(2);
-        pages
-            .map(|page| page..page + 1)
-            .try_for_each(|page| convert(file, &page, self.point.series.to, self.keep))
-    }
-
-    fn time(
-        &self,
-        file: &RigFile,
-        pages: &Range<u64>,
-        to: Attribute,
-        flags: u64,
-        refused: &mut u32,
-    ) -> Result<Duration, String> {
-        loop {
-            match file.time_conversion(pages, to, flags) {
-                (Ok(()), time) => return Ok(time),
-                (Err(Errno::EAGAIN), _) if *refused < TRANSIENT_TRIES => *refused += 1,
-                (Err(errno), _) => return Err(failed(to, errno)),
-            }
-        }
+    fn fragment(&self, stage: &mut impl Stage) -> Result<(), String> {
+        let mut pages = (1..self.point.size).step_by(2);
+        pages.try_for_each(|page| stage.convert(&(page..page + 1), self.point.series.to, self.keep))
     }
 }
 
@@ -227,12 +298,9 @@ pub(super) fn keep(series: &Series, dialect: Dialect) -> u64 {
     }
 }
 
-fn convert(file: &RigFile, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
-    file.convert(pages, to, flags).map(drop).map_err(|errno| failed(to, errno))
-}
-
-fn failed(to: Attribute, errno: Errno) -> String {
-    format!("convert to {to}: {errno}")
+/// At least 1: a clock may be too coarse to see a call.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 fn touch(file: &RigFile, pages: &Range<u64>) -> Result<(), String> {

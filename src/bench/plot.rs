@@ -11,9 +11,10 @@ use crate::case::Attribute;
 use crate::measured::{Series, What};
 use crate::text::ascii;
 
-/// Size of the picture, and of its heading, in pixels.
-const SIZE: (u32, u32) = (1400, 1560);
+/// Width of the picture, height of its heading and of a row of panels, in pixels.
+const WIDTH: u32 = 1400;
 const HEADING: u32 = 60;
+const ROW: u32 = 500;
 
 /// Panels in a row.
 const COLUMNS: usize = 2;
@@ -21,13 +22,17 @@ const COLUMNS: usize = 2;
 /// A panel: its title, and which series are in it.
 type Panel = (&'static str, fn(&Series, &Measurement) -> bool);
 
-const PANELS: [Panel; 6] = [
+const PANELS: [Panel; 8] = [
     ("to private", |s, _| s.what == What::Conversion && s.to == Attribute::Private && s.vcpus == 0),
     ("to shared", |s, _| s.what == What::Conversion && s.to == Attribute::Shared && s.vcpus == 0),
     ("first touch after a conversion", |s, _| matches!(s.what, What::HostTouch | What::GuestTouch)),
     ("vCPUs in the guest", |s, all| s.vcpus > 0 || has_vcpus(s, all)),
     ("a range that alternates page by page", |s, _| s.what == What::Fragments),
     ("one page of such a file", |s, _| s.what == What::OneOfFragments),
+    ("an encrypted guest's requests and round trips", |s, _| {
+        matches!(s.what, What::GuestRequest | What::RoundTrip)
+    }),
+    ("the launch", |s, _| s.what.is_launch()),
 ];
 
 /// Whether the same is measured with vCPUs in the guest, too.
@@ -44,28 +49,37 @@ pub fn svg(measurement: &Measurement) -> Result<String, String> {
 }
 
 fn draw(measurement: &Measurement, picture: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::with_string(picture, SIZE).into_drawing_area();
+    let panels: Vec<_> = PANELS
+        .into_iter()
+        .map(|(title, wanted)| (title, series_of(measurement, wanted)))
+        .filter(|(_, series)| !series.is_empty())
+        .collect();
+    let rows = panels.len().div_ceil(COLUMNS).max(1);
+    let root = SVGBackend::with_string(picture, (WIDTH, HEADING + ROW * rows as u32));
+    let root = root.into_drawing_area();
     root.fill(&WHITE)?;
-    let (heading, panels) = root.split_vertically(HEADING);
+    let (heading, below) = root.split_vertically(HEADING);
     let style = ("sans-serif", 20).into_font();
     heading.draw(&Text::new("gmem-conform bench: what conversions cost", (20, 12), style))?;
     let line = ascii(&measurement.head.line());
     heading.draw(&Text::new(line, (20, 38), ("sans-serif", 13).into_font()))?;
     let platforms = measurement.series.keys().map(|s| s.platform).collect::<BTreeSet<_>>().len();
-    let areas = panels.split_evenly((PANELS.len().div_ceil(COLUMNS), COLUMNS));
-    for (area, (title, wanted)) in areas.iter().zip(PANELS) {
-        let series: Vec<(&Series, &[PointRecord])> = measurement
-            .series
-            .iter()
-            .filter(|(series, points)| wanted(series, measurement) && !points.is_empty())
-            .map(|(series, points)| (series, points.as_slice()))
-            .collect();
-        if !series.is_empty() {
-            panel(area, title, &series, platforms > 1)?;
-        }
+    for (area, (title, series)) in below.split_evenly((rows, COLUMNS)).iter().zip(&panels) {
+        panel(area, title, series, platforms > 1)?;
     }
     root.present()?;
     Ok(())
+}
+
+/// The series of a panel that have points.
+fn series_of(
+    measurement: &Measurement,
+    wanted: fn(&Series, &Measurement) -> bool,
+) -> Vec<(&Series, &[PointRecord])> {
+    let all = measurement.series.iter();
+    all.filter(|(series, points)| wanted(series, measurement) && !points.is_empty())
+        .map(|(series, points)| (series, points.as_slice()))
+        .collect()
 }
 
 fn panel(

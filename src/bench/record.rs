@@ -11,7 +11,7 @@ use crate::measured::{Head, Point, Series};
 use crate::results::ResultsFile;
 
 /// Version of the format, raised whenever a field is added.
-pub const BENCH_SCHEMA_VERSION: u32 = 2;
+pub const BENCH_SCHEMA_VERSION: u32 = 3;
 
 /// One line of a file that `gmem-conform bench` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

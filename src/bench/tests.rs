@@ -59,6 +59,29 @@ fn series_are_told_apart() {
     assert!(modes.iter().all(|(series, _)| series.mode == Mode::Unspecified && series.vcpus == 0));
 }
 
+/// What only encrypted guests can do is measured with them, and in each mode that there is: ZERO to shared from the first
+/// revision with modes on, PRESERVE before the end of the launch from the second.
+#[test]
+fn series_of_encrypted_guests() {
+    let extent = Extent { pages: 4, fragments: 4, vcpus: 2 };
+    let only_theirs = |series: &Series| {
+        matches!(series.what, What::RoundTrip | What::GuestRequest) || series.what.is_launch()
+    };
+    let names = |platform, dialect| -> Vec<String> {
+        let all = series(platform, dialect, extent).into_iter();
+        all.filter(|(series, _)| only_theirs(series)).map(|(series, _)| series.name()).collect()
+    };
+    assert!(names(Platform::SwProtected, Dialect::RfcV5).is_empty());
+    let all = names(Platform::Snp, Dialect::RfcV5);
+    insta::assert_snapshot!(all.join("\n"));
+    let less = names(Platform::Snp, Dialect::Upstream);
+    assert!(less.iter().all(|name| name.contains(".unspecified.")), "{less:?}");
+    assert_eq!(all.len() - less.len(), 3);
+    // Their further vCPUs would have to be launched with them.
+    let all = series(Platform::Tdx, Dialect::RfcV4, extent);
+    assert!(all.iter().all(|(series, _)| series.vcpus == 0));
+}
+
 /// The table of costs that are known: the line is the one that they were made of.
 #[test]
 fn the_table_shows_the_line() {

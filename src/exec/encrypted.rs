@@ -10,7 +10,7 @@ use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{GuestCommand, GuestStop, Platform, Refusal};
+use crate::platform::{GuestCommand, GuestStop, LaunchPages, Platform, Refusal};
 use crate::results::Blame;
 use crate::uapi::{PAGE_SIZE, byte_length};
 
@@ -225,7 +225,8 @@ impl Session<'_> {
             return Err(suite(format!("of this launch call the clauses expect {says}")));
         }
         let deadline = self.deadline();
-        let result = self.guest.launch_pages(gpas, contents.as_deref(), deadline);
+        let launched = LaunchPages::new(gpas, contents.as_deref());
+        let result = self.guest.launch_pages(&launched, deadline);
         let errno = match &result {
             Ok(()) => None,
             Err(error) => match error.errno() {

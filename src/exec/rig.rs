@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::machine::{GuestMemfd, HostView, Machine, convert_patiently};
 use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
-use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
+use crate::platform::{Answer, Guest, GuestCommand, GuestStop, LaunchError, LaunchPages, Platform};
 use crate::uapi::{MemoryAttributes2, PAGE_SIZE, byte_length, kvm_userspace_memory_region2};
 
 /// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
@@ -81,7 +81,7 @@ impl Rig {
         if self.attribute == Attribute::Private {
             let gpas = TEST_MEMORY..TEST_MEMORY + self.file.view.length();
             let deadline = Instant::now() + self.patience;
-            match self.guest.launch_pages(gpas, None, deadline) {
+            match self.guest.launch_pages(&LaunchPages::new(gpas, None), deadline) {
                 Ok(()) => self.accepted = true,
                 Err(error) => refused = Some(format!("failed to {error}")),
             }
@@ -128,18 +128,78 @@ impl Rig {
 
     /// Converts all pages, as [`RigFile::convert`]; an SNP guest gives them up before they become shared.
     pub fn convert(&mut self, to: Attribute, flags: u64) -> Result<u32, Errno> {
-        let pages = 0..self.file.pages();
+        self.give_up(to);
+        let refused = self.file.convert(&(0..self.file.pages()), to, flags)?;
+        self.converted(to);
+        Ok(refused)
+    }
+
+    /// The same for `pages`, once, with the time that the call took, as [`RigFile::time_conversion`].
+    pub fn time_conversion(
+        &mut self,
+        pages: &Range<u64>,
+        to: Attribute,
+        flags: u64,
+    ) -> (Result<(), Errno>, Duration) {
+        self.give_up(to);
+        let (result, time) = self.file.time_conversion(pages, to, flags);
+        if result.is_ok() {
+            self.converted(to);
+        }
+        (result, time)
+    }
+
+    /// Has an SNP guest give up its pages before they become shared.
+    fn give_up(&mut self, to: Attribute) {
         if self.platform == Platform::Snp && to == Attribute::Shared && self.accepted {
-            let (address, length) = self.place(&pages);
+            let (address, length) = self.place(&(0..self.file.pages()));
             // Should it fail, the guest's next look says so.
             let _ = self.command(GuestCommand::Rescind { address, length });
             self.accepted = false;
         }
-        let refused = self.file.convert(&pages, to, flags)?;
+    }
+
+    fn converted(&mut self, to: Attribute) {
         if self.attribute != to {
             (self.attribute, self.accepted) = (to, false);
         }
-        Ok(refused)
+    }
+
+    /// An encrypted guest asks for the conversion of all pages, and the host makes it in as many calls as it is asked for. The
+    /// time is from the guest's request to its answer. The error is to be read after "failed to".
+    pub fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String> {
+        self.give_up(to);
+        let (private, length) = (to == Attribute::Private, self.file.view.length());
+        let request = GuestCommand::PageState { gpa: TEST_MEMORY, length, private, by_msr: false };
+        let deadline = Instant::now() + self.patience;
+        let start = Instant::now();
+        let mut answer = self.guest.command(request, deadline);
+        while let Err(GuestStop::MapGpa { gpa, pages, .. }) = answer {
+            let first = gpa.saturating_sub(TEST_MEMORY) / PAGE_SIZE;
+            let converted = self.file.convert(&(first..first.saturating_add(pages)), to, flags);
+            converted.map_err(|errno| format!("convert to {to}: {errno}"))?;
+            self.guest.set_hypercall_result(0);
+            answer = self.guest.resume(deadline);
+        }
+        let time = start.elapsed();
+        let answer = answer.map_err(|stop| format!("have the guest ask for pages: {stop}"))?;
+        if let Some(refusal) = answer.refusal {
+            let status = refusal.status;
+            return Err(format!("have the guest ask for pages: it was told {status:#x}"));
+        }
+        self.converted(to);
+        Ok(time)
+    }
+
+    /// How long the launch takes to take all pages, which are private, with `contents`, or with what they hold. The error is
+    /// to be read after "failed to".
+    pub fn time_launch(&mut self, contents: Option<&[u8]>) -> Result<Duration, String> {
+        let gpas = TEST_MEMORY..TEST_MEMORY + self.file.view.length();
+        let pages = LaunchPages::new(gpas, contents);
+        let deadline = Instant::now() + self.patience;
+        let start = Instant::now();
+        self.guest.launch_pages(&pages, deadline).map_err(|error| error.to_string())?;
+        Ok(start.elapsed())
     }
 
     /// Where the guest sees pages, and their length.
@@ -156,10 +216,15 @@ impl Rig {
         if !needed || self.accepted {
             return Ok(());
         }
-        for page in 0..self.file.pages() {
-            let (address, length) = self.place(&(page..page + 1));
+        let (address, length) = self.place(&(0..self.file.pages()));
+        let mut done = 0;
+        while done < length {
+            let rest = GuestCommand::Accept { address: address + done, length: length - done };
             // A page that was accepted before is refused, which is as well; any other reason shows in the access.
-            self.command(GuestCommand::Accept { address, length })?;
+            match self.command(rest)?.refusal {
+                Some(refusal) => done += refusal.offset + PAGE_SIZE,
+                None => break,
+            }
         }
         self.accepted = true;
         Ok(())
@@ -170,7 +235,7 @@ impl Rig {
         self.accept()?;
         let (address, length) = self.place(pages);
         let first_page = pages.start;
-        self.command(GuestCommand::Fill { address, length, tag, first_page })
+        self.command(GuestCommand::Fill { address, length, tag, first_page }).map(drop)
     }
 
     /// What the guest reads in a page.
@@ -185,12 +250,13 @@ impl Rig {
 
     /// The guest reads the first word of each page.
     pub fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), GuestStop> {
+        self.accept()?;
         let (address, length) = self.place(pages);
-        self.command(GuestCommand::Touch { address, length })
+        self.command(GuestCommand::Touch { address, length }).map(drop)
     }
 
-    fn command(&mut self, command: GuestCommand) -> Result<(), GuestStop> {
-        self.guest.command(command, Instant::now() + self.patience).map(drop)
+    fn command(&mut self, command: GuestCommand) -> Result<Answer, GuestStop> {
+        self.guest.command(command, Instant::now() + self.patience)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Series {
     pub backing: Backing,
     /// Whether the host has every page mapped, by a write.
     pub host_mapped: bool,
-    /// Whether the guest has every page mapped, by a read.
+    /// Whether the guest has every page mapped, by a read. An encrypted guest has accepted the private ones.
     pub guest_mapped: bool,
     /// How many vCPUs are in the guest.
     pub vcpus: u32,
@@ -46,17 +46,38 @@ pub enum What {
     OneOfFragments,
     /// After the conversion: the host writes a word of each page.
     HostTouch,
-    /// After the conversion: the guest reads a word of each page, and what it takes to have it do so.
+    /// After the conversion: the guest reads a word of each page, and what it takes to have it do so. An encrypted guest
+    /// accepts private pages first.
     GuestTouch,
+    /// An encrypted guest's pages are shared, made private again without a mode, accepted, and read.
+    RoundTrip,
+    /// An encrypted guest asks for the conversion, with page state changes or MapGPA: from its request to its answer, with the
+    /// exits and the conversions that the host makes for it.
+    GuestRequest,
+    /// The launch of an encrypted guest takes private pages, with contents from elsewhere.
+    LaunchCopied,
+    /// The launch of an encrypted guest takes private pages with what they hold.
+    LaunchInPlace,
 }
 
 impl What {
     /// What the costs of a series grow with.
     pub fn unit(self) -> &'static str {
         match self {
-            What::Conversion | What::HostTouch | What::GuestTouch => "page",
             What::Fragments | What::OneOfFragments => "fragment",
+            What::Conversion
+            | What::HostTouch
+            | What::GuestTouch
+            | What::RoundTrip
+            | What::GuestRequest
+            | What::LaunchCopied
+            | What::LaunchInPlace => "page",
         }
+    }
+
+    /// Whether it is a part of a launch, which has a guest once only.
+    pub fn is_launch(self) -> bool {
+        matches!(self, What::LaunchCopied | What::LaunchInPlace)
     }
 }
 
@@ -91,6 +112,10 @@ impl Series {
             What::OneOfFragments => name += ".one-of-fragments",
             What::HostTouch => name += ".host-touch",
             What::GuestTouch => name += ".guest-touch",
+            What::RoundTrip => name += ".round-trip",
+            What::GuestRequest => name += ".guest-request",
+            What::LaunchCopied => name += ".launch-copied",
+            What::LaunchInPlace => name += ".launch-in-place",
         }
         name
     }
@@ -110,20 +135,28 @@ pub struct Extent {
 /// One size is so many times the one before.
 const STEP: u64 = 4;
 
-/// The series of a platform with private memory and their sizes, from the smallest. Guests that are encrypted are not told
-/// to touch pages, which they would have to accept first, nor given more vCPUs, which would have to be launched with them.
+/// The sizes from `from` up to `to`.
+fn sizes(from: u64, to: u64) -> Vec<u64> {
+    std::iter::successors(Some(from), |size| size.checked_mul(STEP))
+        .take_while(|size| *size <= to)
+        .collect()
+}
+
+/// The modes that are offered for conversions to `to`, once the launch is finished or before.
+fn modes(platform: Platform, dialect: Dialect, to: Attribute, launched: bool) -> Vec<Mode> {
+    let offered = |mode: &Mode| mode_offered(platform, dialect, to, *mode, launched);
+    Mode::ALL.into_iter().filter(offered).collect()
+}
+
+/// The series of a platform with private memory and their sizes, from the smallest. Guests that are encrypted are given no
+/// more vCPUs, which would have to be launched with them.
 pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Series, Vec<u64>)> {
-    let sizes = |from: u64, to: u64| -> Vec<u64> {
-        std::iter::successors(Some(from), |size| size.checked_mul(STEP))
-            .take_while(|size| *size <= to)
-            .collect()
-    };
     let pages = sizes(1, extent.pages);
     let fragments = sizes(STEP, extent.fragments);
-    let offered = |to, mode| mode_offered(platform, dialect, to, mode, true);
     let both = [Attribute::Private, Attribute::Shared];
     // The mode that leaves the contents alone, so that what is measured is the rest.
-    let keeps = both.into_iter().all(|to| offered(to, Mode::Preserve));
+    let keeps =
+        both.into_iter().all(|to| mode_offered(platform, dialect, to, Mode::Preserve, true));
     let keep = if keeps { Mode::Preserve } else { Mode::Unspecified };
     let mut all = Vec::new();
     for to in both {
@@ -137,19 +170,22 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
             guest_mapped: false,
             vcpus: 0,
         };
-        for mode in Mode::ALL.into_iter().filter(|mode| offered(to, *mode)) {
-            all.push((Series { mode, ..base }, pages.clone()));
-        }
         let hole = Series { backing: Backing::Hole, ..base };
+        let mapped = Series { guest_mapped: true, ..base };
+        let modes = modes(platform, dialect, to, true);
+        all.extend(modes.iter().map(|mode| (Series { mode: *mode, ..base }, pages.clone())));
         all.push((hole, pages.clone()));
         all.push((Series { backing: Backing::Reserved, ..base }, pages.clone()));
-        all.push((Series { guest_mapped: true, ..base }, pages.clone()));
+        all.push((mapped, pages.clone()));
         if to == Attribute::Private {
             all.push((Series { host_mapped: true, ..base }, pages.clone()));
-            all.push((Series { host_mapped: true, guest_mapped: true, ..base }, pages.clone()));
+            all.push((Series { host_mapped: true, ..mapped }, pages.clone()));
         }
-        for vcpus in [1, 2, 4, 16, 64, 256] {
-            if vcpus <= extent.vcpus {
+        if platform.is_encrypted() {
+            let more = of_encrypted(mapped, &modes);
+            all.extend(more.into_iter().map(|series| (series, pages.clone())));
+        } else {
+            for vcpus in [1, 2, 4, 16, 64, 256].into_iter().filter(|n| *n <= extent.vcpus) {
                 all.push((Series { vcpus, ..base }, sizes(1, extent.pages.min(1024))));
             }
         }
@@ -164,11 +200,42 @@ pub fn series(platform: Platform, dialect: Dialect, extent: Extent) -> Vec<(Seri
             all.push((Series { what: *what, ..hole }, pages.clone()));
         }
     }
-    all.retain(|(series, _)| {
-        let guest = series.guest_mapped || series.vcpus > 0 || series.what == What::GuestTouch;
-        !(platform.is_encrypted() && guest)
-    });
+    if platform.is_encrypted() {
+        let launches = launches(platform, dialect);
+        all.extend(launches.into_iter().map(|series| (series, pages.clone())));
+    }
     all
+}
+
+/// What is measured with encrypted guests only, of pages that they use: the conversion in the other modes, requests for it,
+/// and, where it is to shared, the way there and back.
+fn of_encrypted(mapped: Series, modes: &[Mode]) -> Vec<Series> {
+    let whats = match mapped.to {
+        Attribute::Private => &[What::Conversion, What::GuestRequest][..],
+        Attribute::Shared => &[What::Conversion, What::GuestRequest, What::RoundTrip],
+    };
+    let each = modes.iter().flat_map(|mode| whats.iter().map(move |what| (*mode, *what)));
+    let each = each.map(|(mode, what)| Series { what, mode, ..mapped });
+    each.filter(|series| *series != mapped).collect()
+}
+
+/// Launch calls: with contents from elsewhere for holes and for memory, in place for memory that was made private in each
+/// mode.
+fn launches(platform: Platform, dialect: Dialect) -> Vec<Series> {
+    let copied = Series {
+        platform,
+        what: What::LaunchCopied,
+        to: Attribute::Private,
+        mode: Mode::Unspecified,
+        backing: Backing::Allocated,
+        host_mapped: false,
+        guest_mapped: false,
+        vcpus: 0,
+    };
+    let modes = modes(platform, dialect, Attribute::Private, false);
+    let in_place = |mode| Series { what: What::LaunchInPlace, mode, ..copied };
+    let holes = Series { backing: Backing::Hole, ..copied };
+    [copied, holes].into_iter().chain(modes.into_iter().map(in_place)).collect()
 }
 
 /// The times of one round.

@@ -19,10 +19,10 @@ const CONVERSION_TRIES: u32 = 100;
 /// A page's worth of memory at a page's address.
 #[repr(C, align(4096))]
 #[derive(Clone, Copy)]
-pub(super) struct Page([u64; PAGE_SIZE as usize / 8]);
+struct Page([u64; PAGE_SIZE as usize / 8]);
 
-/// Pages that are part of the launch.
-pub(super) struct LaunchPages {
+/// Pages that are to be part of the launch, and what with.
+pub struct LaunchPages {
     /// Guest physical addresses.
     pub(super) gpas: Range<u64>,
     /// Where their contents are; `None`: in the guest_memfd already.
@@ -31,7 +31,7 @@ pub(super) struct LaunchPages {
 
 impl LaunchPages {
     /// Pages with these contents, which zeros fill up, or with what they hold.
-    pub(super) fn new(gpas: Range<u64>, contents: Option<&[u8]>) -> LaunchPages {
+    pub fn new(gpas: Range<u64>, contents: Option<&[u8]>) -> LaunchPages {
         let source = contents.map(|bytes| {
             let count = (gpas.end - gpas.start) / PAGE_SIZE;
             let mut pages = vec![Page([0; PAGE_SIZE as usize / 8]); count as usize];

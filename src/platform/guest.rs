@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A running guest.
 
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -98,7 +97,7 @@ pub fn try_launch_in_place(machine: &dyn Machine, platform: Platform) -> Result<
     // A page of the payload's memory that is not part of its launch. The guest never runs.
     let gpas = COPY_BUFFER..COPY_BUFFER + PAGE_SIZE;
     super::encrypted::make_private(&guest.memory, gpas.clone())?;
-    guest.launch_pages(gpas, None, deadline)
+    guest.launch_pages(&LaunchPages::new(gpas, None), deadline)
 }
 
 impl Guest {
@@ -187,19 +186,16 @@ impl Guest {
         })
     }
 
-    /// Makes private pages part of the launch of an encrypted guest, with `contents`, or with what they hold. The guest has
-    /// not to accept them.
+    /// Makes private pages part of the launch of an encrypted guest. The guest has not to accept them.
     pub fn launch_pages(
         &mut self,
-        gpas: Range<u64>,
-        contents: Option<&[u8]>,
+        pages: &LaunchPages,
         deadline: Instant,
     ) -> Result<(), LaunchError> {
-        let pages = LaunchPages::new(gpas, contents);
         match &self.launch {
             Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
-            Launch::Snp(sev) => snp::update(&*self.vm, sev, &pages, deadline),
-            Launch::Tdx => tdx::add_pages(&*self.vcpu, &pages, deadline),
+            Launch::Snp(sev) => snp::update(&*self.vm, sev, pages, deadline),
+            Launch::Tdx => tdx::add_pages(&*self.vcpu, pages, deadline),
         }
     }
 

@@ -30,6 +30,7 @@ mod tests;
 
 pub use cpu::{Commands, GuestCpu};
 pub(crate) use cpuinfo::cpuinfo_field;
+pub use encrypted::LaunchPages;
 pub use guest::{Guest, LaunchCall, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
 pub use kind::Platform;
 pub use launch_error::LaunchError;
