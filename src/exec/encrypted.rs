@@ -12,7 +12,7 @@ use crate::oracle::PageBytes;
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{GuestCommand, GuestStop, LaunchPages, Platform, Refusal};
 use crate::results::Blame;
-use crate::uapi::{PAGE_SIZE, byte_length};
+use crate::uapi::{MAP_GPA_RANGE_PAGE_SZ_1G, MAP_GPA_RANGE_PAGE_SZ_2M, PAGE_SIZE, byte_length};
 
 /// Bytes of the blocks in which plaintext is looked for: what the memory controller encrypts at once is smaller.
 const BLOCK: usize = 64;
@@ -143,7 +143,7 @@ impl Session<'_> {
         let mut answer = self.guest.command(command, self.deadline());
         loop {
             match answer {
-                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted }) => {
+                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted, page_size }) => {
                     if let Some(errno) = refused {
                         let what = format!("the guest asks again when it was to be told {errno}");
                         return Err(wrong_request(next, what));
@@ -156,6 +156,13 @@ impl Session<'_> {
                         let what = format!("KVM_EXIT_HYPERCALL asks for {found}");
                         let wanted = format!("at most {left} pages from {expected:#x} to {to}");
                         return Err(wrong_request(next, what).but(wanted, found));
+                    }
+                    // The payloads ask for pages of 4 KiB each, or name no size.
+                    let wanted = (self.setup.platform == Platform::Snp).then_some(0);
+                    if let Some(expected) = wrong_page_size(wanted, (at, count), page_size) {
+                        let found = format!("{page_size:#x}");
+                        let what = format!("KVM_EXIT_HYPERCALL has {found} for a page size");
+                        return Err(wrong_request(next, what).but(expected, found));
                     }
                     let result = match error.take() {
                         Some(errno) => {
@@ -323,7 +330,7 @@ impl Session<'_> {
 }
 
 /// Whether a guest of this platform was told that it has accepted the page already.
-fn is_accepted_already(platform: Platform, status: u64) -> bool {
+pub(crate) fn is_accepted_already(platform: Platform, status: u64) -> bool {
     match platform {
         Platform::Tdx => status >> 32 == TDX_ALREADY_ACCEPTED,
         _ => status == SNP_NO_CHANGE,
@@ -335,6 +342,26 @@ pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> CaseEnd {
     let found = format!("{:#x}", refusal.status);
     let summary = format!("guest cannot {verb} page {page}: {found}");
     CaseEnd::broken(ClauseId::CocoAcceptance, summary).at("guest", page, None).but("success", found)
+}
+
+/// What a request for `count` pages from `gpa` on must have for a page size, if it has not: what the guest has named, or, if
+/// it has named none, one that the range consists of.
+pub(super) fn wrong_page_size(
+    named: Option<u64>,
+    (gpa, count): (u64, u64),
+    found: u64,
+) -> Option<String> {
+    if let Some(named) = named {
+        return (found != named).then(|| format!("{named:#x}"));
+    }
+    let pages = match found {
+        0 => 1,
+        MAP_GPA_RANGE_PAGE_SZ_2M => 512,
+        MAP_GPA_RANGE_PAGE_SZ_1G => 512 * 512,
+        _ => return Some("no bit that is reserved".into()),
+    };
+    let good = (gpa / PAGE_SIZE).is_multiple_of(pages) && count.is_multiple_of(pages);
+    (!good).then(|| "a size that the range consists of".into())
 }
 
 /// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.
@@ -360,6 +387,29 @@ pub(super) fn suite(why: String) -> CaseEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A page size is what the guest has named; where it has named none, the range consists of such pages.
+    #[test]
+    fn page_sizes() {
+        let large = (0, 512);
+        for (named, range, found, good) in [
+            (Some(0), (0x1000, 1), 0, true),
+            (Some(0), large, 1, false),
+            (Some(1), large, 1, true),
+            (Some(1), large, 0, false),
+            (None, (0x1000, 3), 0, true),
+            (None, large, 1, true),
+            (None, (0x1000, 512), 1, false),
+            (None, (0, 513), 1, false),
+            (None, large, 2, false),
+            (None, (0, 512 * 512), 2, true),
+            (None, large, 3, false),
+            (None, large, 1 << 5, false),
+        ] {
+            let wrong = wrong_page_size(named, range, found);
+            assert_eq!(wrong.is_none(), good, "{named:?} {range:?} {found:#x}: {wrong:?}");
+        }
+    }
 
     /// Only one of the reasons for which a guest cannot accept a page is that it has accepted it: in a TD the module's
     /// status without the operand in its lower half, in an SNP guest PVALIDATE that changed nothing.

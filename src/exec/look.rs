@@ -488,7 +488,7 @@ mod tests {
             assert_eq!(told(stop), (verdict, blame, summary.to_string()));
         }
         assert_eq!(told(GuestStop::Dead).1, Some(Blame::Kernel));
-        let request = GuestStop::MapGpa { gpa: 0, pages: 1, private: true };
+        let request = GuestStop::MapGpa { gpa: 0, pages: 1, private: true, page_size: 0 };
         assert_eq!(told(request).1, Some(Blame::Payload));
     }
 }

@@ -30,6 +30,7 @@ mod used;
 pub(crate) use bystander::BYSTANDER_PAGES;
 pub(crate) use case_end::CaseEnd;
 pub(crate) use convert::TRANSIENT_TRIES;
+pub(crate) use encrypted::is_accepted_already;
 pub(crate) use look::guest_stop;
 pub(crate) use rig::{Rig, RigFile};
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use super::case_end::CaseEnd;
 use super::session::Session;
-use crate::case::{Pages, View};
+use crate::case::Pages;
 use crate::clause::ClauseId;
 use crate::errno::Errno;
-use crate::oracle::Sight;
+use crate::payload::abi::PRIVATE_WINDOW;
 use crate::results::Blame;
 use crate::uapi::PAGE_SIZE;
 
@@ -14,15 +14,15 @@ impl Session<'_> {
     /// `KVM_PRE_FAULT_MEMORY` on pages of one memslot, or of none any more.
     pub fn pre_fault(&mut self, pages: &Pages) -> Result<(), CaseEnd> {
         let count = pages.end - pages.start;
-        let address = self.guest_address(pages.start).filter(|_| {
-            self.groups(pages.clone(), |_| ()).len() == 1 && !self.setup.platform.is_encrypted()
-        });
-        let Some(mut gpa) = address else {
-            let why = "pages are pre-faulted that are not next to each other in the guest, or an encrypted one's";
+        let Some(mut gpa) = self.guest_physical(pages) else {
+            let why = "pages are pre-faulted that are not next to each other in the guest";
             return Err(CaseEnd::error(Blame::Suite, why));
         };
         let end = gpa + count * PAGE_SIZE;
-        let mapped = self.oracle.sight(View::Guest, pages.start) != Sight::Mmio;
+        if self.oracle.takes_launch_calls() {
+            return self.pre_fault_in_launch(pages, gpa..end);
+        }
+        let mapped = self.oracle.slot_of(pages.start).is_some();
         // KVM may stop after any page, and says how much is left.
         for _ in 0..=2 * count {
             let broken = |found: String| {
@@ -50,5 +50,30 @@ impl Session<'_> {
         }
         let summary = format!("KVM_PRE_FAULT_MEMORY does not come to an end at {gpa:#x}");
         Err(CaseEnd::broken(ClauseId::PrefaultPages, summary).at("guest", pages.start, None))
+    }
+
+    /// The launch of an encrypted guest is not finished: its memory is the launch's, and nothing may be put into it.
+    fn pre_fault_in_launch(&mut self, pages: &Pages, gpas: Pages) -> Result<(), CaseEnd> {
+        let found = match self.guest.pre_fault(gpas.start, gpas.end - gpas.start) {
+            Err(Errno::EOPNOTSUPP) => return Ok(()),
+            Err(errno) => errno.to_string(),
+            Ok(left) => format!("success, with {left:#x} bytes left"),
+        };
+        let summary = format!(
+            "KVM_PRE_FAULT_MEMORY at {:#x}, before the launch is finished, gives {found}",
+            gpas.start
+        );
+        Err(CaseEnd::broken(ClauseId::PrefaultLaunch, summary)
+            .at("guest", pages.start, None)
+            .but(Errno::EOPNOTSUPP.to_string(), found))
+    }
+
+    /// The guest physical address of pages that lie next to each other in one memslot, whatever alias an encrypted guest
+    /// reaches each of them by.
+    fn guest_physical(&self, pages: &Pages) -> Option<u64> {
+        let address = |page| self.guest_address(page).map(|address| address & !PRIVATE_WINDOW);
+        let first = address(pages.start)?;
+        let follows = |page| address(page) == Some(first + (page - pages.start) * PAGE_SIZE);
+        pages.clone().all(follows).then_some(first)
     }
 }

@@ -70,6 +70,11 @@ impl Oracle {
         self.launched
     }
 
+    /// Whether an encrypted guest's launch is not finished.
+    pub fn takes_launch_calls(&self) -> bool {
+        !self.launched
+    }
+
     /// How many pages the call asks for, if its arguments are good ones as such.
     fn good_count(&self, call: &RawLaunch) -> Option<u64> {
         let (count, known) = match (self.platform, call.length) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::state::Oracle;
 use crate::case::{Attribute, PscKind, PscList, Request};
 use crate::payload::abi::TEST_MEMORY;
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{MAP_GPA_RANGE_PAGE_SZ_2M, PAGE_SIZE};
 
 /// GHCB specification: where the shared buffer begins and ends, and the length of a list's header and of an entry.
 const BUFFER: Range<u64> = 0x800..0xff0;
@@ -24,6 +24,8 @@ pub struct Asked {
     pub pages: Range<u64>,
     /// To private, or to shared.
     pub private: bool,
+    /// The page size that the guest names, as bits of the hypercall's attributes; `None` if it names none.
+    pub page_size: Option<u64>,
 }
 
 /// What becomes of a request that the host grants.
@@ -47,7 +49,12 @@ impl Oracle {
             Request::Msr { operation: operation @ (1 | 2), page } => {
                 let private = *operation == 1;
                 Petition {
-                    asked: vec![Asked { entry: 0, pages: *page..page + 1, private }],
+                    asked: vec![Asked {
+                        entry: 0,
+                        pages: *page..page + 1,
+                        private,
+                        page_size: Some(0),
+                    }],
                     ..Petition::default()
                 }
             }
@@ -61,7 +68,12 @@ impl Oracle {
                 let (first, count) = (offset / PAGE_SIZE, size / PAGE_SIZE);
                 let private = *to == Attribute::Private;
                 Petition {
-                    asked: vec![Asked { entry: 0, pages: first..first + count, private }],
+                    asked: vec![Asked {
+                        entry: 0,
+                        pages: first..first + count,
+                        private,
+                        page_size: None,
+                    }],
                     ..Petition::default()
                 }
             }
@@ -113,7 +125,8 @@ fn list_petition(list: &PscList) -> Petition {
             PscKind::Private | PscKind::Private2m => true,
             PscKind::Shared | PscKind::Shared2m => false,
         };
-        petition.asked.push(Asked { entry, pages, private });
+        let page_size = Some(if kind.span() == 1 { 0 } else { MAP_GPA_RANGE_PAGE_SZ_2M });
+        petition.asked.push(Asked { entry, pages, private, page_size });
     }
     petition
 }

@@ -9,6 +9,8 @@ use super::memory::PayloadMemory;
 use crate::errno::Errno;
 use crate::machine::{Exit, Vcpu};
 use crate::payload::abi::{DOORBELL_PORT, doorbell};
+#[cfg(doc)]
+use crate::uapi::MAP_GPA_RANGE_PAGE_SZ_2M;
 use crate::uapi::{
     KVM_HC_MAP_GPA_RANGE, KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_TDX_FATAL,
     MAP_GPA_RANGE_ENCRYPTED,
@@ -46,7 +48,9 @@ pub(super) fn run_until(
                 number: KVM_HC_MAP_GPA_RANGE,
                 args: [gpa, pages, attributes, ..],
             } => {
-                GuestStop::MapGpa { gpa, pages, private: attributes & MAP_GPA_RANGE_ENCRYPTED != 0 }
+                let private = attributes & MAP_GPA_RANGE_ENCRYPTED != 0;
+                let page_size = attributes & !MAP_GPA_RANGE_ENCRYPTED;
+                GuestStop::MapGpa { gpa, pages, private, page_size }
             }
             Exit::SystemEvent { event, data } => GuestStop::Terminated { event, data },
             Exit::Dead => GuestStop::Dead,
@@ -96,6 +100,9 @@ pub enum GuestStop {
         pages: u64,
         /// To private, or to shared.
         private: bool,
+        /// All other bits of the attributes: the page size that is preferred, [`MAP_GPA_RANGE_PAGE_SZ_2M`] and the like, 0
+        /// for 4 KiB.
+        page_size: u64,
     },
     /// `KVM_EXIT_SYSTEM_EVENT`: an encrypted guest has asked to be ended.
     Terminated {
@@ -155,7 +162,7 @@ impl fmt::Display for GuestStop {
                 f,
                 "exception {vector} in the guest, error code {error_code:#x}, RIP {rip:#x}, CR2 {cr2:#x}"
             ),
-            GuestStop::MapGpa { gpa, pages, private } => {
+            GuestStop::MapGpa { gpa, pages, private, .. } => {
                 let to = if *private { "private" } else { "shared" };
                 write!(f, "the guest asks for {pages} pages at {gpa:#x} to be made {to}")
             }

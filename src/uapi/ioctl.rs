@@ -30,6 +30,10 @@ const _: () = assert!(offset_of!(kvm_device_attr, addr) == 16);
 pub const KVM_HC_MAP_GPA_RANGE: u64 = 12;
 /// `KVM_MAP_GPA_RANGE_ENCRYPTED`: to private; without it to shared.
 pub const MAP_GPA_RANGE_ENCRYPTED: u64 = 1 << 4;
+/// `KVM_MAP_GPA_RANGE_PAGE_SZ_2M`: the guest prefers pages of 2 MiB.
+pub const MAP_GPA_RANGE_PAGE_SZ_2M: u64 = 1;
+/// `KVM_MAP_GPA_RANGE_PAGE_SZ_1G`: the guest prefers pages of 1 GiB.
+pub const MAP_GPA_RANGE_PAGE_SZ_1G: u64 = 2;
 /// What `KVM_CAP_EXIT_HYPERCALL` is enabled with.
 pub const EXIT_HYPERCALL_MASK: u64 = 1 << KVM_HC_MAP_GPA_RANGE;
 const _: () = assert!(EXIT_HYPERCALL_MASK == 0x1000);

@@ -296,7 +296,8 @@ impl Core<'_> {
                 Some(Fault::RequestPartsFromStart) => at = gpa,
                 _ => {}
             }
-            let result = self.once(|_| Err(map_gpa_range(at, asked, to_private)))?;
+            let page_size = self.vm.hook_request_page_size(0);
+            let result = self.once(|_| Err(map_gpa_range(at, asked, to_private, page_size)))?;
             let retried =
                 result == Errno::EAGAIN.0 as u64 || self.vm.planted(Fault::RequestRefusalRetried);
             let again = tdx && retried && !self.vm.planted(Fault::RequestRetryLost);
@@ -312,8 +313,8 @@ impl Core<'_> {
 }
 
 /// The exit by which the guest's request reaches the host.
-pub(super) fn map_gpa_range(gpa: u64, size: u64, private: bool) -> VcpuStop {
-    let attributes = if private { MAP_GPA_RANGE_ENCRYPTED } else { 0 };
+pub(super) fn map_gpa_range(gpa: u64, size: u64, private: bool, page_size: u64) -> VcpuStop {
+    let attributes = if private { MAP_GPA_RANGE_ENCRYPTED } else { 0 } | page_size;
     VcpuStop::Exit(Exit::Hypercall {
         number: KVM_HC_MAP_GPA_RANGE,
         args: [gpa, size.div_ceil(PAGE_SIZE), attributes, 0, 0, 0],

@@ -140,6 +140,15 @@ impl Inode {
         *state.owned.entry(page).or_insert(Owned { usable })
     }
 
+    /// A page that was faulted in for the guest, as it is: what is private becomes the guest's, and waits to be accepted.
+    pub(super) fn pre_fault(&self, page: u64) {
+        let mut state = self.lock();
+        if page < self.pages() && self.is_private(&state, page) {
+            self.own(&mut state, page);
+            self.hook_pre_faulted(&mut state, page);
+        }
+    }
+
     /// PVALIDATE: makes `page` usable, or not. `None` if the page is shared; otherwise whether that changed anything.
     pub(super) fn validate(&self, page: u64, validate: bool) -> Option<bool> {
         let mut state = self.lock();
@@ -148,7 +157,7 @@ impl Inode {
         }
         let before = self.own(&mut state, page);
         state.owned.insert(page, Owned { usable: validate });
-        Some(before.usable != validate)
+        Some(before.usable != validate || self.hook_accepted_again())
     }
 
     /// TDG.MEM.PAGE.ACCEPT: makes `page` usable and clears it. `None` if the page is shared; otherwise whether it had not
@@ -158,7 +167,7 @@ impl Inode {
         if page >= self.pages() || !self.is_private(&state, page) {
             return None;
         }
-        let accepted = self.own(&mut state, page).usable;
+        let accepted = self.own(&mut state, page).usable && !self.hook_accepted_again();
         if !accepted {
             let words = self.hook_accepted_words(WORDS);
             self.write_private(page, &[0; WORDS as usize][..words as usize]).ok()?;

@@ -541,6 +541,10 @@ faults! {
             "a TD is told to try again whatever the error is that the host answers with";
         RequestByMsrDropped "request-by-msr-dropped" CocoGuestConverts ANY SNP
             "a page state change by the GHCB's MSR protocol is granted without asking the host";
+        RequestReservedBit "request-reserved-bit" CocoGuestConverts ANY COCO
+            "a guest's request reaches the host with a reserved bit among its attributes";
+        RequestPageSizeWrong "request-page-size-wrong" CocoRequestList ANY SNP
+            "a request for pages of 4 KiB reaches the host as one for pages of 2 MiB, and the other way round";
         MapGpaRetriesFromStart "map-gpa-retries-from-start" CocoGuestConverts ANY TDX
             "a TD that is to try again is told the start of its request instead of where the host stopped";
         PscMergesApart "psc-merges-apart" CocoRequestList ANY SNP
@@ -563,6 +567,12 @@ faults! {
             "an entry for 2 MiB may begin at any page";
         PscMsrAnyOperation "psc-msr-any-operation" CocoRequestRefused ANY SNP
             "the MSR protocol takes an operation that is none for one to shared";
+        PreFaultInLaunch "pre-fault-in-launch" PrefaultLaunch ANY COCO
+            "KVM_PRE_FAULT_MEMORY takes pages of an encrypted guest while the launch is not finished";
+        PreFaultAccepts "pre-fault-accepts" CocoAcceptance ANY COCO
+            "a private page that was pre-faulted counts as accepted by the guest";
+        AcceptedAgain "accepted-again" CocoAcceptance ANY COCO
+            "a page that one vCPU has accepted can be accepted by another, which is told that it was the first";
         MapGpaEmpty "map-gpa-empty" CocoRequestRefused ANY TDX
             "MapGPA of no bytes succeeds";
         MapGpaWraps "map-gpa-wraps" CocoRequestRefused ANY TDX

@@ -15,7 +15,7 @@ use super::vm_type::Hardware;
 use crate::errno::Errno;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, operation, refusal};
 use crate::payload::command_loop::Cpu;
-use crate::uapi::PAGE_SIZE;
+use crate::uapi::{MAP_GPA_RANGE_PAGE_SZ_2M, PAGE_SIZE};
 
 /// Offset of the shared buffer in the GHCB.
 const BUFFER: u64 = 0x800;
@@ -132,7 +132,11 @@ impl Core<'_> {
                 pages += next.pages();
             }
             let gpa = (start.gfn() + start.done()) * PAGE_SIZE;
-            if self.ask(gpa, pages, start.operation() == 1)? != 0 {
+            // What has been done in part goes on in small pages.
+            let large = start.pages() == LARGE_PAGE && start.done() == 0;
+            let page_size = if large { MAP_GPA_RANGE_PAGE_SZ_2M } else { 0 };
+            let page_size = self.vm.hook_request_page_size(page_size);
+            if self.ask(gpa, pages, start.operation() == 1, page_size)? != 0 {
                 if self.is_planted(Fault::PscErrorCounted) {
                     list[0] = last << 16 | (current + entries);
                 }
@@ -151,7 +155,7 @@ impl Core<'_> {
     fn request_by_msr(&mut self, request: u64) -> Result<u64> {
         let (operation, gpa) = (request >> 52, request & 0x000f_ffff_ffff_f000);
         let known = (1..=2).contains(&operation) || self.is_planted(Fault::PscMsrAnyOperation);
-        if known && self.ask(gpa, 1, operation == 1)? == 0 {
+        if known && self.ask(gpa, 1, operation == 1, self.vm.hook_request_page_size(0))? == 0 {
             return Ok(PAGE_CHANGED);
         }
         Ok(PSC_MSR_ERROR << 32 | PAGE_CHANGED)
@@ -182,7 +186,8 @@ impl Core<'_> {
             let at = gpa + done;
             let some = MAP_GPA_CHUNK.min(size - done);
             let pages = some.div_ceil(PAGE_SIZE);
-            match self.ask(at & !shared_bit & !(PAGE_SIZE - 1), pages, alias == 0)? {
+            let page_size = self.vm.hook_request_page_size(0);
+            match self.ask(at & !shared_bit & !(PAGE_SIZE - 1), pages, alias == 0, page_size)? {
                 0 => done += some,
                 answer if answer == Errno::EAGAIN.0 as u64 => {
                     let from =
@@ -196,10 +201,10 @@ impl Core<'_> {
     }
 
     /// Asks the host to convert pages: what it answers. Where it cannot be asked that is an error.
-    fn ask(&mut self, gpa: u64, pages: u64, private: bool) -> Result<u64> {
+    fn ask(&mut self, gpa: u64, pages: u64, private: bool, page_size: u64) -> Result<u64> {
         if !self.vm.hypercall_exits.load(Ordering::Relaxed) {
             return Ok(VMCALL_UNSUPPORTED);
         }
-        self.once(|_| Err(map_gpa_range(gpa, pages * PAGE_SIZE, private)))
+        self.once(|_| Err(map_gpa_range(gpa, pages * PAGE_SIZE, private, page_size)))
     }
 }

@@ -115,7 +115,8 @@ impl Vcpu for ModelVcpu {
         let aligned = gpa.is_multiple_of(PAGE_SIZE) && size.is_multiple_of(PAGE_SIZE);
         let end = gpa.checked_add(size).filter(|_| aligned && size != 0).ok_or(Errno::EINVAL)?;
         // pre_fault_allowed: an encrypted guest's memory is its launch's first.
-        if self.vm.vm_type.is_encrypted() {
+        let encrypted = self.vm.vm_type.is_encrypted();
+        if encrypted && !self.vm.hook_pre_fault_allowed(self.vm.protection.is_launched()) {
             return Err(Errno::EOPNOTSUPP);
         }
         for at in (gpa..end).step_by(PAGE_SIZE as usize) {
@@ -125,6 +126,9 @@ impl Vcpu for ModelVcpu {
             };
             if !self.vm.hook_pre_fault_skips(at + PAGE_SIZE == end && at != gpa) {
                 inode.touch(page)?;
+                if encrypted {
+                    inode.pre_fault(page);
+                }
             }
         }
         Ok(0)

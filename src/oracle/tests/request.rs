@@ -17,8 +17,10 @@ fn list(entries: &[(PscKind, Pages)], change: impl FnOnce(&mut PscList)) -> Peti
     judge(&Request::List(list))
 }
 
+/// An entry asks for pages of its own size.
 fn asked(entry: u64, pages: Pages, private: bool) -> Asked {
-    Asked { entry, pages, private }
+    let large = pages.end - pages.start == 512;
+    Asked { entry, pages, private, page_size: Some(u64::from(large)) }
 }
 
 /// Entries come in order, each once; what is done or is no operation leaves nothing behind.
@@ -87,7 +89,9 @@ fn other_requests() {
     }
     let to = Attribute::Private;
     let good = judge(&Request::MapGpa { offset: 0x3000, size: 0x5000, to });
-    assert_eq!((good.asked, good.refused), (vec![asked(0, 3..8, true)], false));
+    // It names no page size.
+    let all = Asked { page_size: None, ..asked(0, 3..8, true) };
+    assert_eq!((good.asked, good.refused), (vec![all], false));
     for (offset, size) in [
         (0x3000, 0),
         (0x3008, 0x1000),

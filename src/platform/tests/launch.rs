@@ -71,7 +71,7 @@ impl Bench {
         for exits in 0.. {
             match result {
                 Ok(answer) => return (exits, answer),
-                Err(GuestStop::MapGpa { gpa, pages, private }) => {
+                Err(GuestStop::MapGpa { gpa, pages, private, .. }) => {
                     let attributes = if private { ATTRIBUTE_PRIVATE } else { 0 };
                     let page = (gpa - TEST_MEMORY) / PAGE_SIZE;
                     self.convert(page, pages, attributes, 0).expect("a conversion");
@@ -322,7 +322,7 @@ fn requests() {
     for (platform, status) in [(Platform::Snp, 0x100 << 32), (Platform::Tdx, 1 << 63)] {
         let mut bench = Bench::new(platform, Dialect::Upstream, PAGES);
         let stop = bench.guest.command(state(1, true, false), soon());
-        let request = GuestStop::MapGpa { gpa: TEST_MEMORY, pages: 1, private: true };
+        let request = GuestStop::MapGpa { gpa: TEST_MEMORY, pages: 1, private: true, page_size: 0 };
         assert_eq!(stop, Err(request.clone()));
         bench.guest.set_hypercall_result(Errno::EINVAL.0 as u64);
         let answer = bench.guest.resume(soon()).expect("the guest goes on");

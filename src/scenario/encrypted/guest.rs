@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Attribute;
 use crate::clause::ClauseId;
-use crate::exec::{CaseEnd, guest_stop};
+use crate::exec::{CaseEnd, guest_stop, is_accepted_already};
 use crate::payload::abi::PRIVATE_WINDOW;
 use crate::platform::{Answer, Commands, GuestCommand, GuestStop};
 use crate::scenario::arena::{GuestSide, is_over, place};
@@ -32,6 +32,32 @@ impl<G: Commands> GuestSide<G> {
         self.settle(memory, command, "accept", pages)
     }
 
+    /// The guest accepts those of `pages`, which are private, that nobody has accepted: which these were.
+    pub fn accept_the_rest(
+        &mut self,
+        memory: &Memory,
+        pages: &Range<u64>,
+    ) -> Result<Vec<u64>, CaseEnd> {
+        let mut accepted = Vec::new();
+        let mut left = pages.clone();
+        while !left.is_empty() {
+            let (address, length, _) = place(&left);
+            let command = GuestCommand::Accept { address: address + PRIVATE_WINDOW, length };
+            let Some(refusal) = self.private_command(memory, command, "accept", &left)?.refusal
+            else {
+                accepted.extend(left);
+                break;
+            };
+            let page = left.start + refusal.offset / PAGE_SIZE;
+            if !is_accepted_already(memory.platform, refusal.status) {
+                return Err(refused("accept", page, refusal.status));
+            }
+            accepted.extend(left.start..page);
+            left.start = page + 1;
+        }
+        Ok(accepted)
+    }
+
     /// The guest gives up `pages`, which it has accepted, before they become shared.
     pub fn give_up(&mut self, memory: &Memory, pages: &Range<u64>) -> Result<(), CaseEnd> {
         let (address, length, _) = place(pages);
@@ -49,10 +75,7 @@ impl<G: Commands> GuestSide<G> {
         let Some(refusal) = self.private_command(memory, command, doing, pages)?.refusal else {
             return Ok(());
         };
-        let page = pages.start + refusal.offset / PAGE_SIZE;
-        let found = format!("{:#x}", refusal.status);
-        let summary = format!("guest cannot {doing} page {page}: {found}");
-        Err(CaseEnd::broken(ACCEPTANCE, summary).at("guest", page, None).but("success", found))
+        Err(refused(doing, pages.start + refusal.offset / PAGE_SIZE, refusal.status))
     }
 
     /// The guest writes the pattern `tag` into private pages that it has accepted.
@@ -157,7 +180,7 @@ impl<G: Commands> GuestSide<G> {
             match answer {
                 Ok(Answer { refusal: None, .. }) if next == pages.end => return Ok(()),
                 Ok(answer) => return wrong(format!("the answer is {answer:?} at page {next}")),
-                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted }) => {
+                Err(GuestStop::MapGpa { gpa: at, pages: count, private: wanted, .. }) => {
                     let expected = gpa + (next - pages.start) * PAGE_SIZE;
                     if at != expected
                         || wanted != private
@@ -176,6 +199,13 @@ impl<G: Commands> GuestSide<G> {
             }
         }
     }
+}
+
+/// The guest could not accept a page, or give it up.
+fn refused(doing: &str, page: u64, status: u64) -> CaseEnd {
+    let found = format!("{status:#x}");
+    let summary = format!("guest cannot {doing} page {page}: {found}");
+    CaseEnd::broken(ACCEPTANCE, summary).at("guest", page, None).but("success", found)
 }
 
 /// The guest could not go on with private pages that are its own.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::machine::Result;
-use crate::machine::model::encryption::LARGE_PAGE;
+use crate::machine::model::encryption::{LARGE_PAGE, Owned};
 use crate::machine::model::fault::Fault;
 use crate::machine::model::folio::WORDS;
 use crate::machine::model::inode::{Inode, State};
@@ -13,6 +13,18 @@ impl Inode {
     /// Whether a page is usable as soon as it is the guest's.
     pub fn hook_usable_at_once(&self) -> bool {
         self.planted(Fault::AcceptanceNotRequired)
+    }
+
+    /// A private page was pre-faulted.
+    pub fn hook_pre_faulted(&self, state: &mut State, page: u64) {
+        if self.planted(Fault::PreFaultAccepts) {
+            state.owned.insert(page, Owned { usable: true });
+        }
+    }
+
+    /// Whether a page that is accepted can be accepted once more.
+    pub fn hook_accepted_again(&self) -> bool {
+        self.planted(Fault::AcceptedAgain)
     }
 
     /// The words that ACCEPT clears.

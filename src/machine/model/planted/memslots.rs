@@ -10,6 +10,7 @@ use crate::machine::model::fault::Fault;
 use crate::machine::model::inode::{Inode, State};
 use crate::machine::model::memslot::{Memslot, Target};
 use crate::machine::model::vm::VmState;
+use crate::uapi::MAP_GPA_RANGE_PAGE_SZ_2M;
 use kvm_bindings::KVM_MEM_READONLY;
 
 impl VmState {
@@ -102,6 +103,20 @@ impl VmState {
     /// Whether KVM_PRE_FAULT_MEMORY leaves out a page, and says that it has done it.
     pub fn hook_pre_fault_skips(&self, last: bool) -> bool {
         last && self.planted(Fault::PreFaultLastMissed)
+    }
+
+    /// Whether pages of an encrypted guest are pre-faulted, whose launch is finished or not.
+    pub fn hook_pre_fault_allowed(&self, launched: bool) -> bool {
+        launched || self.planted(Fault::PreFaultInLaunch)
+    }
+
+    /// The page size that a guest's request reaches the host with, of what it has named.
+    pub fn hook_request_page_size(&self, page_size: u64) -> u64 {
+        match self.config.fault {
+            Some(Fault::RequestReservedBit) => page_size | 1 << 5,
+            Some(Fault::RequestPageSizeWrong) => page_size ^ MAP_GPA_RANGE_PAGE_SZ_2M,
+            _ => page_size,
+        }
     }
 
     /// The address that `KVM_EXIT_MMIO` gives.
