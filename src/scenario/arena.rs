@@ -57,7 +57,7 @@ impl Arena {
             view,
             gmem,
             dialect: setup.dialect,
-            encrypted: setup.platform.is_encrypted(),
+            platform: setup.platform,
             pages,
             gate: RwLock::new(()),
             was_refused: AtomicBool::new(false),

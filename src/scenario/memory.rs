@@ -13,6 +13,7 @@ use crate::errno::Errno;
 use crate::exec::{CaseEnd, access, failed, pattern_bytes};
 use crate::machine::{GuestMemfd, HostView};
 use crate::payload::pattern;
+use crate::platform::Platform;
 use crate::uapi::{MODE_PRESERVE, MemoryAttributes2, PAGE_SIZE, byte_length};
 
 /// How often a conversion may be refused while others keep pages in flight, before they are asked to pause. Arbitrary:
@@ -34,8 +35,7 @@ pub(super) struct Memory {
     pub view: Box<dyn HostView>,
     pub gmem: Box<dyn GuestMemfd>,
     pub dialect: Dialect,
-    /// Whether the guest is encrypted: no conversion keeps its contents.
-    pub encrypted: bool,
+    pub platform: Platform,
     /// Size of both in pages.
     pub pages: u64,
     /// Held for reading by whoever touches pages, for writing by who needs that nobody does.
@@ -45,9 +45,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Whether the guest is encrypted: no conversion keeps its contents.
+    pub fn encrypted(&self) -> bool {
+        self.platform.is_encrypted()
+    }
+
     /// The flags with which a conversion keeps the contents, or, of an encrypted guest, may do with them what it likes.
     pub fn keep(&self) -> u64 {
-        if self.dialect.has_content_modes() && !self.encrypted { MODE_PRESERVE } else { 0 }
+        if self.dialect.has_content_modes() && !self.encrypted() { MODE_PRESERVE } else { 0 }
     }
 
     /// The clause that says that it does.

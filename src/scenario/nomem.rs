@@ -102,8 +102,8 @@ fn other(attribute: Attribute) -> Attribute {
 fn modes(memory: &Memory, to: Attribute) -> Vec<u64> {
     match to {
         _ if !memory.dialect.has_content_modes() => vec![0],
-        Private if memory.encrypted => vec![0],
-        Shared if memory.encrypted => vec![0, MODE_ZERO],
+        Private if memory.encrypted() => vec![0],
+        Shared if memory.encrypted() => vec![0, MODE_ZERO],
         Private => vec![0, MODE_PRESERVE],
         Shared => vec![0, MODE_PRESERVE, MODE_ZERO],
     }
@@ -180,13 +180,13 @@ fn prepare(
     tag: u64,
 ) -> Result<(), CaseEnd> {
     let all = 0..memory.pages;
-    if memory.encrypted {
+    if memory.encrypted() {
         memory.convert(&all, Shared, memory.keep())?;
     }
     for (pages, attribute) in runs(attributes, &all) {
         memory.convert(&pages, attribute, memory.keep())?;
         match attribute {
-            Private if memory.encrypted => {
+            Private if memory.encrypted() => {
                 guest.accept(memory, &pages)?;
                 guest.fill_private(memory, &pages, tag)?;
             }
@@ -205,7 +205,7 @@ fn check(
     tag: u64,
     clause: ClauseId,
 ) -> Result<(), CaseEnd> {
-    if !memory.encrypted {
+    if !memory.encrypted() {
         return guest.check(memory, pages, tag, clause);
     }
     runs(attributes, pages).try_for_each(|(pages, attribute)| match attribute {

@@ -67,7 +67,7 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), CaseEnd> {
         }
         memory.must_read(page)?;
         memory.convert_and_look(&all, Shared, ClauseId::HostFaultPrivate)?;
-        if !memory.encrypted {
+        if !memory.encrypted() {
             guest.check(memory, &all, tag, memory.kept_clause(Shared))?;
         }
 
@@ -76,7 +76,7 @@ fn pinned(arena: &mut Arena, kind: &str, take: Take) -> Result<(), CaseEnd> {
         for page in all.clone() {
             memory.must_fault(page, ClauseId::HostFaultPrivate)?;
         }
-        match memory.encrypted {
+        match memory.encrypted() {
             false => guest.check(memory, &all, tag, memory.kept_clause(Private))?,
             // Now that nobody holds it, the guest can use all of it.
             true => {

@@ -367,4 +367,33 @@ pub static SCENARIOS: &[Scenario] = &[
         pages: 12,
         run: encrypted::several_vcpus,
     },
+    Scenario {
+        name: "coco.race-same-pages",
+        about: "Two vCPUs accept the same private pages at once: each page is accepted by exactly one of them, and the other \
+                is told that it is accepted already. Then each finds what the other has written, in private and, when the \
+                pages have come back, in shared memory.",
+        clauses: racing!(ClauseId::CocoAcceptance, ClauseId::MemorySame, ClauseId::GuestAccess),
+        needs: None,
+        platforms: ENCRYPTED,
+        vcpus: 2,
+        pages: 8,
+        run: encrypted::same_pages,
+    },
+    Scenario {
+        name: "coco.race-accept-punch",
+        about: "A vCPU accepts private pages without a pause while the host punches holes into them, and another vCPU keeps \
+                pages of its own beside them. No acceptance fails, no attribute changes, and what the other vCPU has written \
+                stays. After that every page can be accepted, used by both and given back.",
+        clauses: racing!(
+            ClauseId::PunchAttribute,
+            ClauseId::CocoAcceptance,
+            ClauseId::MemorySame,
+            ClauseId::GuestAccess
+        ),
+        needs: None,
+        platforms: ENCRYPTED,
+        vcpus: 2,
+        pages: 12,
+        run: encrypted::accept_punched,
+    },
 ];

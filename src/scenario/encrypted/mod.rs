@@ -6,12 +6,14 @@ mod guest;
 mod neighbours;
 mod overlapping;
 mod punch;
+mod same_page;
 mod shared;
 mod writes;
 
 pub(super) use neighbours::{neighbours, several_vcpus};
 pub(super) use overlapping::overlapping;
 pub(super) use punch::punch;
+pub(super) use same_page::{accept_punched, same_pages};
 pub(super) use shared::shared_access;
 pub(super) use writes::host_writes;
 
