@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::batch::{self, Ground};
 use super::finding::{self, Finding, Symptom};
 use super::history::{Shape, history};
-use crate::case::Case;
+use crate::case::{Action, Case, Requirement, Step};
 use crate::machine::{MachineConfig, MachineKind};
 use crate::platform::Platform;
 use crate::report::failure_lines;
@@ -191,12 +191,19 @@ impl Explorer<'_> {
         self.platforms[(number % self.platforms.len() as u64) as usize]
     }
 
+    /// Whether the launch of a platform's guests takes pages with what they hold.
+    fn takes_in_place(&self, platform: Platform) -> bool {
+        let answers = &self.ground.environment.capabilities;
+        answers.get(&platform.launch_in_place()) == Some(&1)
+    }
+
     fn history(&self, number: u64) -> Case {
         let shape = Shape {
             platform: self.platform(number),
             dialect: self.ground.dialect,
             steps: self.exploration.steps,
             pages: self.exploration.pages,
+            in_place: self.takes_in_place(self.platform(number)),
         };
         history(self.exploration.seed, number, &shape)
     }
@@ -296,6 +303,10 @@ impl Explorer<'_> {
             finding.case.clauses = clause.parse().into_iter().collect();
         }
         about.push(format!("Seen: {}", failure.summary.lines().next().unwrap_or_default()));
+        let in_place = |step: &Step| matches!(step.action, Action::Launch { from: None, .. });
+        if finding.case.steps.iter().any(in_place) {
+            finding.case.needs.push(Requirement::LaunchInPlace);
+        }
         finding.case.about = about.iter().map(|line| ascii(line)).collect();
         if finding.interrupted {
             return;

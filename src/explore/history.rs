@@ -25,6 +25,11 @@ const TRIES: usize = 16;
 /// Pages where kernels change their ways: a batch of folios (31), a large folio (512), 32 bits of bytes (4 GiB).
 const BOUNDARIES: [u64; 3] = [31, 512, 1 << 20];
 
+/// So many histories of an encrypted guest in a hundred begin before its launch is finished, and the launch lasts so many
+/// steps at most. Arbitrary: a launch of its own makes such a history dear.
+const IN_LAUNCH: u64 = 25;
+const LAUNCH_STEPS: u64 = 12;
+
 /// Memslots that a history uses.
 const SLOTS: u32 = 4;
 
@@ -39,10 +44,12 @@ pub struct Shape {
     pub steps: usize,
     /// Pages of the guest_memfd; `None` for all sizes, mostly small ones.
     pub pages: Option<u64>,
+    /// Whether the launch of an encrypted guest takes pages with what they hold.
+    pub in_place: bool,
 }
 
 /// History `number` of `seed`: the same for the same arguments on any machine. A longer one begins as a shorter one, but for
-/// an access in the end from which an encrypted guest cannot go on.
+/// the last step of an encrypted guest's: an access from which it cannot go on, or the end of its launch.
 pub fn history(seed: u64, number: u64, shape: &Shape) -> Case {
     let mut generator = Generator::new(Rng::new(seed, number), seed, number, shape);
     while generator.case.steps.len() < shape.steps {
@@ -85,6 +92,7 @@ enum Kind {
     GuestConvert,
     ConvertByAccess,
     WrongAlias,
+    Launch,
 }
 
 struct Generator<'a> {
@@ -96,6 +104,8 @@ struct Generator<'a> {
     anchors: Vec<u64>,
     /// Pages that an access may have.
     reach: u64,
+    /// After how many steps the launch is finished, in a history that begins in it.
+    launch_steps: usize,
     /// Where the last step was: stories are about one place.
     last: Pages,
     letter: u8,
@@ -134,13 +144,34 @@ impl<'a> Generator<'a> {
             userspace_elsewhere: shape.platform.is_encrypted() && rng.chance(30),
             ..Case::default()
         };
-        let rules = Rules::new(shape.platform, shape.dialect, &case);
+        let mut rules = Rules::new(shape.platform, shape.dialect, &case);
         let anchors = anchors.collect();
-        Generator { rng, shape, case, rules, anchors, reach, last: 0..1, letter: b'X' }
+        let in_launch = shape.platform.is_encrypted() && rng.chance(IN_LAUNCH);
+        let mut launch_steps = 0;
+        if in_launch {
+            rules.begin_launch();
+            launch_steps = 1 + rng.below(LAUNCH_STEPS) as usize;
+        }
+        Generator {
+            rng,
+            shape,
+            case,
+            rules,
+            anchors,
+            reach,
+            launch_steps,
+            last: 0..1,
+            letter: b'X',
+        }
     }
 
     /// The next step.
     fn step(&mut self) -> Step {
+        if self.rules.is_in_launch()
+            && (self.case.steps.len() >= self.launch_steps || self.is_last())
+        {
+            return Step::new(Action::Finalize);
+        }
         for _ in 0..TRIES {
             let kind = self.kind();
             let Some(action) = self.action(kind) else { continue };
@@ -152,13 +183,18 @@ impl<'a> Generator<'a> {
         Step::new(self.convert())
     }
 
+    fn is_last(&self) -> bool {
+        self.case.steps.len() + 1 == self.shape.steps
+    }
+
     fn kind(&mut self) -> Kind {
         let slots = self.rules.slots();
         let missing =
             slots.iter().map(|s| s.pages.end - s.pages.start).sum::<u64>() < self.case.pages;
         let held = self.rules.held().next().is_some();
-        let encrypted = self.shape.platform.is_encrypted();
-        let last = self.case.steps.len() + 1 == self.shape.steps;
+        let in_launch = self.rules.is_in_launch();
+        let encrypted = self.shape.platform.is_encrypted() && !in_launch;
+        let last = self.is_last();
         let when = |condition: bool, weight: u64| if condition { weight } else { 0 };
         self.rng.weighted(&[
             (30, Kind::Convert),
@@ -179,11 +215,12 @@ impl<'a> Generator<'a> {
             (1, Kind::Bystander),
             (when(self.rules.has_bystander(), 4), Kind::BystanderConvert),
             (when(encrypted, 4), Kind::Accept),
-            (when(self.shape.platform == Platform::Snp, 4), Kind::Rescind),
+            (when(encrypted && self.shape.platform == Platform::Snp, 4), Kind::Rescind),
             (when(encrypted, 10), Kind::GuestConvert),
             (when(encrypted, 6), Kind::ConvertByAccess),
             // The guest cannot go on from there.
             (when(encrypted && last, 20), Kind::WrongAlias),
+            (when(in_launch, 30), Kind::Launch),
         ])
     }
 
@@ -195,8 +232,7 @@ impl<'a> Generator<'a> {
             Kind::Write => {
                 let view = self.view();
                 let pages = self.accessible(view)?;
-                self.letter = if self.letter == b'X' { b'A' } else { self.letter + 1 };
-                Action::Write { view, pages, letter: self.letter }
+                Action::Write { view, pages, letter: self.letter() }
             }
             Kind::Read => {
                 let view = self.view();
@@ -242,6 +278,7 @@ impl<'a> Generator<'a> {
                 let to = self.rng.pick(&[Attribute::Shared, Attribute::Private]);
                 Action::BystanderConvert { pages: self.range(u64::MAX), to }
             }
+            Kind::Launch => self.launch()?,
             Kind::Accept | Kind::Rescind | Kind::GuestConvert => return self.guest_action(kind),
             Kind::ConvertByAccess => {
                 let pages = self.run(|rules, page| rules.may_use_other_alias(page))?;
@@ -253,6 +290,23 @@ impl<'a> Generator<'a> {
                 Action::WrongAlias { page: pages.start, by_write: self.rng.chance(50) }
             }
         })
+    }
+
+    /// A letter that was not used lately.
+    fn letter(&mut self) -> u8 {
+        self.letter = if self.letter == b'X' { b'A' } else { self.letter + 1 };
+        self.letter
+    }
+
+    /// A launch call: of private pages, or now and then of a range that is shared in part.
+    fn launch(&mut self) -> Option<Action> {
+        let mixed = self.rng.chance(20);
+        let private = |rules: &Rules, page| rules.attribute(page) == Attribute::Private;
+        let pages =
+            self.run(|rules, page| rules.may_launch(page) && (mixed || private(rules, page)))?;
+        let in_place = self.shape.in_place && self.rng.chance(50);
+        let from = if in_place { None } else { Some(self.letter()) };
+        Some(Action::Launch { pages, from })
     }
 
     /// A step of an encrypted guest that is about a range, if there is one of this kind here.
@@ -271,8 +325,11 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// What the host answers an encrypted guest's request with, if not by doing it.
+    /// What the host answers an encrypted guest's request with, if not by doing it; that the launch refuses shared pages.
     fn answer(&mut self, action: &Action) -> Option<Returns> {
+        if let Action::Launch { pages, .. } = action {
+            return self.rules.launch_refusal(pages);
+        }
         let is_request = matches!(action, Action::GuestConvert { .. });
         if !is_request || !self.rng.chance(15) {
             return None;
@@ -314,7 +371,8 @@ impl<'a> Generator<'a> {
     /// Who accesses memory next.
     fn view(&mut self) -> View {
         let child = if self.rules.has_child() { 3 } else { 0 };
-        self.rng.weighted(&[(5, View::Host), (5, View::Guest), (child, View::Child)])
+        let guest = if self.rules.is_in_launch() { 0 } else { 5 };
+        self.rng.weighted(&[(5, View::Host), (guest, View::Guest), (child, View::Child)])
     }
 
     /// Pages that `view` may access.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::case::{
-    Action, Attribute, Case, Look, Mode, Pages, Pointer, RawConvert, SlotMap, Step, Toucher, View,
-    apart,
+    Action, Attribute, Case, Look, Mode, Pages, Pointer, RawConvert, Returns, SlotMap, Step,
+    Toucher, View, apart,
 };
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::exec::BYSTANDER_PAGES;
 use crate::oracle::{Oracle, Sight};
+use crate::payload::pattern;
 use crate::platform::Platform;
 
 /// References that a history holds at a time: each is a pipe, and more would only repeat what these say.
@@ -27,6 +28,9 @@ const LAST_ENCRYPTED_SLOT_PAGE: u64 = 2 << 20;
 /// Pages for which an encrypted guest asks at once: the GHCB has room for 253 entries, and TDX's KVM takes 512 pages at a
 /// time, so there is more than one request.
 const LONGEST_REQUEST: u64 = 600;
+
+/// Pages of a launch call: each is a command to the firmware or the module.
+const LONGEST_LAUNCH: u64 = 64;
 
 /// Pages for which an SNP guest asks one by one, each with an exit.
 const LONGEST_MSR_REQUEST: u64 = 40;
@@ -65,9 +69,20 @@ impl Rules {
         }
     }
 
+    /// The history begins before the launch of the guest is finished.
+    pub fn begin_launch(&mut self) {
+        self.oracle.begin_launch();
+    }
+
+    /// Whether the launch of the guest is not finished.
+    pub fn is_in_launch(&self) -> bool {
+        self.oracle.takes_launch_calls()
+    }
+
     /// Whether the step may come next.
     pub fn permit(&self, step: &Step) -> bool {
-        if self.oracle.is_guest_lost() || !is_answerable(step) {
+        let lost = self.oracle.is_guest_lost() && !self.is_in_launch();
+        if lost || !is_answerable(step) {
             return false;
         }
         match &step.action {
@@ -132,12 +147,18 @@ impl Rules {
                     && (*to == Attribute::Shared || !self.oracle.is_pinned(*page))
             }
             Action::WrongAlias { page, .. } => self.may_use_other_alias(*page),
-            // Launches in pieces are for cases.
-            Action::Launch { .. }
-            | Action::LaunchRaw(_)
+            Action::Launch { pages, .. } => {
+                let slot = |page| self.oracle.slot_of(page).map(|(slot, _)| slot);
+                self.inside(pages, LONGEST_LAUNCH)
+                    && pages.clone().all(|page| self.may_launch(page))
+                    && pages.clone().all(|page| slot(page) == slot(pages.start))
+                    && step.expect == self.launch_refusal(pages)
+            }
+            Action::Finalize => self.is_in_launch(),
+            // Odd calls are for cases.
+            Action::LaunchRaw(_)
             | Action::OtherVm(_)
             | Action::Request(_)
-            | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)
             | Action::FileExpect { .. }
@@ -205,12 +226,12 @@ impl Rules {
             Action::ChildFork => self.child = true,
             Action::ChildExit => self.child = false,
             Action::Bystander(_) => self.bystanders += 1,
+            Action::Launch { pages, from } => self.launch(pages, *from, step.expect.is_none()),
+            Action::Finalize => self.oracle.finalize(),
             Action::Remap
-            | Action::Launch { .. }
             | Action::LaunchRaw(_)
             | Action::OtherVm(_)
             | Action::Request(_)
-            | Action::Finalize
             | Action::SlotRaw(_)
             | Action::FileCall(_)
             | Action::FileExpect { .. }
@@ -255,6 +276,33 @@ impl Rules {
     /// Whether the guest can give `page` up.
     pub fn may_rescind(&self, page: u64) -> bool {
         self.is_private_for_guest(page) && self.oracle.is_accepted(page)
+    }
+
+    /// Whether a launch call may be about `page`: a memslot maps it, and none was about it since it last became private.
+    pub fn may_launch(&self, page: u64) -> bool {
+        self.platform.is_encrypted()
+            && self.is_in_launch()
+            && self.oracle.slot_of(page).is_some()
+            && !self.oracle.is_accepted(page)
+            && !self.oracle.may_be_accepted(page)
+    }
+
+    /// What a launch call for `pages` returns: a refusal, if any of them is shared.
+    pub fn launch_refusal(&self, pages: &Pages) -> Option<Returns> {
+        let refused = pages.clone().any(|page| self.oracle.judge_launch(page).is_err());
+        let any_of = vec![Some(Errno::EINVAL), Some(Errno::EIO)];
+        refused.then_some(Returns { any_of, error_page: None })
+    }
+
+    fn launch(&mut self, pages: &Pages, from: Option<u8>, taken: bool) {
+        for page in pages.clone() {
+            match taken {
+                true => self.oracle.launch(page, from.map(|letter| pattern::tag(letter, 0))),
+                false => self.oracle.launch_refused(page),
+            }
+            // It may be in the RMP.
+            self.used.insert(page);
+        }
     }
 
     /// Whether the guest can access `page` through the alias that its attribute rules out.
@@ -392,10 +440,13 @@ fn answer(step: &Step) -> Option<Errno> {
     }
 }
 
-/// Whether nothing is expected of a step, or it is a request that the host answers with an error.
+/// Whether nothing is expected of a step, or it is a request that the host answers with an error, or a launch call.
 fn is_answerable(step: &Step) -> bool {
-    let is_request = matches!(step.action, Action::GuestConvert { .. });
-    step.expect.is_none() || is_request && answer(step).is_some()
+    match &step.action {
+        Action::Launch { .. } => true,
+        Action::GuestConvert { .. } => step.expect.is_none() || answer(step).is_some(),
+        _ => step.expect.is_none(),
+    }
 }
 
 /// The steps of `case` that may stand where they stand; the others are left out.

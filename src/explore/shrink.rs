@@ -138,8 +138,13 @@ mod tests {
     use super::*;
     use crate::case::{Action, Attribute, Mode};
 
-    const SHAPE: Shape =
-        Shape { platform: Platform::SwProtected, dialect: Dialect::RfcV4, steps: 60, pages: None };
+    const SHAPE: Shape = Shape {
+        platform: Platform::SwProtected,
+        dialect: Dialect::RfcV4,
+        steps: 60,
+        pages: None,
+        in_place: false,
+    };
 
     /// Fails whatever `fails` says, and counts.
     struct Asked<F> {

@@ -94,8 +94,9 @@ fn weight(action: &Action) -> u64 {
         Action::GuestConvert { by_msr, .. } => 620 + u64::from(*by_msr),
         Action::Accept(_) => 630,
         Action::Rescind(_) => 640,
-        Action::Launch { .. }
-        | Action::LaunchRaw(_)
+        // What a page holds was put there by something else.
+        Action::Launch { from, .. } => 500 + from.map_or(40, |letter| u64::from(letter - b'A')),
+        Action::LaunchRaw(_)
         | Action::OtherVm(_)
         | Action::Request(_)
         | Action::Finalize
@@ -135,9 +136,10 @@ fn raw_weight(call: &RawConvert) -> u64 {
         + u64::from(call.descriptor != Descriptor::GuestMemfd) * 70
 }
 
-/// Steps that are nearly `step`, the simplest first. What is expected of it is so of a request only.
+/// Steps that are nearly `step`, the simplest first. What is expected of it is so of a request or a launch only.
 pub(super) fn steps(step: &Step) -> Vec<Step> {
-    let is_request = |action: &Action| matches!(action, Action::GuestConvert { .. });
+    let is_request =
+        |action: &Action| matches!(action, Action::GuestConvert { .. } | Action::Launch { .. });
     let mut simpler: Vec<Step> = actions(&step.action)
         .into_iter()
         .map(|action| {
@@ -146,6 +148,9 @@ pub(super) fn steps(step: &Step) -> Vec<Step> {
         })
         .collect();
     if step.expect.is_some() {
+        // A part of what a launch refuses may be what it takes.
+        let without = simpler.clone().into_iter().filter(|step| step.expect.is_some());
+        simpler.extend(without.map(|step| Step { expect: None, ..step }));
         simpler.push(Step { expect: None, ..step.clone() });
     }
     simpler
@@ -197,6 +202,9 @@ fn actions(action: &Action) -> Vec<Action> {
         Action::SlotMap(map) => {
             simpler.push(Action::SlotMap(SlotMap { at: map.pages.start, ..map.clone() }));
             simpler.push(Action::SlotMap(SlotMap { slot: 0, ..map }));
+        }
+        Action::Launch { pages, from } if from != Some(b'A') => {
+            simpler.push(Action::Launch { pages, from: Some(b'A') });
         }
         Action::Rescind(pages) => simpler.push(Action::Accept(pages)),
         Action::Accept(pages) => simpler.push(Action::Read { view: View::Guest, pages }),
@@ -302,6 +310,12 @@ pub(super) fn with_simpler_head(case: &Case) -> Vec<Case> {
         }
         simpler.push(Case { no_slots: false, steps, ..case.clone() });
         simpler.push(Case { no_slots: false, ..case.clone() });
+    }
+    if case.begins_in_launch() {
+        let mut steps = case.steps.clone();
+        let launches = |action: &Action| matches!(action, Action::Launch { .. } | Action::Finalize);
+        steps.retain(|step| !launches(&step.action));
+        simpler.push(Case { steps, ..case.clone() });
     }
     if case.userspace_elsewhere {
         simpler.push(Case { userspace_elsewhere: false, ..case.clone() });

@@ -9,8 +9,13 @@ use crate::case;
 use crate::dialect::Dialect;
 use crate::platform::Platform;
 
-const SHAPE: Shape =
-    Shape { platform: Platform::SwProtected, dialect: Dialect::RfcV4, steps: 12, pages: None };
+const SHAPE: Shape = Shape {
+    platform: Platform::SwProtected,
+    dialect: Dialect::RfcV4,
+    steps: 12,
+    pages: None,
+    in_place: true,
+};
 
 /// A seed in a report means the same history for whoever reads it. A change here is a change of what every seed means.
 #[test]
@@ -40,7 +45,7 @@ proptest! {
         platform in prop::sample::select(Platform::ALL.to_vec()),
         pages in prop::option::of(prop_oneof![1u64..20, 500u64..600, (1u64 << 20)..(2 << 20)]),
     ) {
-        let shape = Shape { platform, dialect, steps: 50, pages };
+        let shape = Shape { platform, dialect, steps: 50, pages, in_place: true };
         let case = history(seed, number, &shape);
         prop_assert_eq!(case.steps.len(), 50);
         prop_assert!(pages.is_none_or(|pages| case.pages == pages));

@@ -106,6 +106,11 @@ impl Oracle {
         }
     }
 
+    /// The launch of the guest is not finished, whatever the case says.
+    pub fn begin_launch(&mut self) {
+        self.launched = false;
+    }
+
     /// The launch is finished: the guest runs.
     pub fn finalize(&mut self) {
         self.launched = true;
