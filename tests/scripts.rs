@@ -182,3 +182,45 @@ fn lava_results() {
          gmem-conform.status --result fail\n"
     );
 }
+
+/// Each file that the hooks want in QEMU's build, or include, is one of ours or was there: a source file that git ignores
+/// is on its maker's machine only.
+#[test]
+fn emulated_hosts_are_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulated-hosts");
+    if !root.is_dir() {
+        println!("skipped: this source tree has no emulated-hosts, as a packaged crate");
+        return;
+    }
+    let listed = run(Command::new("git").current_dir(&root).args(["ls-files", "qemu"]));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let hooks = fs::read_to_string(root.join("hooks.patch")).unwrap();
+    let added = hooks.lines().filter_map(|line| line.strip_prefix('+'));
+    let mut wanted: Vec<String> = added
+        .flat_map(|line| {
+            line.split(['\'', '"']).filter(|word| word.ends_with(".c") || word.ends_with(".h"))
+        })
+        .map(|path| path.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    for path in listed.lines() {
+        let text = fs::read_to_string(root.join(path)).unwrap();
+        assert!(text.contains("SPDX-License-Identifier: GPL-2.0-or-later"), "{path}");
+        let own = ["snp-", "tdx-"].iter().flat_map(|prefix| {
+            text.lines().filter_map(move |line| {
+                line.strip_prefix("#include \"")?
+                    .strip_suffix('"')
+                    .filter(|file| file.starts_with(prefix))
+            })
+        });
+        wanted.extend(own.map(str::to_owned));
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    assert!(wanted.len() >= 6, "{wanted:?}");
+    for file in wanted {
+        assert!(
+            listed.lines().any(|path| path.ends_with(&format!("/{file}"))),
+            "{file} is not in emulated-hosts/qemu"
+        );
+    }
+}
