@@ -144,6 +144,8 @@ main:
 	je touch
 	cmp $3, %eax
 	je poison
+	cmp $4, %eax
+	je interrupts
 
 	TDCALL 1		# VP.INFO
 	and $0x3f, %ecx
@@ -269,7 +271,51 @@ poison:
 	REP 72, %r14
 	jmp end
 
+# Waits until \count interrupts have come, for some seconds at most
+	.macro WAIT count
+	mov $1 << 28, %ecx
+	sti
+991:	cmpq $\count, arrived(%rip)
+	je 992f
+	dec %ecx
+	jnz 991b
+992:	cli
+	mov arrived(%rip), %rbx
+	.endm
+
+interrupts:
+	mov $0x7c00, %ecx	# TDVMCALL of WRMSR, SVR: the APIC is on
+	xor %r10, %r10
+	mov $32, %r11d
+	mov $0x80f, %r12d
+	mov $0x1ff, %r13d
+	xor %r14, %r14
+	TDCALL 0
+	REP 80, %r10		# the host sends one in a while
+	WAIT 1
+	REP 81, %rbx		# the host sends one now
+	WAIT 2
+	REP 82, %rbx
+	jmp end
+
 	.align 16
+on_interrupt:
+	push %rax
+	push %rcx
+	push %rdx
+	incq arrived(%rip)
+	mov $0x80b, %ecx	# EOI
+	xor %eax, %eax
+	xor %edx, %edx
+	wrmsr
+	pop %rdx
+	pop %rcx
+	pop %rax
+	iretq
+
+	.align 16
+arrived:
+	.quad 0, 0
 pattern:
 	.quad 0x12345678, 0x9abcdef0
 	.align 8
@@ -294,6 +340,8 @@ idt:	.fill 6 * 16, 1, 0
 	GATE on_mc
 	.fill 16, 1, 0
 	GATE on_ve
+	.fill 43 * 16, 1, 0
+	GATE on_interrupt	# 64
 idt_end:
 no_idt:	.word 0
 	.quad 0

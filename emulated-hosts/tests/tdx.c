@@ -6,6 +6,7 @@
  * With the kernel parameter kvm.gmem_mutant=19, a bug of a kernel for testing that lets the host into private pages, it
  * tests nothing but what becomes of a TD whose page the host writes.
  */
+#include <pthread.h>
 #include "host.h"
 #include "tdx-guest.h"
 
@@ -113,6 +114,14 @@ static const struct step ve_disabled[] = {
 	{ REPORT, 60, 0, "the TD runs", "the test itself" },
 	{ ERROR, EIO, 0, "with SEPT_VE_DISABLE an access to a pending page is no #VE: it exits, and KVM gives up",
 	  "TDX base, ATTRIBUTES.SEPT_VE_DISABLE" },
+	{ 0 }
+};
+
+static const struct step interrupted[] = {
+	{ REPORT, 80, 0, "TDVMCALL of WRMSR turns the APIC on", "GHCI, TDG.VP.VMCALL<Instruction.WRMSR>" },
+	{ REPORT, 81, 1, "an interrupt that is posted while the TD runs arrives", "TDX base, posted interrupts" },
+	{ REPORT, 82, 2, "and one that is posted while it does not", "TDX base, posted interrupts" },
+	{ REPORT, END, 0x999, "the TD comes to its end", "the test itself" },
 	{ 0 }
 };
 
@@ -303,11 +312,29 @@ static void next(int vcpu, struct kvm_run *run, struct step *seen)
 	}
 }
 
+/* Vector 64, to the only vCPU */
+static void send_interrupt(void)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee00000, .data = 64 };
+
+	check(ioctl(vm, KVM_SIGNAL_MSI, &msi) > 0, "KVM, TDX", "KVM_SIGNAL_MSI has a vCPU to go to");
+}
+
+/* Long enough for the TD to be in its loop */
+static void *send_later(void *unused)
+{
+	(void)unused;
+	usleep(200000);
+	send_interrupt();
+	return NULL;
+}
+
 /* What the host does before the TD goes on. */
 static void answer(const struct step *seen)
 {
 	volatile uint64_t *x = (uint64_t *)(shared + X);
 	uint64_t found = *x;
+	pthread_t thread;
 
 	switch (seen->kind) {
 	case HYPERCALL:
@@ -324,6 +351,11 @@ static void answer(const struct step *seen)
 			check(found != 0x1122334455667788, "TDX base, TD bit", "the host does not find what the TD has written");
 		} else if (seen->tag == 71) {
 			*x = 1;
+		} else if (seen->tag == 80) {
+			must(-pthread_create(&thread, NULL, send_later, NULL), "pthread_create");
+			pthread_detach(thread);
+		} else if (seen->tag == 81) {
+			send_interrupt();
 		}
 		break;
 	default:
@@ -447,6 +479,7 @@ static void test(void)
 	guest(0, 0, whole);
 	guest(1, 0, without_handlers);
 	guest(2, SEPT_VE_DISABLE, ve_disabled);
+	guest(4, 0, interrupted);
 	/* More than the machine has KeyIDs for TDs */
 	many(40);
 }
