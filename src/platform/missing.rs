@@ -57,6 +57,13 @@ impl Surroundings {
         self.modules.iter().any(|m| m == module)
     }
 
+    /// Whether a module has parameters, but not this one of the form `module.parameter`: the code that has it was not built.
+    fn lacks_parameter(&self, parameter: &str) -> bool {
+        let module = parameter.split_inclusive('.').next().unwrap_or_default();
+        !self.parameters.contains_key(parameter)
+            && self.parameters.keys().any(|known| known.starts_with(module))
+    }
+
     fn is_off(&self, parameter: &str) -> bool {
         self.parameters.get(parameter).is_some_and(|value| value == "N" || value == "0")
     }
@@ -102,19 +109,24 @@ pub fn missing(
 }
 
 fn around_snp(around: &Surroundings) -> Option<Need> {
-    let need = |slug, prose| Some(Need::new(slug, prose));
+    let need = |slug, prose: &str| Some(Need::new(slug, prose));
     if around.cpu_vendor != "AuthenticAMD" {
         return Some(wrong_vendor("cpu-lacks-snp", "SEV-SNP", "AuthenticAMD", around));
     }
     if !around.has_flag("sev_snp") {
         return need(
             "snp-not-set-up",
-            "no flag sev_snp in /proc/cpuinfo: the CPU does not have SEV-SNP, or the firmware setup has it disabled or \
-             reserves no memory for the RMP",
+            "no flag sev_snp in /proc/cpuinfo: the CPU does not have SEV-SNP, the firmware setup has it disabled or \
+             reserves no memory for the RMP, or the kernel was built without CONFIG_AMD_MEM_ENCRYPT",
         );
     }
     if !around.has_module("kvm_amd") {
         return need("no-kvm-amd", "kvm_amd is not loaded");
+    }
+    if around.lacks_parameter("kvm_amd.sev_snp") {
+        let why =
+            "kvm_amd has no parameter sev_snp: the kernel was built without CONFIG_KVM_AMD_SEV";
+        return need("no-kvm-amd-sev", why);
     }
     if around.is_off("kvm_amd.sev_snp") {
         let otherwise = "firmware setup, IOMMU or the ccp driver do not have SNP ready, see the kernel log for SEV-SNP";
@@ -124,18 +136,24 @@ fn around_snp(around: &Surroundings) -> Option<Need> {
 }
 
 fn around_tdx(around: &Surroundings) -> Option<Need> {
-    let need = |slug, prose| Some(Need::new(slug, prose));
+    let need = |slug, prose: &str| Some(Need::new(slug, prose));
     if around.cpu_vendor != "GenuineIntel" {
         return Some(wrong_vendor("cpu-lacks-tdx", "TDX", "GenuineIntel", around));
     }
     if !around.has_flag("tdx_host_platform") {
         return need(
             "tdx-not-set-up",
-            "no flag tdx_host_platform in /proc/cpuinfo: the CPU does not have TDX, or the firmware setup has it disabled",
+            "no flag tdx_host_platform in /proc/cpuinfo: the CPU does not have TDX, the firmware setup has it disabled, or \
+             the kernel was built without CONFIG_INTEL_TDX_HOST",
         );
     }
     if !around.has_module("kvm_intel") {
         return need("no-kvm-intel", "kvm_intel is not loaded");
+    }
+    if around.lacks_parameter("kvm_intel.tdx") {
+        let why =
+            "kvm_intel has no parameter tdx: the kernel was built without CONFIG_KVM_INTEL_TDX";
+        return need("no-kvm-intel-tdx", why);
     }
     if around.is_off("kvm_intel.tdx") {
         let otherwise = "hibernation is not off (nohibernate) or the TDX module could not be started, see the kernel log \
@@ -158,7 +176,8 @@ fn wrong_vendor(slug: &str, what: &str, vendor: &str, around: &Surroundings) -> 
 fn try_snp(machine: &dyn Machine) -> Result<(), Need> {
     drop(machine.open_sev().map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => {
-            let why = "there is no /dev/sev: the ccp driver is not loaded or found no firmware";
+            let why = "there is no /dev/sev: the ccp driver is not loaded, was built without CONFIG_CRYPTO_DEV_SP_PSP, or found no \
+                       firmware";
             Need::new("no-dev-sev", why)
         }
         Errno::EACCES | Errno::EPERM => {

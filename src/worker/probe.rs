@@ -141,7 +141,8 @@ fn no_kvm() -> Need {
     match result.err().and_then(|e| e.raw_os_error()).map(Errno) {
         Some(Errno::ENOENT) => Need::new(
             "no-dev-kvm",
-            "there is no /dev/kvm: load kvm_intel or kvm_amd, and enable virtualization in the firmware",
+            "there is no /dev/kvm: load kvm_intel or kvm_amd (CONFIG_KVM_INTEL, CONFIG_KVM_AMD), and enable virtualization in \
+             the firmware",
         ),
         Some(Errno::EACCES | Errno::EPERM) => Need::new(
             "no-permission",
@@ -188,7 +189,11 @@ fn no_memory_attributes2(parameters: &BTreeMap<String, String>) -> Need {
 /// unmerged series collide with others', so they are no evidence).
 fn ask_dialect(machine: &dyn Machine, remarks: &mut Vec<String>) -> Result<Dialect, Need> {
     if machine.check_extension(KVM_CAP_GUEST_MEMFD).unwrap_or(0) <= 0 {
-        return Err(Need::new("no-guest-memfd", "this kernel does not have guest_memfd"));
+        return Err(Need::new(
+            "no-guest-memfd",
+            "this kernel does not have guest_memfd: that takes Linux 6.8 or later and CONFIG_KVM_GUEST_MEMFD \
+             (CONFIG_KVM_PRIVATE_MEM before 6.18)",
+        ));
     }
     let has_private_memory = Platform::SwProtected.is_among(vm_types(machine));
     let platform = if has_private_memory { Platform::SwProtected } else { Platform::Default };

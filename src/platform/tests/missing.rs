@@ -46,14 +46,25 @@ fn around_the_machine() {
         (
             Platform::Snp,
             amd as fn() -> Surroundings,
-            ["cpu-lacks-snp", "snp-not-set-up", "no-kvm-amd", "snp-off"],
+            ["cpu-lacks-snp", "snp-not-set-up", "no-kvm-amd", "no-kvm-amd-sev", "snp-off"],
         ),
-        (Platform::Tdx, intel, ["cpu-lacks-tdx", "tdx-not-set-up", "no-kvm-intel", "tdx-off"]),
+        (
+            Platform::Tdx,
+            intel,
+            ["cpu-lacks-tdx", "tdx-not-set-up", "no-kvm-intel", "no-kvm-intel-tdx", "tdx-off"],
+        ),
     ];
     for (platform, good, slugs) in rows {
         let mut around = good();
         around.parameters.values_mut().for_each(|value| *value = "N".into());
         let mut seen = vec![slug(&machine, platform, Some(&around))];
+        // The module has parameters, but not this one.
+        let module = around.modules[0].clone();
+        around.parameters = [(format!("{module}.dump_invalid_vmcb"), "N".into())].into();
+        seen.push(slug(&machine, platform, Some(&around)));
+        // Where no parameter can be read, nothing follows from that.
+        around.parameters.clear();
+        assert_eq!(slug(&machine, platform, Some(&around)), "");
         around.modules.clear();
         seen.push(slug(&machine, platform, Some(&around)));
         around.cpu_flags.clear();
@@ -90,6 +101,29 @@ fn the_cause_of_a_parameter_that_is_off() {
     assert_eq!(prose(Platform::Snp, amd(), &["kvm_amd.sev", "kvm_amd.sev_es"]), "");
     let expected = "kvm_intel.tdx is N because kvm_intel.ept is off: boot with kvm_intel.ept=1";
     assert_eq!(prose(Platform::Tdx, intel(), &[tdx, "kvm.tdp_mmu", "kvm_intel.ept"]), expected);
+}
+
+/// An option that the kernel was built without is named.
+#[test]
+fn kernel_options() {
+    let machine = model(Dialect::Upstream);
+    let prose = |platform, around: Surroundings| {
+        missing(&machine, platform, Some(&around)).map_or(String::new(), |need| need.prose)
+    };
+    let without_flag = |good: Surroundings| Surroundings { cpu_flags: Vec::new(), ..good };
+    let without_parameter = |good: Surroundings| {
+        let other = format!("{}.other", good.modules[0]);
+        Surroundings { parameters: [(other, "Y".into())].into(), ..good }
+    };
+    for (platform, around, option) in [
+        (Platform::Snp, without_flag(amd()), "CONFIG_AMD_MEM_ENCRYPT"),
+        (Platform::Snp, without_parameter(amd()), "CONFIG_KVM_AMD_SEV"),
+        (Platform::Tdx, without_flag(intel()), "CONFIG_INTEL_TDX_HOST"),
+        (Platform::Tdx, without_parameter(intel()), "CONFIG_KVM_INTEL_TDX"),
+    ] {
+        let prose = prose(platform, around);
+        assert!(prose.contains(&format!("was built without {option}")), "{prose}");
+    }
 }
 
 /// What only a trial shows.
