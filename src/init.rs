@@ -34,6 +34,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, sync};
+use thiserror::Error;
 
 /// The file that tells process 1 that it is in an initramfs of `run-in-vm`: the working directory and then the
 /// arguments, each ended by a NUL.
@@ -46,6 +47,41 @@ pub const JSON_LINK: &str = "/gmem-conform.json";
 const PORTS_DEADLINE: Duration = Duration::from_secs(10);
 /// Exit status when the program ended in another way than by exiting.
 const STATUS_ERROR: i32 = 1;
+
+/// What process 1 could not do.
+#[derive(Debug, Error)]
+enum InitError {
+    #[error("failed to read {ARGUMENTS_FILE}: {0}")]
+    Arguments(#[source] io::Error),
+    #[error("{ARGUMENTS_FILE} is not a list of strings ended by NUL")]
+    NoArguments,
+    #[error("failed to make {JSON_LINK}: {0}")]
+    JsonLink(#[source] io::Error),
+    #[error("failed to mount {kind} on {target}: {errno}")]
+    Mount { kind: &'static str, target: &'static str, errno: Errno },
+    #[error("failed to make /tmp: {0}")]
+    Tmp(#[source] io::Error),
+    #[error(
+        "no virtio-serial ports, and {} is no serial port ({error}); the kernel needs \
+         CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI, or CONFIG_SERIAL_8250 with 4 ports",
+        .device.display()
+    )]
+    NoChannel { device: PathBuf, error: io::Error },
+    #[error("failed to open {}: {error}", .device.display())]
+    Open { device: PathBuf, error: io::Error },
+    #[error("failed to duplicate a descriptor: {0}")]
+    Duplicate(#[source] io::Error),
+    #[error("failed to start the program: {0}")]
+    Start(#[source] io::Error),
+    #[error("failed to wait for the program: {0}")]
+    Wait(#[source] Errno),
+    #[error("failed to write output: {0}")]
+    Write(#[source] io::Error),
+    #[error("the thread that writes output panicked")]
+    Panicked,
+    #[error("failed to report exit status {status}: {error}")]
+    Report { status: i32, error: io::Error },
+}
 
 /// Whether this process has been started by the kernel, out of an initramfs of `run-in-vm`.
 pub fn is_init() -> bool {
@@ -67,16 +103,13 @@ pub fn run() -> ! {
     std::process::exit(STATUS_ERROR)
 }
 
-fn run_program() -> Result<(), String> {
+fn run_program() -> Result<(), InitError> {
     mount_filesystems()?;
-    let arguments = fs::read(ARGUMENTS_FILE)
-        .map_err(|error| format!("failed to read {ARGUMENTS_FILE}: {error}"))?;
-    let (directory, arguments) = parse_arguments(&arguments)
-        .ok_or_else(|| format!("{ARGUMENTS_FILE} is not a list of strings ended by NUL"))?;
+    let arguments = fs::read(ARGUMENTS_FILE).map_err(InitError::Arguments)?;
+    let (directory, arguments) = parse_arguments(&arguments).ok_or(InitError::NoArguments)?;
 
     let devices = Devices::find()?;
-    symlink(&devices.json, JSON_LINK)
-        .map_err(|error| format!("failed to make {JSON_LINK}: {error}"))?;
+    symlink(&devices.json, JSON_LINK).map_err(InitError::JsonLink)?;
     let stdout = Output::open(&devices.stdout)?;
     let stderr = Output::open(&devices.stderr)?;
 
@@ -90,7 +123,7 @@ fn run_program() -> Result<(), String> {
         .stdout(stdout.handle()?)
         .stderr(stderr.handle()?)
         .spawn()
-        .map_err(|error| format!("failed to start the program: {error}"))?;
+        .map_err(InitError::Start)?;
     let status = wait_for(Pid::from_raw(child.id() as i32))?;
     end_all_others();
 
@@ -109,7 +142,7 @@ fn run_program() -> Result<(), String> {
 }
 
 /// Mounts what the program reads. The root of an initramfs is writable memory, so nothing is needed for `/tmp`.
-fn mount_filesystems() -> Result<(), String> {
+fn mount_filesystems() -> Result<(), InitError> {
     for (kind, target, needed) in [
         ("proc", "/proc", true),
         ("sysfs", "/sys", true),
@@ -123,10 +156,10 @@ fn mount_filesystems() -> Result<(), String> {
         if let Err(errno) = mounted
             && needed
         {
-            return Err(format!("failed to mount {kind} on {target}: {errno}"));
+            return Err(InitError::Mount { kind, target, errno });
         }
     }
-    fs::create_dir_all("/tmp").map_err(|error| format!("failed to make /tmp: {error}"))
+    fs::create_dir_all("/tmp").map_err(InitError::Tmp)
 }
 
 /// The working directory and the arguments, or `None` when `bytes` is not a non-empty list of strings ended by NUL.
@@ -147,7 +180,7 @@ struct Devices {
 
 impl Devices {
     /// Finds the channels and makes them carry bytes unchanged.
-    fn find() -> Result<Devices, String> {
+    fn find() -> Result<Devices, InitError> {
         if has_virtio_console() {
             let start = Instant::now();
             while start.elapsed() < PORTS_DEADLINE {
@@ -164,13 +197,8 @@ impl Devices {
             json: "/dev/ttyS3".into(),
         };
         for device in [&devices.stdout, &devices.stderr, &devices.json] {
-            make_raw(device).map_err(|error| {
-                format!(
-                    "no virtio-serial ports, and {} is no serial port ({error}); the kernel needs \
-                     CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI, or CONFIG_SERIAL_8250 with 4 ports",
-                    device.display()
-                )
-            })?;
+            make_raw(device)
+                .map_err(|error| InitError::NoChannel { device: device.clone(), error })?;
         }
         Ok(devices)
     }
@@ -222,7 +250,7 @@ struct Output {
 }
 
 impl Output {
-    fn open(device: &Path) -> Result<Output, String> {
+    fn open(device: &Path) -> Result<Output, InitError> {
         let open = || {
             let file = open_for_writing(device)?;
             if !file.is_terminal() {
@@ -239,31 +267,31 @@ impl Output {
                 copier: Some(copier),
             })
         };
-        open().map_err(|error: io::Error| format!("failed to open {}: {error}", device.display()))
+        open().map_err(|error| InitError::Open { device: device.into(), error })
     }
 
-    fn handle(&self) -> Result<File, String> {
-        self.file.try_clone().map_err(|error| format!("failed to duplicate a descriptor: {error}"))
+    fn handle(&self) -> Result<File, InitError> {
+        self.file.try_clone().map_err(InitError::Duplicate)
     }
 
     /// Waits until all has been written. Nobody else may have the output open any more.
-    fn finish(self) -> Result<(), String> {
+    fn finish(self) -> Result<(), InitError> {
         drop(self.file);
         match self.copier.map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(format!("failed to write output: {error}")),
-            Some(Err(_)) => Err("the thread that writes output panicked".into()),
+            Some(Ok(Err(error))) => Err(InitError::Write(error)),
+            Some(Err(_)) => Err(InitError::Panicked),
         }
     }
 }
 
 /// Reaps children, also those that were left to process 1 by others, until `program` has ended.
-fn wait_for(program: Pid) -> Result<WaitStatus, String> {
+fn wait_for(program: Pid) -> Result<WaitStatus, InitError> {
     loop {
         match waitpid(None, None) {
             Ok(status) if status.pid() == Some(program) => return Ok(status),
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(format!("failed to wait for the program: {errno}")),
+            Err(errno) => return Err(InitError::Wait(errno)),
         }
     }
 }
@@ -277,7 +305,7 @@ fn end_all_others() {
 
 /// Ends the JSON channel with the exit status. The newline in front separates it from a line that a dying program left
 /// unfinished, and makes an empty line otherwise; `run-in-vm` drops either.
-fn report_status(device: &Path, status: i32) -> Result<(), String> {
+fn report_status(device: &Path, status: i32) -> Result<(), InitError> {
     let report = || {
         let mut channel = open_for_writing(device)?;
         write!(channel, "\n# exit status {status}\n")?;
@@ -286,7 +314,7 @@ fn report_status(device: &Path, status: i32) -> Result<(), String> {
         }
         Ok(())
     };
-    report().map_err(|error: io::Error| format!("failed to report exit status {status}: {error}"))
+    report().map_err(|error| InitError::Report { status, error })
 }
 
 #[cfg(test)]

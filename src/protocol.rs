@@ -7,6 +7,7 @@
 //! when the worker has died.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::machine::MachineConfig;
 use crate::measured::{Point, Spot, Times, Trial};
@@ -67,10 +68,23 @@ pub enum Reply {
     },
     /// A case has ended.
     Done(Box<CaseOutcome>),
-    /// What was seen; or why the situation could not be brought about, to be read after "failed to".
-    Observed(Result<Trial, String>),
-    /// The times; or why nothing could be measured, to be read after "failed to".
-    Measured(Result<Times, String>),
+    /// What was seen; or why the situation could not be brought about.
+    Observed(Result<Trial, WorkerError>),
+    /// The times; or why nothing could be measured.
+    Measured(Result<Times, WorkerError>),
+}
+
+/// What a worker could not do, as text, since it comes through a pipe. To be read after "failed to".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+#[serde(transparent)]
+#[error("{0}")]
+pub struct WorkerError(pub String);
+
+impl WorkerError {
+    /// The text of an error.
+    pub fn new(error: impl std::error::Error) -> WorkerError {
+        WorkerError(error.to_string())
+    }
 }
 
 /// How a case ended, as its worker saw it.

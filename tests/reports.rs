@@ -334,7 +334,7 @@ fn json_lines_read_back() {
 /// A directory is refused before anything runs, with a sentence that names it.
 #[test]
 fn json_into_a_directory_is_refused() {
-    let message = Json::create(&std::env::temp_dir()).err().unwrap();
+    let message = Json::create(&std::env::temp_dir()).err().unwrap().to_string();
     assert!(message.starts_with("--json "), "{message}");
     assert!(message.contains("is a directory"), "{message}");
 }

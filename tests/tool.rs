@@ -54,11 +54,7 @@ fn text(bytes: &[u8]) -> String {
 
 fn records(file: &Path) -> Vec<Record> {
     let mut records = Vec::new();
-    for_each_record(file, |record| {
-        records.push(record);
-        Ok(())
-    })
-    .unwrap();
+    for_each_record(file, |record| records.push(record)).unwrap();
     records
 }
 

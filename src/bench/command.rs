@@ -6,7 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::bare;
+use thiserror::Error;
+
+use super::bare::{self, BareError};
 use super::compare::compare;
 use super::record::{
     BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
@@ -15,6 +17,7 @@ use crate::machine::{MachineConfig, MachineKind};
 use crate::measured::{Extent, Head, Point, Series, Times, What, runnable, series};
 use crate::platform::Platform;
 use crate::protocol::{Job, Reply};
+use crate::report::WriteError;
 use crate::results::Environment;
 use crate::results::exit;
 use crate::rng::Rng;
@@ -57,16 +60,37 @@ pub struct Benched {
 /// A difference to the bare loop that is worth a word.
 const LEAST: f64 = 0.05;
 
-/// Measures, and hands the records to `sink`. `progress` is told what comes next. The error is a sentence
-/// for people.
+/// Why nothing was measured.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// No series has a name like that.
+    #[error("no series matches `{filters}`; the nearest are\n  {near}")]
+    NoSeries {
+        /// What was asked for.
+        filters: String,
+        /// The nearest names, one a line.
+        near: String,
+    },
+    /// The program was told to end.
+    #[error("{0}")]
+    Interrupted(String),
+    /// The bare loop cannot be measured.
+    #[error("failed to {0}")]
+    Bare(#[from] BareError),
+    /// The records cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Measures, and hands the records to `sink`. `progress` is told what comes next.
 pub fn bench(
     benching: &Benching,
     config: &MachineConfig,
     environment: Environment,
     options: &Options,
-    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>,
+    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>,
     progress: &mut dyn FnMut(&str),
-) -> Result<Benched, String> {
+) -> Result<Benched, BenchError> {
     let since = Instant::now();
     let dialect = environment.dialect;
     let capabilities = environment.capabilities.clone();
@@ -93,18 +117,15 @@ pub fn bench(
         all.retain(|(series, _)| wanted(series));
         if some && all.is_empty() {
             let near = crate::text::nearest(names.iter().map(String::as_str), &benching.filters[0]);
-            return Err(format!(
-                "no series matches `{}`; the nearest are\n  {}",
-                benching.filters.join(" "),
-                near.join("\n  ")
-            ));
+            let (filters, near) = (benching.filters.join(" "), near.join("\n  "));
+            return Err(BenchError::NoSeries { filters, near });
         }
     }
     let mut interview = Interview::new(config, options);
     let mut rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
     let mut bare = Measurement::new(measurement.head.clone());
     let mut bare_rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
-    let begin = |round, sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>| {
+    let begin = |round, sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>| {
         sink(&BenchRecord::Round(RoundRecord { round, at_ms: milliseconds(since) }))
     };
     begin(0, sink)?;
@@ -120,7 +141,7 @@ pub fn bench(
                         false => continue,
                     }
                 }
-                Err(NoAnswer::Interrupted(why)) => return Err(why),
+                Err(NoAnswer::Interrupted(why)) => return Err(BenchError::Interrupted(why)),
                 Err(NoAnswer::Failed(why)) => {
                     leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
                     break;
@@ -143,7 +164,7 @@ pub fn bench(
                     rounds.ns.push(times.ns);
                     rounds.refused += times.refused;
                 }
-                Err(NoAnswer::Interrupted(why)) => return Err(why),
+                Err(NoAnswer::Interrupted(why)) => return Err(BenchError::Interrupted(why)),
                 Err(NoAnswer::Failed(why)) => {
                     leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
                     rounds.remove(&point);
@@ -152,8 +173,7 @@ pub fn bench(
             if let (Some(program), Some(dialect)) = (&benching.bare_loop, dialect)
                 && bare::can(&point)
             {
-                let times = bare::measure(program, &point, dialect);
-                let times = times.map_err(|why| format!("failed to {why}"))?;
+                let times = bare::measure(program, &point, dialect)?;
                 bare_rounds.entry(point).or_default().ns.push(times.ns);
             }
         }
@@ -199,7 +219,7 @@ struct Rounds {
 
 fn ask(interview: &mut Interview<'_>, point: Point) -> Result<Times, NoAnswer> {
     match interview.ask(&Job::Measure { point })? {
-        Reply::Measured(measured) => measured.map_err(NoAnswer::Failed),
+        Reply::Measured(measured) => measured.map_err(|error| NoAnswer::Failed(error.0)),
         _ => Err(interview.out_of_turn()),
     }
 }
@@ -221,10 +241,10 @@ fn warm_up(
 
 fn leave_out(
     measurement: &mut Measurement,
-    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), String>,
+    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>,
     point: Point,
     why: String,
-) -> Result<(), String> {
+) -> Result<(), WriteError> {
     let left_out = LeftOut { point, why };
     measurement.left_out.push(left_out.clone());
     sink(&BenchRecord::LeftOut(left_out))

@@ -4,13 +4,16 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use crate::case::{Attribute, Mode};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::exec::{Rig, RigFile, TRANSIENT_TRIES};
-use crate::machine::{self, Machine, MachineConfig};
+use crate::exec::{Rig, RigError, RigFile, TRANSIENT_TRIES};
+use crate::machine::{self, Machine, MachineConfig, OpenError};
 use crate::measured::{Backing, Point, Series, Times, What};
 use crate::oracle::mode_offered;
+use crate::platform::GuestStop;
 use crate::uapi::PAGE_SIZE;
 
 /// The most times that are taken of one point in one round.
@@ -22,6 +25,43 @@ const ROUND: Duration = Duration::from_millis(20);
 
 /// How long the guest may take for one command.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Why nothing could be measured. To be read after "failed to".
+#[derive(Debug, Error)]
+pub enum MeterError {
+    /// The machine cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The guest or its memory cannot be made.
+    #[error(transparent)]
+    Rig(#[from] RigError),
+    /// Pages cannot be allocated.
+    #[error("fallocate: {0}")]
+    Allocate(#[source] Errno),
+    /// The memory of pages cannot be taken away.
+    #[error("punch a hole: {0}")]
+    Punch(#[source] Errno),
+    /// The guest cannot touch the pages.
+    #[error("touch pages from the guest: {0}")]
+    GuestTouch(#[source] GuestStop),
+    /// Nobody can tell a guest to touch pages while its vCPUs are running.
+    #[error("touch pages from a guest whose vCPUs are running")]
+    GuestRunning,
+    /// The same of requests.
+    #[error("ask for pages from a guest whose vCPUs are running")]
+    RequestRunning,
+    /// The host cannot touch the pages.
+    #[error("touch pages from the host: SIGBUS")]
+    HostTouch,
+    /// A conversion is refused.
+    #[error("convert to {to}: {errno}")]
+    Convert {
+        /// What the pages were to become.
+        to: Attribute,
+        /// Why.
+        errno: Errno,
+    },
+}
 
 /// Measures points one after the other, each in a VM of its own: in one that was used before, KVM still has page tables
 /// from then, and a conversion that looks through them costs several times as much.
@@ -36,8 +76,8 @@ impl Meter {
         Meter { config, machine: None }
     }
 
-    /// Takes one round of times. The error is to be read after "failed to".
-    pub fn measure(&mut self, point: &Point) -> Result<Times, String> {
+    /// Takes one round of times.
+    pub fn measure(&mut self, point: &Point) -> Result<Times, MeterError> {
         let machine = match self.machine.take() {
             Some(machine) => machine,
             None => machine::open(&self.config)?,
@@ -67,11 +107,11 @@ trait Stage {
         to: Attribute,
         flags: u64,
     ) -> (Result<(), Errno>, Duration);
-    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String>;
-    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String>;
+    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), MeterError>;
+    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, MeterError>;
 
     /// Converts, again as often as a page is in flight.
-    fn convert(&mut self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), String> {
+    fn convert(&mut self, pages: &Range<u64>, to: Attribute, flags: u64) -> Result<(), MeterError> {
         self.time_conversion_patiently(pages, to, flags, &mut 0).map(drop)
     }
 
@@ -82,12 +122,12 @@ trait Stage {
         to: Attribute,
         flags: u64,
         refused: &mut u32,
-    ) -> Result<Duration, String> {
+    ) -> Result<Duration, MeterError> {
         loop {
             match self.time_conversion(pages, to, flags) {
                 (Ok(()), time) => return Ok(time),
                 (Err(Errno::EAGAIN), _) if *refused < TRANSIENT_TRIES => *refused += 1,
-                (Err(errno), _) => return Err(format!("convert to {to}: {errno}")),
+                (Err(errno), _) => return Err(MeterError::Convert { to, errno }),
             }
         }
     }
@@ -107,12 +147,12 @@ impl Stage for Rig {
         Rig::time_conversion(self, pages, to, flags)
     }
 
-    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), String> {
-        Rig::guest_touch(self, pages).map_err(|stop| format!("touch pages from the guest: {stop}"))
+    fn guest_touch(&mut self, pages: &Range<u64>) -> Result<(), MeterError> {
+        Rig::guest_touch(self, pages).map_err(MeterError::GuestTouch)
     }
 
-    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String> {
-        Rig::time_guest_request(self, to, flags)
+    fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, MeterError> {
+        Ok(Rig::time_guest_request(self, to, flags)?)
     }
 }
 
@@ -133,12 +173,12 @@ impl Stage for Host<'_> {
         self.0.time_conversion(pages, to, flags)
     }
 
-    fn guest_touch(&mut self, _: &Range<u64>) -> Result<(), String> {
-        Err("touch pages from a guest whose vCPUs are running".to_string())
+    fn guest_touch(&mut self, _: &Range<u64>) -> Result<(), MeterError> {
+        Err(MeterError::GuestRunning)
     }
 
-    fn time_guest_request(&mut self, _: Attribute, _: u64) -> Result<Duration, String> {
-        Err("ask for pages from a guest whose vCPUs are running".to_string())
+    fn time_guest_request(&mut self, _: Attribute, _: u64) -> Result<Duration, MeterError> {
+        Err(MeterError::RequestRunning)
     }
 }
 
@@ -162,12 +202,12 @@ impl Round<'_> {
     }
 
     /// Gives pages, which are shared holes, their backing; nobody has them mapped.
-    fn prepare(&self, rig: &mut Rig) -> Result<(), String> {
+    fn prepare(&self, rig: &mut Rig) -> Result<(), MeterError> {
         let pages = self.pages();
         match self.point.series.backing {
             Backing::Hole => {}
             Backing::Reserved => {
-                rig.file.allocate(&pages).map_err(|e| format!("fallocate: {e}"))?;
+                rig.file.allocate(&pages).map_err(MeterError::Allocate)?;
             }
             Backing::Allocated => {
                 touch(&rig.file, &pages)?;
@@ -179,7 +219,7 @@ impl Round<'_> {
     }
 
     /// Takes times of the launch, each of a guest of its own.
-    fn launches(&self, machine: &dyn Machine) -> Result<Times, String> {
+    fn launches(&self, machine: &dyn Machine) -> Result<Times, MeterError> {
         let Series { platform, what, to, mode, backing, .. } = self.point.series;
         let contents = vec![0x5a; (self.point.size * PAGE_SIZE) as usize];
         let contents = (what == What::LaunchCopied).then_some(&contents[..]);
@@ -199,7 +239,7 @@ impl Round<'_> {
     }
 
     /// Takes times, after one that does not count.
-    fn run(&self, stage: &mut impl Stage) -> Result<Times, String> {
+    fn run(&self, stage: &mut impl Stage) -> Result<Times, MeterError> {
         let Series { what, backing, .. } = self.point.series;
         let mut times = Times::default();
         if what == What::OneOfFragments {
@@ -218,14 +258,14 @@ impl Round<'_> {
             warm = true;
             // A hole that was touched is none any more.
             if backing == Backing::Hole && matches!(what, What::HostTouch | What::GuestTouch) {
-                stage.file().punch(&self.pages()).map_err(|e| format!("punch a hole: {e}"))?;
+                stage.file().punch(&self.pages()).map_err(MeterError::Punch)?;
             }
         }
         Ok(times)
     }
 
     /// Converts and times, and puts the pages back.
-    fn sample(&self, stage: &mut impl Stage, refused: &mut u32) -> Result<Duration, String> {
+    fn sample(&self, stage: &mut impl Stage, refused: &mut u32) -> Result<Duration, MeterError> {
         let Series { what, to, mode, host_mapped, guest_mapped, .. } = self.point.series;
         let pages = match what {
             What::OneOfFragments => self.one(),
@@ -275,7 +315,7 @@ impl Round<'_> {
     }
 
     /// Gives every second page the wanted attribute. All have the other.
-    fn fragment(&self, stage: &mut impl Stage) -> Result<(), String> {
+    fn fragment(&self, stage: &mut impl Stage) -> Result<(), MeterError> {
         let mut pages = (1..self.point.size).step_by(2);
         pages.try_for_each(|page| stage.convert(&(page..page + 1), self.point.series.to, self.keep))
     }
@@ -303,6 +343,6 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
-fn touch(file: &RigFile, pages: &Range<u64>) -> Result<(), String> {
-    file.host_touch(pages).map_err(|_| "touch pages from the host: SIGBUS".to_string())
+fn touch(file: &RigFile, pages: &Range<u64>) -> Result<(), MeterError> {
+    file.host_touch(pages).map_err(|_| MeterError::HostTouch)
 }

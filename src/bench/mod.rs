@@ -16,10 +16,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Benched, Benching, bench};
+pub use bare::BareError;
+pub use command::{BenchError, Benched, Benching, bench};
 pub use compare::{Comparison, compare};
-pub use meter::Meter;
-pub use plot::svg;
+pub use meter::{Meter, MeterError};
+pub use plot::{PlotError, svg};
 pub use record::{
     BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
 };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use thiserror::Error;
 
 use super::record::{Measurement, PointRecord};
 use crate::case::Attribute;
@@ -41,10 +42,15 @@ fn has_vcpus(series: &Series, all: &Measurement) -> bool {
     all.series.keys().any(|other| other.vcpus > 0 && without(other) == *series)
 }
 
-/// Draws the medians of all series over their sizes, with the quartiles, as SVG. The error is for people.
-pub fn svg(measurement: &Measurement) -> Result<String, String> {
+/// Why plotters cannot draw.
+#[derive(Debug, Error)]
+#[error("cannot draw: {0}")]
+pub struct PlotError(Box<dyn std::error::Error>);
+
+/// Draws the medians of all series over their sizes, with the quartiles, as SVG.
+pub fn svg(measurement: &Measurement) -> Result<String, PlotError> {
     let mut picture = String::new();
-    draw(measurement, &mut picture).map_err(|error| format!("cannot draw: {error}"))?;
+    draw(measurement, &mut picture).map_err(PlotError)?;
     Ok(picture)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::statistics::{Line, Spread, fit, median};
 use crate::measured::{Head, Point, Series};
-use crate::results::ResultsFile;
+use crate::results::{LineError, ReadError, ResultsFile};
 
 /// Version of the format, raised whenever a field is added.
 pub const BENCH_SCHEMA_VERSION: u32 = 3;
@@ -127,14 +127,14 @@ impl Measurement {
         points.insert(at, record);
     }
 
-    /// Reads a file. Records that this version does not know are passed over. The error names the file.
-    pub fn read(file: &mut ResultsFile) -> Result<Measurement, String> {
+    /// Reads a file. Records that this version does not know are passed over.
+    pub fn read(file: &mut ResultsFile) -> Result<Measurement, ReadError> {
         let first = file.first()?;
         if first["type"] != "bench" {
-            return Err(file.at("a file of measurements begins with a record of type `bench`"));
+            return Err(file.at(LineError::NoBench));
         }
         let head = serde_json::from_value(first);
-        let head = head.map_err(|error| file.at(format!("no measurement: {error}")))?;
+        let head = head.map_err(|error| file.at(LineError::NoMeasurement(error)))?;
         let mut measurement = Measurement::new(head);
         let mut complete = false;
         while let Some((value, _)) = file.next::<Value>()? {
@@ -143,14 +143,14 @@ impl Measurement {
                 continue;
             }
             let record = serde_json::from_value(value);
-            match record.map_err(|error| file.at(format!("no measurement: {error}")))? {
+            match record.map_err(|error| file.at(LineError::NoMeasurement(error)))? {
                 BenchRecord::Point(point) if point.rounds().is_empty() => {
-                    return Err(file.at("a point without times"));
+                    return Err(file.at(LineError::NoTimes));
                 }
                 BenchRecord::Point(point)
                     if point.rounds_ns.iter().flatten().any(|ns| *ns == 0) =>
                 {
-                    return Err(file.at("a time of 0 ns"));
+                    return Err(file.at(LineError::NoTime));
                 }
                 BenchRecord::Point(point) => {
                     // What the times say is computed anew, whoever wrote it.
@@ -163,7 +163,7 @@ impl Measurement {
         }
         match complete {
             true => Ok(measurement),
-            false => Err(file.at("the file has no last line: the program was killed")),
+            false => Err(file.at(LineError::NoSummary)),
         }
     }
 }

@@ -7,23 +7,22 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{ENVIRONMENT, FOLDER, KERNEL_LOG, RESULTS, STATEMENT, SUMS, statement};
+use super::{BundleError, ENVIRONMENT, FOLDER, KERNEL_LOG, RESULTS, STATEMENT, SUMS, statement};
 use crate::results::Record;
 use crate::results::for_each_record;
 
 /// Writes a bundle of a results file to `out`, with the kernel log in `kernel_log` if there is one. The same files make the
-/// same bundle. Errors are sentences for people.
+/// same bundle.
 pub fn bundle(
     results: &Path,
     kernel_log: Option<&Path>,
     out: &mut dyn Write,
-) -> Result<(), String> {
-    let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+) -> Result<(), BundleError> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| BundleError::Unreadable { path: path.into(), error })
+    };
     let mut records = Vec::new();
-    for_each_record(results, |record| {
-        records.push(record);
-        Ok(())
-    })?;
+    for_each_record(results, |record| records.push(record))?;
     let mut log = String::new();
     for record in &records {
         if let Record::Case(case) = record
@@ -40,12 +39,12 @@ pub fn bundle(
         log.extend_from_slice(b"== the log that was given\n");
         log.extend_from_slice(&read(path)?);
     }
-    let head = records.first().ok_or("the results are empty")?;
+    let head = records.first().ok_or(BundleError::Empty)?;
     let began = match head {
         Record::Run(run) => run.started_ms / 1000,
         _ => 0,
     };
-    let environment = serde_json::to_string_pretty(head).map_err(|error| error.to_string())? + "\n";
+    let environment = serde_json::to_string_pretty(head)? + "\n";
     let mut files = vec![
         (RESULTS, read(results)?),
         (ENVIRONMENT, environment.into_bytes()),
@@ -56,7 +55,6 @@ pub fn bundle(
         files.iter().map(|(name, bytes)| format!("{}  {name}\n", checksum(bytes))).collect();
     files.push((SUMS, sums.into_bytes()));
 
-    let say = |error: std::io::Error| format!("cannot write the bundle: {error}");
     let mut archive = tar::Builder::new(out);
     for (name, bytes) in &files {
         let mut header = tar::Header::new_ustar();
@@ -65,9 +63,9 @@ pub fn bundle(
         header.set_mtime(began);
         archive
             .append_data(&mut header, format!("{FOLDER}/{name}"), bytes.as_slice())
-            .map_err(say)?;
+            .map_err(BundleError::Write)?;
     }
-    archive.finish().map_err(say)
+    archive.finish().map_err(BundleError::Write)
 }
 
 /// SHA-256 in hexadecimal.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One file to hand over: the results, where they come from, what was tested and what was not, with checksums.
 
+mod error;
 mod make;
 mod statement;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub use error::{BundleError, Flaw, StatementError, VerifyError};
 pub use make::bundle;
 pub use statement::statement;
 pub use verify::verify;

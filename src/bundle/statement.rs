@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::case;
+use super::StatementError;
+use crate::case::{self, BrokenLibrary};
 use crate::contract::{State, contract};
 use crate::report::{caveat, counts, headline, slugs};
 use crate::results::{CaseRecord, Record, RunRecord, Summary, Verdict};
@@ -18,8 +19,8 @@ struct Results<'a> {
     summary: Option<Summary>,
 }
 
-/// The statement about the records of one results file, for people. The error is a sentence for people.
-pub fn statement(records: &[Record]) -> Result<String, String> {
+/// The statement about the records of one results file, for people.
+pub fn statement(records: &[Record]) -> Result<String, StatementError> {
     let mut results = Results { run: None, cases: Vec::new(), waivers: Vec::new(), summary: None };
     for record in records {
         match record {
@@ -36,7 +37,7 @@ pub fn statement(records: &[Record]) -> Result<String, String> {
             Record::Summary(summary) => results.summary = Some(*summary),
         }
     }
-    let run = results.run.ok_or("the results have no record of the run")?;
+    let run = results.run.ok_or(StatementError::NoRun)?;
     let mut out = String::from("What was tested\n");
     let mut line = |text: &str| {
         let _ = writeln!(out, "  {}", ascii(text));
@@ -102,8 +103,8 @@ fn not_tested(run: &RunRecord, results: &Results) -> String {
     out
 }
 
-fn clauses(cases: &[CaseRecord]) -> Result<String, String> {
-    let library = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+fn clauses(cases: &[CaseRecord]) -> Result<String, BrokenLibrary> {
+    let library = case::library()?;
     let mut out = String::new();
     for promise in contract(&library, Some(cases)) {
         for (platform, state) in &promise.states {

@@ -143,6 +143,6 @@ fn damage_is_found() {
     let mut appended = more.into_inner().unwrap();
     appended.truncate(1024);
     appended.extend_from_slice(&bytes);
-    let error = verify(temporary(&appended).path()).unwrap_err();
+    let error = verify(temporary(&appended).path()).unwrap_err().to_string();
     assert!(error.contains("extra is not listed"), "{error}");
 }

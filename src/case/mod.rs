@@ -14,5 +14,5 @@ mod tests;
 
 pub use ast::*;
 pub use lexer::ParseError;
-pub use library::library;
+pub use library::{BrokenLibrary, library};
 pub use parser::parse;

@@ -2,6 +2,7 @@
 //! What each command does.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -42,8 +43,11 @@ const WORKER_TIMINGS: &str = "--timings";
 /// The shortest time between two progress lines: a model's case takes less than a millisecond.
 const PROGRESS: Duration = Duration::from_millis(100);
 
+/// What a person is told, whichever layer it comes from.
+pub(super) type Message = Box<dyn Error>;
+
 /// The exit status, or the sentence that explains a failure.
-pub(super) type CommandResult = Result<u8, String>;
+pub(super) type CommandResult = Result<u8, Message>;
 
 /// Runs the program with these arguments, the program's name first. Never panics because the standard output or error is
 /// closed.
@@ -52,7 +56,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         if arguments.get(2).is_some_and(|option| option == WORKER_TIMINGS) {
             timings::switch_on();
         }
-        worker::serve().map(|()| exit::PASSED)
+        worker::serve().map(|()| exit::PASSED).map_err(Message::from)
     } else {
         match Cli::try_parse_from(&arguments) {
             Ok(cli) => command(cli, &arguments),
@@ -75,7 +79,9 @@ fn usage(error: &clap::Error) -> u8 {
 
 fn command(cli: Cli, arguments: &[OsString]) -> CommandResult {
     if let (Some(_), Some(name)) = (&cli.command, cli.selection.given()) {
-        return Err(format!("{name} selects built-in cases to run, which a command does not"));
+        return Err(
+            format!("{name} selects built-in cases to run, which a command does not").into()
+        );
     }
     let config = machine_config(&cli.machine)?;
     match &cli.command {
@@ -131,14 +137,14 @@ pub(super) fn print(text: &str) -> CommandResult {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(exit::PASSED),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::FAILED),
-        Err(error) => Err(format!("cannot write the standard output: {error}")),
+        Err(error) => Err(format!("cannot write the standard output: {error}").into()),
     }
 }
 
-fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
+fn machine_config(args: &MachineArgs) -> Result<MachineConfig, Message> {
     let fault = args.plant.as_deref().map(planted).transpose()?;
     if fault.is_some() && args.machine != MachineKind::Model {
-        return Err("--plant needs --machine model: no bug is planted in a kernel".to_string());
+        return Err("--plant needs --machine model: no bug is planted in a kernel".into());
     }
     let numbers = args.kernel_headers.as_deref();
     Ok(MachineConfig {
@@ -151,11 +157,11 @@ fn machine_config(args: &MachineArgs) -> Result<MachineConfig, String> {
 }
 
 /// The planted bug with this name.
-fn planted(name: &str) -> Result<Fault, String> {
+fn planted(name: &str) -> Result<Fault, Message> {
     Fault::from_name(name).ok_or_else(|| {
         let names = Fault::ALL.iter().chain(Fault::BENIGN).map(|fault| fault.name());
         let near = nearest(names, name).join("\n  ");
-        format!("the model has no planted bug `{name}`; the nearest are\n  {near}")
+        format!("the model has no planted bug `{name}`; the nearest are\n  {near}").into()
     })
 }
 
@@ -178,11 +184,11 @@ fn faults() -> String {
 }
 
 /// The clauses, and what the run behind a results file made of them.
-fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result<String, String> {
-    let cases = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+fn contract(filters: &[String], results: Option<&Path>, verbose: bool) -> Result<String, Message> {
+    let cases = case::library()?;
     let records = results.map(contract::read_results).transpose()?;
     let contract = contract::contract(&cases, records.as_deref());
-    contract::contract_text(&contract, filters, verbose)
+    Ok(contract::contract_text(&contract, filters, verbose)?)
 }
 
 /// Joins results files; what is to be said about them goes to the standard error, since the results may go to the
@@ -196,7 +202,9 @@ fn merge(files: &[PathBuf], output: Option<&Path>) -> CommandResult {
                 _ => false,
             };
             if files.iter().any(same) {
-                return Err(format!("--output {} is one of the files to join", path.display()));
+                return Err(
+                    format!("--output {} is one of the files to join", path.display()).into()
+                );
             }
             let file =
                 File::create(path).map_err(|e| format!("--output {}: {e}", path.display()))?;
@@ -216,8 +224,9 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Com
     // Never over a file that is there, which may be the only copy of something.
     let file = File::create_new(output).map_err(say)?;
     let mut out = io::BufWriter::new(file);
-    let written =
-        bundle::bundle(results, kernel_log, &mut out).and_then(|()| out.flush().map_err(say));
+    let written = bundle::bundle(results, kernel_log, &mut out)
+        .map_err(Message::from)
+        .and_then(|()| Ok(out.flush().map_err(say)?));
     if let Err(error) = written {
         let _ = std::fs::remove_file(output);
         return Err(error);
@@ -225,7 +234,7 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Com
     Ok(exit::PASSED)
 }
 
-fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, String> {
+fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, Message> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
     let mut options = Options {
@@ -256,14 +265,14 @@ fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> Comman
         let environment = ask(&mut config, &options)?;
         let selection = selection(&cli.selection, &cli.machine);
         let plan = plan::build(&config, &environment, &selection)?;
-        Ok::<_, String>((environment, plan))
+        Ok::<_, Message>((environment, plan))
     })?;
     if cli.selection.list {
         let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
     }
     options.shard = cli.selection.shard;
-    let ids = || plan::all_ids(&config, &environment);
+    let ids = || Ok(plan::all_ids(&config, &environment)?);
     options.waivers = waivers(&cli.run, ids)?;
     let machine = machine_options(&cli.machine);
     options.rerun =
@@ -307,8 +316,8 @@ fn check(
 /// The suite's own waivers and those that were asked for; `ids` are those of all cases that a waiver can be about.
 fn waivers(
     args: &RunArgs,
-    ids: impl Fn() -> Result<Vec<String>, String>,
-) -> Result<Option<Waivers>, String> {
+    ids: impl Fn() -> Result<Vec<String>, Message>,
+) -> Result<Option<Waivers>, Message> {
     let mut waivers = Waivers::built_in()?;
     if let Some(path) = &args.waivers {
         waivers.add(Waivers::read(path, args.strict_waivers)?);
@@ -326,7 +335,7 @@ fn explore(
 ) -> CommandResult {
     let name = measure::about_cases(&cli.run).or(cli.run.json.is_some().then_some("--json"));
     if let Some(name) = name {
-        return Err(format!("{name} is about cases; explore writes text and case files"));
+        return Err(format!("{name} is about cases; explore writes text and case files").into());
     }
     let environment = ask(&mut config, &options)?;
     let exploration = Exploration {
@@ -339,7 +348,7 @@ fn explore(
         platforms: cli.machine.platform.clone(),
         machine_options: machine_options(&cli.machine),
     };
-    explore::explore(&exploration, &config, &environment, options)
+    Ok(explore::explore(&exploration, &config, &environment, options)?)
 }
 
 /// A seed that is short enough to be typed again.
@@ -349,7 +358,7 @@ fn seed_from_clock() -> u64 {
 }
 
 /// Asks the machine what it offers. From then on cases are judged by the dialect that was found, unless one is forced.
-pub(super) fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, String> {
+pub(super) fn ask(config: &mut MachineConfig, options: &Options) -> Result<Environment, Message> {
     let environment = run::probe(config, options)?;
     config.dialect = config.dialect.or(environment.dialect);
     Ok(environment)
@@ -425,7 +434,7 @@ fn replay(args: &RunArgs, results: &Path) -> CommandResult {
         _ => false,
     };
     if let Some(file) = [&files.junit, &files.kcidb, &files.html].into_iter().flatten().find(same) {
-        return Err(format!("{} holds the results to report", file.display()));
+        return Err(format!("{} holds the results to report", file.display()).into());
     }
     let to_file = add_files(&mut reports, files)?;
     if !to_file || args.format.is_some() {
@@ -436,7 +445,7 @@ fn replay(args: &RunArgs, results: &Path) -> CommandResult {
 }
 
 /// Adds the reports that are written when the run has ended; whether there are any.
-fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, String> {
+fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, Message> {
     let name = |file: &PathBuf| file.display().to_string();
     if let Some(file) = &args.junit {
         reports.add(name(file), Junit::create(file)?);

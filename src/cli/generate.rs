@@ -4,19 +4,20 @@
 use clap::CommandFactory;
 
 use super::args::Cli;
+use super::commands::Message;
 
 /// The program's name in completions and man pages.
 const NAME: &str = "gmem-conform";
 
 /// The script that a shell reads to complete the command line.
-pub(super) fn completions(shell: clap_complete::Shell) -> Result<String, String> {
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<String, Message> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
-    String::from_utf8(script).map_err(|error| error.to_string())
+    Ok(String::from_utf8(script)?)
 }
 
 /// The man page of the program or of one of its commands, as roff.
-pub(super) fn man(command: Option<&str>) -> Result<String, String> {
+pub(super) fn man(command: Option<&str>) -> Result<String, Message> {
     let mut program = Cli::command();
     // Options that every command has are known to it only then.
     program.build();
@@ -35,6 +36,6 @@ pub(super) fn man(command: Option<&str>) -> Result<String, String> {
         }
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text).map_err(|error| error.to_string())?;
-    String::from_utf8(text).map_err(|error| error.to_string())
+    clap_mangen::Man::new(page).render(&mut text)?;
+    Ok(String::from_utf8(text)?)
 }

@@ -10,14 +10,14 @@ use serde::Serialize;
 use crate::bench::{self, Benching, Measurement};
 use crate::machine::MachineConfig;
 use crate::observe::{self, Observing};
-use crate::report::{self, Json};
+use crate::report::{self, Json, WriteError};
 use crate::results::ResultsFile;
 use crate::results::exit;
 use crate::run::Options;
 use crate::timings;
 
 use super::args::{BenchArgs, Cli, RunArgs, TimingsFormat};
-use super::commands::{CommandResult, ask, print};
+use super::commands::{CommandResult, Message, ask, print};
 
 /// What conversions do to contents.
 pub(super) fn observe(
@@ -45,12 +45,12 @@ pub(super) fn bench(
     // Whatever is wrong with the files is said before anything is measured.
     let base = args.compare.as_deref().map(read).transpose()?;
     let plot =
-        args.plot.as_deref().map(|path| Ok::<_, String>((path, report::create("--plot", path)?)));
+        args.plot.as_deref().map(|path| Ok::<_, Message>((path, report::create("--plot", path)?)));
     let plot = plot.transpose()?;
     let mut lines = Lines::create(&cli.run, "bench")?;
     let (measurement, mut text, mut status) = match &args.from {
         Some(_) if cli.run.json.is_some() => {
-            return Err("--json has nothing to write when --from measures nothing".to_string());
+            return Err("--json has nothing to write when --from measures nothing".into());
         }
         Some(path) => (read(path)?, String::new(), exit::PASSED),
         None => {
@@ -85,8 +85,8 @@ pub(super) fn bench(
     Ok(status)
 }
 
-fn read(path: &Path) -> Result<Measurement, String> {
-    Measurement::read(&mut ResultsFile::open(path)?)
+fn read(path: &Path) -> Result<Measurement, Message> {
+    Ok(Measurement::read(&mut ResultsFile::open(path)?)?)
 }
 
 fn benching(cli: &Cli, args: &BenchArgs) -> Benching {
@@ -136,9 +136,9 @@ struct Lines {
 }
 
 impl Lines {
-    fn create(args: &RunArgs, command: &str) -> Result<Lines, String> {
+    fn create(args: &RunArgs, command: &str) -> Result<Lines, Message> {
         if let Some(name) = about_cases(args) {
-            return Err(format!("{name} is about cases; {command} writes text and --json"));
+            return Err(format!("{name} is about cases; {command} writes text and --json").into());
         }
         let to_stdout = args.json.as_deref() == Some(Path::new("-"));
         let json = match &args.json {
@@ -149,9 +149,9 @@ impl Lines {
         Ok(Lines { json, to_stdout })
     }
 
-    fn write(&mut self, record: &impl Serialize) -> Result<(), String> {
+    fn write(&mut self, record: &impl Serialize) -> Result<(), WriteError> {
         let Some((name, json)) = &mut self.json else { return Ok(()) };
-        json.write(record).map_err(|error| format!("cannot write {name}: {error}"))
+        json.write(record).map_err(|error| WriteError { name: name.clone(), error })
     }
 
     /// Text goes to the standard output, unless the records do.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::commands::Message;
 use crate::case;
 
 /// What a new case says and does: it runs as it is, so that each change can be tried.
@@ -12,16 +13,17 @@ const TEMPLATE: &str = include_str!("new.case");
 /// The name in it.
 const NAME: &str = "TOPIC.NAME";
 
-/// Writes the file of a new case and says what to do with it. The error is a sentence for people.
-pub(super) fn write(name: &str) -> Result<String, String> {
+/// Writes the file of a new case and says what to do with it.
+pub(super) fn write(name: &str) -> Result<String, Message> {
     let text = TEMPLATE.replace(NAME, name);
     // The parser knows what a name is, and a template that it does not take would be no help.
-    let cases = case::parse("the new case", &text).map_err(|error| error.to_string())?;
-    let library = case::library().map_err(|error| error.to_string())?;
+    let cases = case::parse("the new case", &text)?;
+    let library = case::library()?;
     if library.iter().any(|known| cases.iter().any(|new| new.name == known.name)) {
         return Err(format!(
             "there is a case {name} already; `gmem-conform explain {name}` shows it"
-        ));
+        )
+        .into());
     }
     let path = path(name);
     let say = |error: std::io::Error| match error.kind() {

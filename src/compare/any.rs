@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::DiffError;
 use super::diff::{Diff, diff};
 use super::environment::differences;
 use crate::bench::{self, Measurement};
@@ -18,8 +19,8 @@ use crate::text::ascii;
 const LEAST: f64 = 0.05;
 
 /// Compares two files that runs, observations or measurements have written; `all` lists every case instead of the first
-/// few. Errors are sentences for people.
-pub fn diff_any(base: &Path, patched: &Path, all: bool) -> Result<Diff, String> {
+/// few.
+pub fn diff_any(base: &Path, patched: &Path, all: bool) -> Result<Diff, DiffError> {
     let (mut before, mut after) = (ResultsFile::open(base)?, ResultsFile::open(patched)?);
     let heads = [before.first()?, after.first()?];
     match heads.each_ref().map(|head| head["type"].as_str()) {
@@ -34,22 +35,21 @@ pub fn diff_any(base: &Path, patched: &Path, all: bool) -> Result<Diff, String> 
             let comparison = bench::compare(&read(base)?, &read(patched)?, LEAST);
             Ok(Diff { text: head + &comparison.text, broke: comparison.slower })
         }
-        [Some(one), Some(other)] if one != other => Err(format!(
-            "{} is of the kind `{one}` and {} of the kind `{other}`, which cannot be compared",
-            base.display(),
-            patched.display()
-        )),
+        [Some(one), Some(other)] if one != other => Err(DiffError::Kinds {
+            base: (base.into(), one.to_string()),
+            patched: (patched.into(), other.to_string()),
+        }),
         // Whatever else is wrong with them is found there.
-        _ => diff(base, patched, all),
+        _ => Ok(diff(base, patched, all)?),
     }
 }
 
 /// Which files, and in what the circumstances differ.
-pub(super) fn measured_head(paths: [&Path; 2], heads: &[Value; 2]) -> Result<String, String> {
+pub(super) fn measured_head(paths: [&Path; 2], heads: &[Value; 2]) -> Result<String, DiffError> {
     let mut text = String::new();
     for (name, (path, head)) in ["base   ", "patched"].iter().zip(paths.iter().zip(heads)) {
         let head: Head = serde_json::from_value(head.clone())
-            .map_err(|error| format!("{}:1: {error}", path.display()))?;
+            .map_err(|error| DiffError::Head { path: path.into(), error })?;
         let _ = writeln!(text, "{name}  {}: {}", path.display(), head.line());
     }
     text += &environment_text(&heads[0], &heads[1]);

@@ -8,8 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::any::environment_text;
-use crate::results::Verdict;
-use crate::results::{AnyVerdict, Outline, ResultsFile};
+use crate::results::{AnyVerdict, LineError, Outline, ReadError, ResultsFile, Verdict};
 use crate::text::ascii;
 
 /// Ids that are listed in a section that is no alarm, when not all are asked for.
@@ -51,7 +50,7 @@ struct Side {
 }
 
 impl Side {
-    fn read(path: &Path) -> Result<Side, String> {
+    fn read(path: &Path) -> Result<Side, ReadError> {
         let mut file = ResultsFile::open(path)?;
         let head = file.head()?;
         let planned = head["planned"].as_u64().unwrap_or_default() as usize;
@@ -61,10 +60,10 @@ impl Side {
                 "case" => {
                     let ended = Ended::from(&record);
                     if side.cases.insert(record.id, ended).is_some() {
-                        return Err(file.at("a second result of the same case"));
+                        return Err(file.at(LineError::SecondResult));
                     }
                 }
-                "run" => return Err(file.at("a second run; `gmem-conform merge` joins files")),
+                "run" => return Err(file.at(LineError::SecondRun)),
                 "summary" => {
                     side.complete = true;
                     side.not_run = record.not_run;
@@ -133,9 +132,8 @@ struct Changes {
     same: usize,
 }
 
-/// Compares two results files, of whatever versions; `all` lists every case instead of the first few. Errors are
-/// sentences for people.
-pub fn diff(base: &Path, patched: &Path, all: bool) -> Result<Diff, String> {
+/// Compares two results files, of whatever versions; `all` lists every case instead of the first few.
+pub fn diff(base: &Path, patched: &Path, all: bool) -> Result<Diff, ReadError> {
     let (before, after) = (Side::read(base)?, Side::read(patched)?);
     let mut text = String::new();
     let _ = writeln!(text, "base     {}: {}", base.display(), before.headline());

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::MergeError;
 use super::environment::fields;
 use crate::results::exit;
-use crate::results::{AnyVerdict, Outline, ResultsFile};
+use crate::results::{AnyVerdict, LineError, Outline, ResultsFile};
 use crate::results::{Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState};
 use crate::text::ascii;
 
@@ -51,9 +52,8 @@ struct Winner {
 }
 
 /// Writes the results of `files`, of whatever versions, to `out` as those of one run. Records are copied as they are.
-/// Where several files have a result of the same case, a failure wins over a pass, and anything over a skip. Errors are
-/// sentences for people.
-pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
+/// Where several files have a result of the same case, a failure wins over a pass, and anything over a skip.
+pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeError> {
     let mut parts = Vec::new();
     let mut winners: BTreeMap<String, Winner> = BTreeMap::new();
     let mut waivers: BTreeMap<(String, String), WaiverRecord> = BTreeMap::new();
@@ -71,7 +71,7 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
                     match winners.get_mut(&record.id) {
                         None => drop(winners.insert(record.id, winner)),
                         Some(old) if old.part == part => {
-                            return Err(file.at("a second result of the same case"));
+                            return Err(file.at(LineError::SecondResult).into());
                         }
                         Some(old) => {
                             repeated += 1;
@@ -88,7 +88,7 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, String> {
                     }
                 }
                 "summary" => parts[part].summary = Some(record),
-                "run" => return Err(file.at("a second run in one file")),
+                "run" => return Err(file.at(LineError::SecondRunToMerge).into()),
                 _ => {}
             }
         }
@@ -301,10 +301,8 @@ fn write_all(
     problems: &[String],
     summary: &Summary,
     out: &mut dyn Write,
-) -> Result<(), String> {
-    let mut write = |bytes: &[u8]| {
-        out.write_all(bytes).map_err(|error| format!("cannot write the merged results: {error}"))
-    };
+) -> Result<(), MergeError> {
+    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(MergeError::Write);
     write(&line(&head(files, parts, problems, summary.planned))?)?;
     for (part, path) in files.iter().enumerate() {
         let mut file = ResultsFile::open(path)?;
@@ -327,8 +325,8 @@ fn write_all(
     write(&line(&Record::Summary(*summary))?)
 }
 
-fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
-    let mut line = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+fn line(value: &impl serde::Serialize) -> Result<Vec<u8>, MergeError> {
+    let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     Ok(line)
 }

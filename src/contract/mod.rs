@@ -5,4 +5,4 @@ mod state;
 mod text;
 
 pub use state::{Promise, State, contract, read_results};
-pub use text::contract_text;
+pub use text::{NoClause, contract_text};

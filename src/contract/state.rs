@@ -8,8 +8,8 @@ use crate::case::Case;
 use crate::clause::{Clause, clauses};
 use crate::machine::model::Fault;
 use crate::plan::platforms_of;
-use crate::results::for_each_record;
 use crate::results::{CaseRecord, Record, Verdict};
+use crate::results::{ReadError, for_each_record};
 
 /// A clause and everything that there is to say about it.
 #[derive(Clone, Debug)]
@@ -82,15 +82,13 @@ impl State {
     }
 }
 
-/// The case records of a results file. A last line that was cut short, because the runner was killed, is passed over; the
-/// error is a sentence for people.
-pub fn read_results(file: &Path) -> Result<Vec<CaseRecord>, String> {
+/// The case records of a results file. A last line that was cut short, because the runner was killed, is passed over.
+pub fn read_results(file: &Path) -> Result<Vec<CaseRecord>, ReadError> {
     let mut records = Vec::new();
     for_each_record(file, |record| {
         if let Record::Case(record) = record {
             records.push(*record);
         }
-        Ok(())
     })?;
     Ok(records)
 }

@@ -4,23 +4,34 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use thiserror::Error;
+
 use super::state::{Promise, State};
 use crate::text::nearest;
 
 /// Ids that are listed when not all are asked for.
 const SHOWN: usize = 3;
 
+/// A filter that no clause matches.
+#[derive(Debug, Error)]
+#[error("no clause matches `{filter}`; the nearest are\n  {near}")]
+pub struct NoClause {
+    filter: String,
+    /// The nearest ids, one a line.
+    near: String,
+}
+
 /// The text of `gmem-conform contract`: the clauses whose id contains one of `filters`, or all of them; with `verbose`,
-/// the ids of every case. The error names the nearest clauses.
+/// the ids of every case.
 pub fn contract_text(
     contract: &[Promise],
     filters: &[String],
     verbose: bool,
-) -> Result<String, String> {
+) -> Result<String, NoClause> {
     let ids = || contract.iter().map(|promise| promise.clause.id.name());
     if let Some(filter) = filters.iter().find(|f| !ids().any(|id| id.contains(f.as_str()))) {
         let near = nearest(ids(), filter).join("\n  ");
-        return Err(format!("no clause matches `{filter}`; the nearest are\n  {near}"));
+        return Err(NoClause { filter: filter.clone(), near });
     }
     let mut out = String::new();
     for promise in contract {
@@ -103,7 +114,7 @@ mod tests {
     use crate::clause::clauses;
     use crate::contract::contract;
 
-    fn text(filters: &[&str], verbose: bool) -> Result<String, String> {
+    fn text(filters: &[&str], verbose: bool) -> Result<String, NoClause> {
         let cases = library().expect("built-in cases parse");
         let filters: Vec<String> = filters.iter().map(|f| f.to_string()).collect();
         contract_text(&contract(&cases, None), &filters, verbose)
@@ -119,7 +130,7 @@ mod tests {
         assert!(some.contains("sw-protected.fork.to-private\n"), "{some}");
         assert!(some.contains("  broken by child-not-zapped\n"), "{some}");
         assert!(!some.contains("convert.range\n"), "{some}");
-        let error = text(&["fork.veiw"], false).expect_err("no such clause");
+        let error = text(&["fork.veiw"], false).expect_err("no such clause").to_string();
         assert!(error.contains("fork.view"), "{error}");
     }
 

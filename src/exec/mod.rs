@@ -32,6 +32,7 @@ pub(crate) use case_end::CaseEnd;
 pub(crate) use convert::TRANSIENT_TRIES;
 pub(crate) use encrypted::is_accepted_already;
 pub(crate) use look::guest_stop;
+pub use rig::RigError;
 pub(crate) use rig::{Rig, RigFile};
 #[cfg(test)]
 pub(crate) use run_case::TRAIL_STEPS;

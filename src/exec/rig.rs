@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use super::access;
 use super::bystander::creation_flags;
 use super::convert::TRANSIENT_TRIES;
@@ -17,6 +19,51 @@ use crate::oracle::PageBytes;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Answer, Guest, GuestCommand, GuestStop, LaunchError, LaunchPages, Platform};
 use crate::uapi::{MemoryAttributes2, PAGE_SIZE, byte_length, kvm_userspace_memory_region2};
+
+/// Why a guest could not be made ready to be observed or measured. To be read after "failed to".
+#[derive(Debug, Error)]
+pub enum RigError {
+    /// The handler of SIGBUS cannot be installed.
+    #[error("catch SIGBUS with sigaction: {0}")]
+    Guard(#[source] Errno),
+    /// The guest cannot be launched.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The guest_memfd cannot be made or mapped.
+    #[error("set up a guest_memfd: {call}: {errno}")]
+    File {
+        /// The call that failed.
+        call: &'static str,
+        /// Why.
+        errno: Errno,
+    },
+    /// The memslot of the file before cannot be deleted.
+    #[error("delete the memslot with KVM_SET_USER_MEMORY_REGION2: {0}")]
+    DeleteSlot(#[source] Errno),
+    /// The host cannot make the conversion that the guest asks for.
+    #[error("convert to {to}: {errno}")]
+    Convert {
+        /// What the pages were to become.
+        to: Attribute,
+        /// Why.
+        errno: Errno,
+    },
+    /// The guest does not get as far as to be answered.
+    #[error("have the guest ask for pages: {0}")]
+    Request(#[source] GuestStop),
+    /// The guest was told this status instead of success.
+    #[error("have the guest ask for pages: it was told {0:#x}")]
+    RequestRefused(u64),
+    /// The memslot of the file cannot be made.
+    #[error("make the memslot with KVM_SET_USER_MEMORY_REGION2: {0}")]
+    MakeSlot(#[source] Errno),
+}
+
+impl From<FailedCall> for RigError {
+    fn from(FailedCall { call, errno, .. }: FailedCall) -> RigError {
+        RigError::File { call, errno }
+    }
+}
 
 /// A guest, and a guest_memfd that all of is in slot 0. Dropped in this order: first who uses the memory.
 pub(crate) struct Rig {
@@ -38,15 +85,14 @@ pub(crate) struct RigFile {
 }
 
 impl Rig {
-    /// Launches a guest with a guest_memfd of `pages` pages, which all have the attribute `start`. The error is to be read
-    /// after "failed to".
+    /// Launches a guest with a guest_memfd of `pages` pages, which all have the attribute `start`.
     pub fn new(
         machine: &dyn Machine,
         platform: Platform,
         pages: u64,
         start: Attribute,
         patience: Duration,
-    ) -> Result<Rig, String> {
+    ) -> Result<Rig, RigError> {
         let mut rig = Rig::begin(machine, platform, pages, start, patience)?;
         rig.finish()?;
         Ok(rig)
@@ -59,10 +105,10 @@ impl Rig {
         pages: u64,
         start: Attribute,
         patience: Duration,
-    ) -> Result<Rig, String> {
-        guard::install().map_err(|e| format!("catch SIGBUS with sigaction: {e}"))?;
+    ) -> Result<Rig, RigError> {
+        guard::install().map_err(RigError::Guard)?;
         let deadline = Instant::now() + patience;
-        let guest = Guest::begin(machine, platform, deadline).map_err(|e| e.to_string())?;
+        let guest = Guest::begin(machine, platform, deadline)?;
         let file = RigFile::new(&guest, pages, start)?;
         let mut rig = Rig { guest, file, platform, attribute: start, accepted: false, patience };
         rig.set_slot()?;
@@ -70,20 +116,20 @@ impl Rig {
     }
 
     /// Finishes the launch: the guest waits for its first command.
-    pub fn finish(&mut self) -> Result<(), String> {
-        self.guest.finish(Instant::now() + self.patience).map_err(|e| e.to_string())
+    pub fn finish(&mut self) -> Result<(), RigError> {
+        Ok(self.guest.finish(Instant::now() + self.patience)?)
     }
 
     /// Makes private pages part of the launch with what they hold, so that the guest has not to accept them, and finishes
     /// it. Where the pages are refused, says why; the guest must not look at them then.
-    pub fn finish_launch(&mut self) -> Result<Option<String>, String> {
+    pub fn finish_launch(&mut self) -> Result<Option<LaunchError>, RigError> {
         let mut refused = None;
         if self.attribute == Attribute::Private {
             let gpas = TEST_MEMORY..TEST_MEMORY + self.file.view.length();
             let deadline = Instant::now() + self.patience;
             match self.guest.launch_pages(&LaunchPages::new(gpas, None), deadline) {
                 Ok(()) => self.accepted = true,
-                Err(error) => refused = Some(format!("failed to {error}")),
+                Err(error) => refused = Some(error),
             }
         }
         self.finish()?;
@@ -91,24 +137,22 @@ impl Rig {
     }
 
     /// Puts a fresh guest_memfd in place of the one that there is.
-    pub fn renew(&mut self, pages: u64, start: Attribute) -> Result<(), String> {
+    pub fn renew(&mut self, pages: u64, start: Attribute) -> Result<(), RigError> {
         let file = RigFile::new(&self.guest, pages, start)?;
         let region = kvm_userspace_memory_region2::default();
         // SAFETY: a region of size 0 gives the guest no memory.
         unsafe { self.guest.vm().set_user_memory_region2(&region) }
-            .map_err(|e| format!("delete the memslot with KVM_SET_USER_MEMORY_REGION2: {e}"))?;
+            .map_err(RigError::DeleteSlot)?;
         (self.file, self.attribute, self.accepted) = (file, start, false);
         self.set_slot()
     }
 
-    fn set_slot(&mut self) -> Result<(), String> {
+    fn set_slot(&mut self) -> Result<(), RigError> {
         let region = whole_slot(&*self.file.gmem, &*self.file.view);
         // SAFETY: the view is mapped until the slot is deleted (`renew`) or the VM is gone (the order of our fields), and
         // is accessed through raw pointers only.
-        unsafe { self.guest.vm().set_user_memory_region2(&region) }
-            .map_err(|e| format!("make the memslot with KVM_SET_USER_MEMORY_REGION2: {e}"))?;
-        let mapped = self.guest.map(TEST_MEMORY, self.file.view.length());
-        mapped.map_err(|e: LaunchError| e.to_string())
+        unsafe { self.guest.vm().set_user_memory_region2(&region) }.map_err(RigError::MakeSlot)?;
+        Ok(self.guest.map(TEST_MEMORY, self.file.view.length())?)
     }
 
     /// Does `work` while `count` more vCPUs of the VM are in the guest. To be used once, and with guests that nothing
@@ -118,12 +162,10 @@ impl Rig {
         machine: &dyn Machine,
         count: u32,
         work: impl FnOnce(&RigFile) -> R,
-    ) -> Result<R, String> {
+    ) -> Result<R, RigError> {
         let deadline = Instant::now() + self.patience;
         let file = &self.file;
-        self.guest
-            .while_others_run(machine, count, deadline, || work(file))
-            .map_err(|error| error.to_string())
+        Ok(self.guest.while_others_run(machine, count, deadline, || work(file))?)
     }
 
     /// Converts all pages, as [`RigFile::convert`]; an SNP guest gives them up before they become shared.
@@ -166,8 +208,8 @@ impl Rig {
     }
 
     /// An encrypted guest asks for the conversion of all pages, and the host makes it in as many calls as it is asked for. The
-    /// time is from the guest's request to its answer. The error is to be read after "failed to".
-    pub fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, String> {
+    /// time is from the guest's request to its answer.
+    pub fn time_guest_request(&mut self, to: Attribute, flags: u64) -> Result<Duration, RigError> {
         self.give_up(to);
         let (private, length) = (to == Attribute::Private, self.file.view.length());
         let request = GuestCommand::PageState { gpa: TEST_MEMORY, length, private, by_msr: false };
@@ -177,28 +219,26 @@ impl Rig {
         while let Err(GuestStop::MapGpa { gpa, pages, .. }) = answer {
             let first = gpa.saturating_sub(TEST_MEMORY) / PAGE_SIZE;
             let converted = self.file.convert(&(first..first.saturating_add(pages)), to, flags);
-            converted.map_err(|errno| format!("convert to {to}: {errno}"))?;
+            converted.map_err(|errno| RigError::Convert { to, errno })?;
             self.guest.set_hypercall_result(0);
             answer = self.guest.resume(deadline);
         }
         let time = start.elapsed();
-        let answer = answer.map_err(|stop| format!("have the guest ask for pages: {stop}"))?;
+        let answer = answer.map_err(RigError::Request)?;
         if let Some(refusal) = answer.refusal {
-            let status = refusal.status;
-            return Err(format!("have the guest ask for pages: it was told {status:#x}"));
+            return Err(RigError::RequestRefused(refusal.status));
         }
         self.converted(to);
         Ok(time)
     }
 
-    /// How long the launch takes to take all pages, which are private, with `contents`, or with what they hold. The error is
-    /// to be read after "failed to".
-    pub fn time_launch(&mut self, contents: Option<&[u8]>) -> Result<Duration, String> {
+    /// How long the launch takes to take all pages, which are private, with `contents`, or with what they hold.
+    pub fn time_launch(&mut self, contents: Option<&[u8]>) -> Result<Duration, RigError> {
         let gpas = TEST_MEMORY..TEST_MEMORY + self.file.view.length();
         let pages = LaunchPages::new(gpas, contents);
         let deadline = Instant::now() + self.patience;
         let start = Instant::now();
-        self.guest.launch_pages(&pages, deadline).map_err(|error| error.to_string())?;
+        self.guest.launch_pages(&pages, deadline)?;
         Ok(start.elapsed())
     }
 
@@ -261,11 +301,10 @@ impl Rig {
 }
 
 impl RigFile {
-    fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<RigFile, String> {
+    fn new(guest: &Guest, pages: u64, start: Attribute) -> Result<RigFile, RigError> {
         let (size, flags) = (pages * PAGE_SIZE, creation_flags(start, true));
-        let why = |FailedCall { call, errno, .. }| format!("set up a guest_memfd: {call}: {errno}");
-        let gmem = new_file(guest.vm(), size, flags).map_err(why)?;
-        let view = map_all(&*gmem, size).map_err(why)?;
+        let gmem = new_file(guest.vm(), size, flags)?;
+        let view = map_all(&*gmem, size)?;
         Ok(RigFile { view, gmem })
     }
 

@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use super::batch::{self, Ground};
 use super::finding::{self, Finding, Symptom};
 use super::history::{Shape, history};
@@ -51,13 +53,40 @@ pub struct Exploration {
     pub machine_options: String,
 }
 
-/// Explores, and returns the exit status. The error is a sentence for people.
+/// Why nothing can be explored.
+#[derive(Debug, Error)]
+pub enum ExploreError {
+    /// The standard output cannot be written.
+    #[error("cannot write the standard output: {0}")]
+    Output(#[source] io::Error),
+    /// Nothing can be judged without a dialect.
+    #[error("the machine does not say which dialect it speaks")]
+    NoDialect,
+    /// Case files cannot be written.
+    #[error("cannot write case files into {}: {error}", .output.display())]
+    CaseFiles {
+        /// The directory.
+        output: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The same, where a system call says so.
+    #[error("cannot write case files into {}: {}", .output.display(), .errno.desc())]
+    Access {
+        /// The directory.
+        output: PathBuf,
+        /// Why.
+        errno: nix::errno::Errno,
+    },
+}
+
+/// Explores, and returns the exit status.
 pub fn explore(
     exploration: &Exploration,
     config: &MachineConfig,
     environment: &Environment,
     options: Options,
-) -> Result<u8, String> {
+) -> Result<u8, ExploreError> {
     let platforms = match platforms(exploration, environment) {
         Ok(platforms) => platforms,
         Err(reasons) => {
@@ -68,7 +97,7 @@ pub fn explore(
             return Console::new().say(&text).map(|()| exit::SKIPPED).or_else(closed);
         }
     };
-    let dialect = config.dialect.ok_or("the machine does not say which dialect it speaks")?;
+    let dialect = config.dialect.ok_or(ExploreError::NoDialect)?;
     prepare(&exploration.output)?;
     let mut explorer = Explorer {
         exploration,
@@ -88,10 +117,10 @@ pub fn explore(
 }
 
 /// A reader that went away ends the program without a word.
-fn closed(error: io::Error) -> Result<u8, String> {
+fn closed(error: io::Error) -> Result<u8, ExploreError> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(exit::FAILED),
-        _ => Err(format!("cannot write the standard output: {error}")),
+        _ => Err(ExploreError::Output(error)),
     }
 }
 
@@ -119,13 +148,11 @@ fn platforms(
 }
 
 /// Makes the directory for case files now, rather than find out that it cannot be written when one is found.
-fn prepare(output: &Path) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| {
-        format!("cannot write case files into {}: {error}", output.display())
-    };
-    fs::create_dir_all(output).map_err(|error| failed(&error))?;
+fn prepare(output: &Path) -> Result<(), ExploreError> {
+    fs::create_dir_all(output)
+        .map_err(|error| ExploreError::CaseFiles { output: output.into(), error })?;
     nix::unistd::access(output, nix::unistd::AccessFlags::W_OK)
-        .map_err(|errno| failed(&errno.desc()))
+        .map_err(|errno| ExploreError::Access { output: output.into(), errno })
 }
 
 struct Explorer<'a> {

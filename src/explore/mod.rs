@@ -15,5 +15,5 @@ mod simpler;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Exploration, explore};
+pub use command::{Exploration, ExploreError, explore};
 pub use history::{Shape, history};

@@ -14,7 +14,7 @@ mod timed;
 mod traits;
 
 pub use config::{MachineConfig, MachineKind};
-pub use open::{capability_numbers, open};
+pub use open::{OpenError, capability_numbers, open};
 pub(crate) use patience::convert_patiently;
 pub use timed::Timed;
 pub use traits::*;

@@ -3,28 +3,36 @@
 
 use std::path::Path;
 
+use thiserror::Error;
+
 use super::host::Host;
 use super::model::{self, Config, Model};
 use super::timed::Timed;
 use super::{Machine, MachineConfig, MachineKind};
 use crate::dialect::Dialect;
+use crate::errno::Errno;
 use crate::timings;
 use crate::uapi::CapabilityNumbers;
 
 /// The dialect that the model speaks when none is asked for.
 const MODEL_DIALECT: Dialect = Dialect::RfcV4;
 
+/// Why the machine cannot be opened. To be read after "failed to".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("open /dev/kvm: {0}")]
+pub struct OpenError(#[source] pub Errno);
+
 /// Opens the machine that a worker drives.
-pub fn open(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+pub fn open(config: &MachineConfig) -> Result<Box<dyn Machine>, OpenError> {
     let machine = open_untimed(config)?;
     Ok(if timings::is_on() { Box::new(Timed::new(machine)) } else { machine })
 }
 
-fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, String> {
+fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, OpenError> {
     match config.kind {
         MachineKind::Host => match Host::open(Path::new("/dev/kvm")) {
             Ok(host) => Ok(Box::new(host)),
-            Err(errno) => Err(format!("failed to open /dev/kvm: {errno}")),
+            Err(errno) => Err(OpenError(errno)),
         },
         MachineKind::Model => {
             let dialect = config.dialect.unwrap_or(MODEL_DIALECT);

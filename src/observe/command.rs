@@ -8,7 +8,8 @@ use super::table::table;
 use crate::machine::MachineConfig;
 use crate::measured::{Head, Spot, Trial, runnable, spots};
 use crate::platform::Platform;
-use crate::protocol::{Job, Reply};
+use crate::protocol::{Job, Reply, WorkerError};
+use crate::report::WriteError;
 use crate::results::Environment;
 use crate::results::exit;
 use crate::run::{Interview, NoAnswer, Options};
@@ -22,15 +23,14 @@ pub struct Observing {
     pub platforms: Option<Vec<Platform>>,
 }
 
-/// Observes, hands each record to `sink` as it comes, and returns the table and the exit status. The error is a sentence
-/// for people.
+/// Observes, hands each record to `sink` as it comes, and returns the table and the exit status.
 pub fn observe(
     observing: &Observing,
     config: &MachineConfig,
     environment: Environment,
     options: &Options,
-    sink: &mut dyn FnMut(&ObserveRecord) -> Result<(), String>,
-) -> Result<(String, u8), String> {
+    sink: &mut dyn FnMut(&ObserveRecord) -> Result<(), WriteError>,
+) -> Result<(String, u8), WriteError> {
     let since = Instant::now();
     let (platforms, missing) = runnable(&environment, observing.platforms.as_deref());
     let head =
@@ -45,7 +45,9 @@ pub fn observe(
         for trial in 0..observing.repeat {
             match ask(&mut interview, spot, trial) {
                 Ok(trial) => trials.push(trial),
-                Err(NoAnswer::Failed(why)) => trials.push(Err(format!("end well: {why}"))),
+                Err(NoAnswer::Failed(why)) => {
+                    trials.push(Err(WorkerError(format!("end well: {why}"))));
+                }
                 Err(NoAnswer::Interrupted(why)) => {
                     interrupted = Some(why);
                     break 'all;
@@ -81,7 +83,7 @@ fn ask(
     interview: &mut Interview<'_>,
     spot: Spot,
     trial: u32,
-) -> Result<Result<Trial, String>, NoAnswer> {
+) -> Result<Result<Trial, WorkerError>, NoAnswer> {
     match interview.ask(&Job::Observe { spot, trial })? {
         Reply::Observed(observed) => Ok(observed),
         _ => Err(interview.out_of_turn()),

@@ -9,15 +9,17 @@ use serde_json::Value;
 use super::record::{ObserveRecord, SpotRecord, Tally, words};
 use super::table::group;
 use crate::measured::Spot;
-use crate::results::ResultsFile;
+use crate::results::{LineError, ReadError, ResultsFile};
 use crate::text::ascii;
 
 /// What was seen in one aspect, before and after.
 type Change = (&'static str, String, String);
 
-/// Compares what stands in two files behind their first records; the text, and whether they differ. The error names the
-/// file.
-pub fn diff(base: &mut ResultsFile, patched: &mut ResultsFile) -> Result<(String, bool), String> {
+/// Compares what stands in two files behind their first records; the text, and whether they differ.
+pub fn diff(
+    base: &mut ResultsFile,
+    patched: &mut ResultsFile,
+) -> Result<(String, bool), ReadError> {
     let (before, after) = (read(base)?, read(patched)?);
     let mut changed: Vec<(Spot, Vec<Change>)> = Vec::new();
     let (mut same, mut only) = (0, [0, 0]);
@@ -58,7 +60,7 @@ pub fn diff(base: &mut ResultsFile, patched: &mut ResultsFile) -> Result<(String
     Ok((text, !changed.is_empty()))
 }
 
-fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, SpotRecord>, String> {
+fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, SpotRecord>, ReadError> {
     let mut observations = BTreeMap::new();
     let mut complete = false;
     // Records and fields that this version does not know are passed over.
@@ -66,20 +68,20 @@ fn read(file: &mut ResultsFile) -> Result<BTreeMap<Spot, SpotRecord>, String> {
         match value["type"].as_str() {
             Some("observation") => {
                 let record = serde_json::from_value(value);
-                match record.map_err(|error| file.at(format!("no observation: {error}")))? {
+                match record.map_err(|error| file.at(LineError::NoObservation(error)))? {
                     ObserveRecord::Observation(observation) => {
                         observations.insert(observation.spot, observation);
                     }
                     ObserveRecord::Observe(_) | ObserveRecord::Summary(_) => {}
                 }
             }
-            Some("observe") => return Err(file.at("a second beginning")),
+            Some("observe") => return Err(file.at(LineError::SecondObserve)),
             Some("summary") => complete = true,
             _ => {}
         }
     }
     if !complete {
-        return Err(file.at("the file has no last line: the program was killed"));
+        return Err(file.at(LineError::NoSummary));
     }
     Ok(observations)
 }

@@ -17,4 +17,4 @@ mod trial;
 pub use command::{Observing, observe};
 pub use diff::diff;
 pub use record::{OBSERVE_SCHEMA_VERSION, ObserveRecord, ObserveSummary, SpotRecord, Tally};
-pub use trial::Observer;
+pub use trial::{Observer, TrialError};

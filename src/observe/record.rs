@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What was observed, as data: JSON Lines, one [`ObserveRecord`] a line, after `observe-schema.json`.
 
-use crate::measured::{Head, PageSight, Seen, Spot, Trial};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::measured::{Head, PageSight, Seen, Spot, Trial};
+use crate::protocol::WorkerError;
 
 /// Version of the format, raised whenever a field is added.
 pub const OBSERVE_SCHEMA_VERSION: u32 = 2;
@@ -70,7 +72,7 @@ pub struct ObserveSummary {
 
 impl SpotRecord {
     /// Sums up what was seen in each trial.
-    pub(super) fn new(spot: Spot, trials: &[Result<Trial, String>]) -> SpotRecord {
+    pub(super) fn new(spot: Spot, trials: &[Result<Trial, WorkerError>]) -> SpotRecord {
         let good = || trials.iter().flatten();
         let pages = |of: fn(&Trial) -> &Vec<PageSight>| {
             let mut tallies = tally(good().flat_map(of).map(|sight| sight.seen.clone()));
@@ -86,7 +88,7 @@ impl SpotRecord {
             conversion: tally(good().map(|trial| trial.conversion.clone())),
             host: pages(|trial| &trial.host),
             guest: pages(|trial| &trial.guest),
-            errors: tally(trials.iter().filter_map(|trial| trial.clone().err())),
+            errors: tally(trials.iter().filter_map(|trial| Some(trial.as_ref().err()?.0.clone()))),
         }
     }
 }

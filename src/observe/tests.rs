@@ -8,6 +8,7 @@ use super::*;
 use crate::case::{Attribute, Mode};
 use crate::measured::{Backing, Head, History, PageSight, Phase, Seen, Spot, Trial, spots};
 use crate::platform::Platform;
+use crate::protocol::WorkerError;
 use crate::results::Environment;
 use crate::tests::schema;
 
@@ -33,7 +34,7 @@ fn spot() -> Spot {
 }
 
 /// A trial in which both views find `seen`, with these bytes.
-fn trial(seen: Seen, fingerprint: u64) -> Result<Trial, String> {
+fn trial(seen: Seen, fingerprint: u64) -> Result<Trial, WorkerError> {
     let page = PageSight { seen, fingerprint };
     Ok(Trial { conversion: "success".into(), host: vec![page.clone()], guest: vec![page] })
 }
@@ -44,7 +45,7 @@ fn trial(seen: Seen, fingerprint: u64) -> Result<Trial, String> {
 fn always_is_told_from_sometimes() {
     let always = SpotRecord::new(spot(), &[trial(Seen::Zeros, 0), trial(Seen::Zeros, 0)]);
     assert_eq!(words(&always.host), "zeros");
-    let failed = Err("write the pages from the guest: hang".to_string());
+    let failed = Err(WorkerError("write the pages from the guest: hang".into()));
     let trials = [trial(Seen::Kept, 0), trial(Seen::Zeros, 0), trial(Seen::Zeros, 0), failed];
     let sometimes = SpotRecord::new(spot(), &trials);
     assert_eq!(words(&sometimes.guest), "zeros 2/3; kept 1/3");
@@ -56,7 +57,7 @@ fn always_is_told_from_sometimes() {
 #[test]
 fn ciphertext_is_compared_with_itself() {
     let cipher = |print| trial(Seen::CiphertextLike, print);
-    let seen = |trials: &[Result<Trial, String>]| words(&SpotRecord::new(spot(), trials).host);
+    let seen = |trials: &[Result<Trial, WorkerError>]| words(&SpotRecord::new(spot(), trials).host);
     assert_eq!(seen(&[cipher(1)]), "ciphertext-like");
     assert_eq!(seen(&[cipher(1), cipher(1)]), "ciphertext-like, the same each time");
     assert_eq!(
@@ -70,8 +71,12 @@ fn ciphertext_is_compared_with_itself() {
 fn records_are_valid() {
     let head = Head::new(OBSERVE_SCHEMA_VERSION, vec!["observe".into()], Environment::default(), 8);
     let stopped = trial(Seen::NoAccess("KVM_EXIT_MMIO".into()), 0);
-    let trials =
-        [stopped, trial(Seen::CiphertextLike, 1), trial(Seen::CiphertextLike, 2), Err("x".into())];
+    let trials = [
+        stopped,
+        trial(Seen::CiphertextLike, 1),
+        trial(Seen::CiphertextLike, 2),
+        Err(WorkerError("x".into())),
+    ];
     let observation = ObserveRecord::Observation(SpotRecord::new(spot(), &trials));
     let records = [
         ObserveRecord::Observe(Box::new(head)),

@@ -4,10 +4,12 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::case::Attribute;
-use crate::exec::Rig;
-use crate::exec::pattern_bytes;
-use crate::machine::{self, Machine, MachineConfig};
+use crate::errno::Errno;
+use crate::exec::{Rig, RigError, pattern_bytes};
+use crate::machine::{self, Machine, MachineConfig, OpenError};
 use crate::measured::{Backing, History, PageSight, Phase, Seen, Spot, Trial};
 use crate::oracle::PageBytes;
 use crate::payload::pattern;
@@ -25,6 +27,34 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PATTERN: u64 = pattern::tag(b'O', 0x0b5);
 const OLD_PATTERN: u64 = pattern::tag(b'H', 0x0b5);
 
+/// Why a situation could not be brought about. To be read after "failed to".
+#[derive(Debug, Error)]
+pub enum TrialError {
+    /// The machine cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The guest or its memory cannot be made.
+    #[error(transparent)]
+    Rig(#[from] RigError),
+    /// Pages cannot be allocated.
+    #[error("fallocate: {0}")]
+    Allocate(#[source] Errno),
+    /// The host cannot write a page.
+    #[error("write page {0} from the host: SIGBUS")]
+    HostWrite(u64),
+    /// The guest cannot write the pages.
+    #[error("write the pages from the guest: {0}")]
+    GuestWrite(#[source] GuestStop),
+    /// A conversion that belongs to the history is refused.
+    #[error("convert the pages to {to} beforehand: {errno}")]
+    Convert {
+        /// What the pages were to become.
+        to: Attribute,
+        /// Why.
+        errno: Errno,
+    },
+}
+
 /// Tries situations one after the other, in one VM as long as it works.
 pub struct Observer {
     config: MachineConfig,
@@ -39,8 +69,8 @@ impl Observer {
     }
 
     /// Brings `spot` about in a fresh guest_memfd and looks at what the conversion does. Every other trial the guest looks
-    /// first. The error is to be read after "failed to".
-    pub fn observe(&mut self, spot: &Spot, trial: u32) -> Result<Trial, String> {
+    /// first.
+    pub fn observe(&mut self, spot: &Spot, trial: u32) -> Result<Trial, TrialError> {
         let mut rig = self.rig(spot)?;
         let before = prepare(&mut rig, spot)?;
         let conversion = match rig.convert(spot.to, spot.mode.bits()) {
@@ -55,9 +85,10 @@ impl Observer {
         let guest_sees = |rig: &mut Rig| -> Vec<PageSight> {
             match &unlaunched {
                 None => look_guest(rig, &before),
-                Some(why) => {
-                    before.iter().map(|_| PageSight::none(Seen::NoAccess(why.clone()))).collect()
-                }
+                Some(why) => before
+                    .iter()
+                    .map(|_| PageSight::none(Seen::NoAccess(format!("failed to {why}"))))
+                    .collect(),
             }
         };
         let (host, guest);
@@ -78,7 +109,7 @@ impl Observer {
     }
 
     /// The VM of the last trial with a fresh file, or a new one.
-    fn rig(&mut self, spot: &Spot) -> Result<Rig, String> {
+    fn rig(&mut self, spot: &Spot) -> Result<Rig, TrialError> {
         if let Some((platform, mut rig)) = self.rig.take()
             && platform == spot.platform
             && spot.phase == Phase::Running
@@ -100,8 +131,8 @@ impl Observer {
 }
 
 /// Gives the pages their backing and history; what then is in each.
-fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
-    let reserve = |rig: &Rig| rig.file.allocate(&PAGES).map_err(|e| format!("fallocate: {e}"));
+fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, TrialError> {
+    let reserve = |rig: &Rig| rig.file.allocate(&PAGES).map_err(TrialError::Allocate);
     let written = match (spot.history, spot.backing) {
         (History::Untouched, Backing::Reserved) => {
             reserve(rig)?;
@@ -111,7 +142,7 @@ fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
         (History::HostWritten, _) => {
             for page in PAGES {
                 let written = rig.file.host_write(page, PATTERN);
-                written.map_err(|_| format!("write page {page} from the host: SIGBUS"))?;
+                written.map_err(|_| TrialError::HostWrite(page))?;
             }
             true
         }
@@ -130,8 +161,7 @@ fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
                 Attribute::Private => Attribute::Shared,
             };
             for to in [away, spot.from] {
-                rig.convert(to, 0)
-                    .map_err(|e| format!("convert the pages to {to} beforehand: {e}"))?;
+                rig.convert(to, 0).map_err(|errno| TrialError::Convert { to, errno })?;
             }
             if backing == Backing::Allocated {
                 guest_write(rig, PATTERN)?;
@@ -146,8 +176,8 @@ fn prepare(rig: &mut Rig, spot: &Spot) -> Result<Vec<PageBytes>, String> {
     Ok(PAGES.map(contents).collect())
 }
 
-fn guest_write(rig: &mut Rig, tag: u64) -> Result<(), String> {
-    rig.guest_write(&PAGES, tag).map_err(|stop| format!("write the pages from the guest: {stop}"))
+fn guest_write(rig: &mut Rig, tag: u64) -> Result<(), TrialError> {
+    rig.guest_write(&PAGES, tag).map_err(TrialError::GuestWrite)
 }
 
 fn look_host(rig: &Rig, before: &[PageBytes]) -> Vec<PageSight> {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::needs::unmet_by_scenario;
-use super::{platforms_of, unmet};
+use super::{PlanError, platforms_of, unmet};
 use crate::case::layouts::{self, Tier};
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
@@ -61,15 +61,14 @@ impl Selection {
     }
 }
 
-/// The plan for a selection of the built-in cases, platform by platform. The error is a sentence for people.
+/// The plan for a selection of the built-in cases, platform by platform.
 pub fn build(
     config: &MachineConfig,
     environment: &Environment,
     selection: &Selection,
-) -> Result<Vec<PlannedCase>, String> {
+) -> Result<Vec<PlannedCase>, PlanError> {
     check_required(environment, &selection.required)?;
-    let mut cases =
-        case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+    let mut cases = case::library()?;
     // Without the interface every row is skipped, so it does not matter for which dialect they are.
     let dialect = environment.dialect.filter(|d| *d != Dialect::None).unwrap_or(Dialect::RfcV4);
     cases.extend(layouts::rows(selection.tier, dialect));
@@ -82,18 +81,16 @@ pub fn build(
         let alone = Selection { skips: Vec::new(), ..alone };
         if !ids().any(|id| alone.selects(id)) {
             let near = nearest(ids(), filter).join("\n  ");
-            return Err(format!("no case matches `{filter}`; the nearest ids are\n  {near}"));
+            return Err(PlanError::NoMatch { filter: filter.clone(), near });
         }
     }
     all.retain(|candidate| selection.selects(&candidate.id));
     if all.is_empty() {
-        return Err("no case is left to run: the options exclude every one".into());
+        return Err(PlanError::NoneLeft);
     }
     let runs = |wanted: Platform| all.iter().any(|candidate| candidate.platform == wanted);
     if let Some(platform) = selection.required.iter().find(|platform| !runs(**platform)) {
-        return Err(format!(
-            "platform {platform} is required but the options exclude every case of it"
-        ));
+        return Err(PlanError::RequiredExcluded(*platform));
     }
     if let Some(shard) = selection.shard {
         all.retain(|candidate| in_shard(&candidate.id, shard));
@@ -109,31 +106,29 @@ pub fn in_shard(id: &str, shard: Shard) -> bool {
 }
 
 /// The ids of all cases that could run on this machine, of every tier.
-pub fn all_ids(config: &MachineConfig, environment: &Environment) -> Result<Vec<String>, String> {
+pub fn all_ids(
+    config: &MachineConfig,
+    environment: &Environment,
+) -> Result<Vec<String>, PlanError> {
     let everything = Selection { tier: Tier::Full, ..Selection::default() };
     let all = build(config, environment, &everything)?;
     Ok(all.into_iter().map(|case| case.id).collect())
 }
 
-/// The plan for case files given on the command line, each planned case with the file that it comes from. The error is
-/// a sentence for people: with file, line, column and what was expected there.
+/// The plan for case files given on the command line, each planned case with the file that it comes from.
 pub fn from_files(
     config: &MachineConfig,
     environment: &Environment,
     files: &[PathBuf],
     platforms: Option<&[Platform]>,
-) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
+) -> Result<Vec<(PathBuf, PlannedCase)>, PlanError> {
     let mut planned = Vec::new();
     for file in files {
         let text = read_case(file)?;
-        let cases =
-            case::parse(&file.to_string_lossy(), &text).map_err(|error| error.to_string())?;
+        let cases = case::parse(&file.to_string_lossy(), &text)?;
         let of_file = candidates(config, &cases, &[], platforms);
         if of_file.is_empty() {
-            return Err(format!(
-                "{}: no case of it is for the platforms asked for",
-                file.display()
-            ));
+            return Err(PlanError::OtherPlatforms(file.clone()));
         }
         planned.extend(of_file.into_iter().map(|case| (file.clone(), case.plan(environment))));
     }
@@ -142,12 +137,13 @@ pub fn from_files(
 }
 
 /// Reads a case file. Bytes that are no UTF-8 are named by their line, like every other mistake in it.
-fn read_case(file: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+fn read_case(file: &Path) -> Result<String, PlanError> {
+    let bytes =
+        std::fs::read(file).map_err(|error| PlanError::Unreadable { file: file.into(), error })?;
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
-        format!("{}:{line}: not a case file: the line is not UTF-8 text", file.display())
+        PlanError::NotText { file: file.into(), line }
     })
 }
 
@@ -212,27 +208,25 @@ fn candidates<'a>(
     candidates
 }
 
-fn check_required(environment: &Environment, required: &[Platform]) -> Result<(), String> {
-    for platform in required {
+fn check_required(environment: &Environment, required: &[Platform]) -> Result<(), PlanError> {
+    for &platform in required {
         let Some(state) = environment.platforms.iter().find(|p| p.name == platform.name()) else {
-            return Err(format!("platform {platform} is required but nothing is known of it here"));
+            return Err(PlanError::RequiredUnknown(platform));
         };
         if !state.missing.is_empty() {
             let reasons: Vec<&str> = state.missing.iter().map(|n| n.prose.as_str()).collect();
-            return Err(format!(
-                "platform {platform} is required but cannot run: {}",
-                reasons.join("; ")
-            ));
+            let reasons = reasons.join("; ");
+            return Err(PlanError::RequiredMissing { platform, reasons });
         }
     }
     Ok(())
 }
 
 /// Every report keys its results by id, so two cases with one id would hide each other.
-fn check_unique<'a>(mut ids: impl Iterator<Item = &'a str>) -> Result<(), String> {
+fn check_unique<'a>(mut ids: impl Iterator<Item = &'a str>) -> Result<(), PlanError> {
     let mut seen = HashSet::new();
     match ids.find(|id| !seen.insert(*id)) {
-        Some(id) => Err(format!("two cases have the id {id}")),
+        Some(id) => Err(PlanError::SameId(id.to_string())),
         None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A case in words.
 
-use super::platforms_of;
+use super::{PlanError, platforms_of};
 use crate::case::layouts::{Tier, rows};
 use crate::case::{self, Case};
 use crate::clause::ClauseId;
@@ -13,10 +13,9 @@ use crate::text::nearest;
 /// Where the description of a scenario is wrapped.
 const ABOUT_WIDTH: usize = 100;
 
-/// A case, its clauses and its needs, for people; `id` with or without machine and platform. The error names the nearest
-/// ids.
-pub fn explain(id: &str) -> Result<String, String> {
-    let cases = case::library().map_err(|error| format!("a built-in case is broken: {error}"))?;
+/// A case, its clauses and its needs, for people; `id` with or without machine and platform.
+pub fn explain(id: &str) -> Result<String, PlanError> {
+    let cases = case::library()?;
     let ids = |case: &Case| -> Vec<String> {
         platforms_of(case).into_iter().map(|platform| format!("{platform}.{}", case.name)).collect()
     };
@@ -34,7 +33,7 @@ pub fn explain(id: &str) -> Result<String, String> {
         }
         let all: Vec<String> = cases.iter().flat_map(ids).chain(names()).collect();
         let near = nearest(all.iter().map(String::as_str), wanted).join("\n  ");
-        return Err(format!("there is no case `{id}`; the nearest ids are\n  {near}"));
+        return Err(PlanError::NoCase { id: id.to_string(), near });
     };
     Ok(format!("{case}{}", clauses_and_ids(&case.clauses, ids(&case))))
 }
@@ -94,6 +93,7 @@ mod tests {
             let text = explain(id).unwrap();
             assert!(text.contains(says), "{id}: {text}");
         }
-        assert!(explain("sw-protected.layout.sa").unwrap_err().contains("the nearest ids"));
+        let error = explain("sw-protected.layout.sa").unwrap_err().to_string();
+        assert!(error.contains("the nearest ids"), "{error}");
     }
 }

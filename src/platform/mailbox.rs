@@ -3,6 +3,8 @@
 
 use std::mem::offset_of;
 
+use thiserror::Error;
+
 use super::memory::PayloadMemory;
 use crate::payload::abi::{MAILBOX, Mailbox, operation, status};
 
@@ -200,14 +202,34 @@ pub(super) fn put(memory: &mut PayloadMemory, sequence: u64, command: GuestComma
     }
 }
 
-/// Takes the answer to command `sequence` out of the mailbox; what is wrong with it if it is none.
-pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Result<Answer, String> {
+/// What is wrong with an answer of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AnswerError {
+    /// It is not the answer to the command.
+    #[error("the guest answered command {sequence} with {answer:#x} instead of {:#x}", !.sequence)]
+    OutOfTurn {
+        /// The number of the command.
+        sequence: u64,
+        /// What is in the mailbox instead of the complement of that number.
+        answer: u64,
+    },
+    /// The payload is older than this program.
+    #[error("the guest does not know the command")]
+    UnknownCommand,
+    /// The payload answers with a status that it does not have.
+    #[error("the guest answered with status {0:#x}")]
+    Status(u64),
+}
+
+/// Takes the answer to command `sequence` out of the mailbox.
+pub(super) fn take(
+    memory: &PayloadMemory,
+    sequence: u64,
+    retries: u32,
+) -> Result<Answer, AnswerError> {
     let answer = get(memory, offset_of!(Mailbox, answer));
     if answer != !sequence {
-        return Err(format!(
-            "the guest answered command {sequence} with {answer:#x} instead of {:#x}",
-            !sequence
-        ));
+        return Err(AnswerError::OutOfTurn { sequence, answer });
     }
     let found = get(memory, offset_of!(Mailbox, found));
     let offset = get(memory, offset_of!(Mailbox, offset));
@@ -221,8 +243,8 @@ pub(super) fn take(memory: &PayloadMemory, sequence: u64, retries: u32) -> Resul
             mismatch = Some(Mismatch { range, offset, expected, found });
         }
         status::REFUSED => refusal = Some(Refusal { offset, status: found }),
-        status::UNKNOWN_OPERATION => return Err("the guest does not know the command".to_string()),
-        other => return Err(format!("the guest answered with status {other:#x}")),
+        status::UNKNOWN_OPERATION => return Err(AnswerError::UnknownCommand),
+        other => return Err(AnswerError::Status(other)),
     }
     Ok(Answer { mismatch, refusal, found, second, retries })
 }
@@ -294,6 +316,6 @@ mod tests {
         memory.write(MAILBOX + offset_of!(Mailbox, operation) as u64, 99);
         let Ok(()) = execute(&mut Native(&mut memory));
         let error = take(&memory, 8, 0).unwrap_err();
-        assert_eq!(error, "the guest does not know the command");
+        assert_eq!(error, AnswerError::UnknownCommand);
     }
 }

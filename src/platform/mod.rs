@@ -34,6 +34,6 @@ pub use encrypted::LaunchPages;
 pub use guest::{Guest, LaunchCall, PAYLOAD_SLOT, RESET_SLOT, launches, try_launch_in_place};
 pub use kind::Platform;
 pub use launch_error::LaunchError;
-pub use mailbox::{Answer, GuestCommand, Mismatch, Refusal};
+pub use mailbox::{Answer, AnswerError, GuestCommand, Mismatch, Refusal};
 pub use missing::{Surroundings, missing};
 pub use stop::GuestStop;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::mailbox;
+use super::mailbox::{self, AnswerError};
 use super::memory::PayloadMemory;
 use crate::errno::Errno;
 use crate::machine::{Exit, Vcpu};
@@ -124,8 +124,8 @@ pub enum GuestStop {
     Unexpected(String),
     /// A call failed: its name, and why.
     Failed(&'static str, Errno),
-    /// The guest rang the doorbell without having answered; what is wrong.
-    BadAnswer(String),
+    /// The guest rang the doorbell without having answered.
+    BadAnswer(AnswerError),
 }
 
 impl GuestStop {
@@ -186,7 +186,7 @@ impl fmt::Display for GuestStop {
             GuestStop::Hang { rip: None } => f.write_str("no answer before the deadline"),
             GuestStop::Unexpected(exit) => write!(f, "unexpected exit: {exit}"),
             GuestStop::Failed(call, errno) => write!(f, "{call}: {errno}"),
-            GuestStop::BadAnswer(what) => f.write_str(what),
+            GuestStop::BadAnswer(error) => error.fmt(f),
         }
     }
 }

@@ -2,16 +2,51 @@
 //! Files that reports are written to.
 
 use std::fs::File;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// Creates, or empties, the file that `option` names. The error is a sentence that names both.
-pub(crate) fn create(option: &str, path: &Path) -> Result<File, String> {
-    let say = |what: String| format!("{option} {}: {what}", path.display());
-    File::create(path).map_err(|error| match error.kind() {
-        ErrorKind::IsADirectory => say("is a directory; name a file in it".to_string()),
-        _ => say(format!("cannot be created: {error}")),
+use thiserror::Error;
+
+/// Why the file of a report cannot be created.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// It is a directory.
+    #[error("{option} {}: is a directory; name a file in it", .path.display())]
+    Directory {
+        /// The option that names it.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{option} {}: cannot be created: {error}", .path.display())]
+    Io {
+        /// The option that names it.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Creates, or empties, the file that `option` names.
+pub(crate) fn create(option: &'static str, path: &Path) -> Result<File, CreateError> {
+    let path = path.to_path_buf();
+    File::create(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => CreateError::Directory { option, path },
+        _ => CreateError::Io { option, path, error },
     })
+}
+
+/// Why records cannot be written.
+#[derive(Debug, Error)]
+#[error("cannot write {name}: {error}")]
+pub struct WriteError {
+    /// The file, or another name of what is written to.
+    pub name: String,
+    /// Why.
+    pub error: io::Error,
 }
 
 /// `text` for XML and HTML, without characters that these cannot hold.

@@ -11,7 +11,7 @@ use crate::results::Event;
 use crate::results::Record;
 
 use super::Report;
-use super::file::create;
+use super::file::{CreateError, create};
 
 /// Writes one record a line, each with one write, so that a run that is killed leaves complete lines only.
 pub struct Json {
@@ -25,8 +25,8 @@ enum Out {
 }
 
 impl Json {
-    /// Into a file, which is emptied. The error is a sentence that names the file.
-    pub fn create(path: &Path) -> Result<Json, String> {
+    /// Into a file, which is emptied.
+    pub fn create(path: &Path) -> Result<Json, CreateError> {
         Ok(Json { out: Out::File(create("--json", path)?, 0) })
     }
 

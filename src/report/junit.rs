@@ -11,7 +11,7 @@ use crate::clock::civil;
 use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 
-use super::file::{create, escape};
+use super::file::{CreateError, create, escape};
 use super::summary::{caveat, slugs, waiver_line};
 use super::{Report, failure_lines};
 use crate::text::ascii;
@@ -38,8 +38,8 @@ struct Suite {
 }
 
 impl Junit {
-    /// Into a file, which is emptied. The error is a sentence that names the file.
-    pub fn create(path: &Path) -> Result<Junit, String> {
+    /// Into a file, which is emptied.
+    pub fn create(path: &Path) -> Result<Junit, CreateError> {
         let out = create("--junit", path)?;
         Ok(Junit {
             out,

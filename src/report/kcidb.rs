@@ -14,7 +14,7 @@ use crate::fnv::fnv1a;
 use crate::results::Event;
 use crate::results::{Blame, CaseRecord, RunRecord, Verdict, WaiverNote};
 
-use super::file::create;
+use super::file::{CreateError, create};
 use super::summary::caveat;
 use super::{Report, failure_lines};
 
@@ -49,8 +49,8 @@ pub struct Kcidb {
 }
 
 impl Kcidb {
-    /// Into a file, which is emptied. The error is a sentence that names the file.
-    pub fn create(path: &Path, submission: Submission) -> Result<Kcidb, String> {
+    /// Into a file, which is emptied.
+    pub fn create(path: &Path, submission: Submission) -> Result<Kcidb, CreateError> {
         let out = create("--kcidb", path)?;
         Ok(Kcidb {
             out,

@@ -17,6 +17,7 @@ mod tap;
 
 pub use failure::failure_lines;
 pub(crate) use file::create;
+pub use file::{CreateError, WriteError};
 pub use html::Html;
 pub use human::Human;
 pub use json::Json;

@@ -4,13 +4,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::results::for_each_record;
 use crate::results::{Event, Sink, exit};
+use crate::results::{ReadError, for_each_record};
 use crate::results::{Record, Summary};
 
 /// Feeds the events of a run to `sink` again; notes, which a results file does not hold, are not among them. A run that
-/// was killed ends with what did not run counted. The error is a sentence for people.
-pub fn replay(file: &Path, sink: &mut dyn Sink) -> Result<(), String> {
+/// was killed ends with what did not run counted.
+pub fn replay(file: &Path, sink: &mut dyn Sink) -> Result<(), ReadError> {
     let mut so_far = Summary::default();
     let mut number = 0;
     let mut ended = false;
@@ -35,7 +35,6 @@ pub fn replay(file: &Path, sink: &mut dyn Sink) -> Result<(), String> {
         if flow.is_continue() {
             flow = sink.event(&event);
         }
-        Ok(())
     })?;
     if !ended && flow.is_continue() {
         so_far.not_run = so_far.planned.saturating_sub(number);

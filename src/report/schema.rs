@@ -19,7 +19,7 @@ fn schema_is_current() {
     );
 }
 
-fn is_valid(value: &Value) -> Result<(), String> {
+fn is_valid(value: &Value) -> Result<(), schema::Invalid> {
     schema::is_valid(FILE, value)
 }
 

@@ -2,7 +2,6 @@
 //! Reading results files, whatever version of the program wrote them and wherever they end; see [`crate::results`] for
 //! what readers may rely on.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{LineError, ReadError};
 use crate::results::{Record, SCHEMA_VERSION, Verdict};
 
 /// Bytes that are read at once: results files may be large.
@@ -102,68 +102,65 @@ impl AnyVerdict {
 }
 
 impl ResultsFile {
-    /// Opens a file. All errors are sentences for people that name the file.
-    pub fn open(path: &Path) -> Result<ResultsFile, String> {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<ResultsFile, ReadError> {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
-        let reader = BufReader::with_capacity(BUFFER, file);
-        Ok(ResultsFile { name, reader, line: Vec::new(), number: 0 })
+        match File::open(path) {
+            Ok(file) => {
+                let reader = BufReader::with_capacity(BUFFER, file);
+                Ok(ResultsFile { name, reader, line: Vec::new(), number: 0 })
+            }
+            Err(error) => Err(ReadError::Io { file: name, error }),
+        }
     }
 
     /// The first line of any file of JSON Lines that this program writes; its `type` says which kind of file it is.
-    pub fn first(&mut self) -> Result<Value, String> {
+    pub fn first(&mut self) -> Result<Value, ReadError> {
         if !self.advance()? {
-            return Err(format!("{}: the file is empty", self.name));
+            return Err(ReadError::Empty { file: self.name.clone() });
         }
-        serde_json::from_slice(&self.line).map_err(|error| self.at(no_result(&error)))
+        serde_json::from_slice(&self.line).map_err(|error| self.at(LineError::NoResult(error)))
     }
 
     /// The first line, which says what was to run and where.
-    pub fn head(&mut self) -> Result<Value, String> {
+    pub fn head(&mut self) -> Result<Value, ReadError> {
         let head = self.first()?;
         match head["type"] == "run" {
             true => Ok(head),
-            false => Err(self.at("a results file begins with a record of type `run`")),
+            false => Err(self.at(LineError::NoRun)),
         }
     }
 
     /// Moves on to the next line; false at the end.
-    fn advance(&mut self) -> Result<bool, String> {
+    fn advance(&mut self) -> Result<bool, ReadError> {
         self.line.clear();
         let length = self.reader.read_until(b'\n', &mut self.line);
-        let length = length.map_err(|error| format!("{}: {error}", self.name))?;
+        let length = length.map_err(|error| ReadError::Io { file: self.name.clone(), error })?;
         self.number += 1;
         Ok(length > 0)
     }
 
     /// The next line as a `T`, and as it is written. `None` at the end; a last line that was cut short, because the runner
     /// was killed, is passed over.
-    pub fn next<'a, T: Deserialize<'a>>(&'a mut self) -> Result<Option<(T, &'a [u8])>, String> {
+    pub fn next<'a, T: Deserialize<'a>>(&'a mut self) -> Result<Option<(T, &'a [u8])>, ReadError> {
         if !self.advance()? {
             return Ok(None);
         }
         match serde_json::from_slice(&self.line) {
             Ok(parsed) => Ok(Some((parsed, &self.line))),
             Err(_) if self.line.last() != Some(&b'\n') => Ok(None),
-            Err(error) => Err(self.at(no_result(&error))),
+            Err(error) => Err(self.at(LineError::NoResult(error))),
         }
     }
 
-    /// A message about the current line.
-    pub fn at(&self, what: impl Display) -> String {
-        format!("{}:{}: {what}", self.name, self.number)
+    /// Says what is wrong with the current line.
+    pub fn at(&self, problem: LineError) -> ReadError {
+        ReadError::Line { file: self.name.clone(), line: self.number, problem }
     }
 }
 
-fn no_result(error: &serde_json::Error) -> String {
-    format!("no result: {error}")
-}
-
 /// Hands every record of a file to `take`, in order. Types of records that this version does not know are passed over.
-pub fn for_each_record(
-    path: &Path,
-    mut take: impl FnMut(Record) -> Result<(), String>,
-) -> Result<(), String> {
+pub fn for_each_record(path: &Path, mut take: impl FnMut(Record)) -> Result<(), ReadError> {
     #[derive(Deserialize)]
     struct Kind {
         #[serde(rename = "type")]
@@ -173,24 +170,22 @@ pub fn for_each_record(
     let mut file = ResultsFile::open(path)?;
     let head = file.head()?;
     let version = head["schema"].as_u64().unwrap_or_default();
-    let newer = match version > u64::from(SCHEMA_VERSION) {
-        true => format!(
-            " (the file has version {version} of the format, this program knows {SCHEMA_VERSION})"
-        ),
-        false => String::new(),
+    let no_result = |error| match version > u64::from(SCHEMA_VERSION) {
+        true => LineError::Newer { error, version },
+        false => LineError::NoResult(error),
     };
     let head = serde_json::from_value(head);
-    take(head.map_err(|error| file.at(format!("{}{newer}", no_result(&error))))?)?;
+    take(head.map_err(|error| file.at(no_result(error)))?);
     while let Some((Kind { kind }, line)) = file.next()? {
         if !KNOWN.contains(&kind.as_str()) {
             continue;
         }
         match serde_json::from_slice(line) {
             Ok(Record::Run(_)) => {
-                return Err(file.at("a second run; `gmem-conform merge` joins files"));
+                return Err(file.at(LineError::SecondRun));
             }
-            Ok(record) => take(record)?,
-            Err(error) => return Err(file.at(format!("{}{newer}", no_result(&error)))),
+            Ok(record) => take(record),
+            Err(error) => return Err(file.at(no_result(error))),
         }
     }
     Ok(())

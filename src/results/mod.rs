@@ -9,11 +9,13 @@
 //! addition raises [`SCHEMA_VERSION`]. So a reader passes over fields and record types that it does not know, and takes a
 //! missing field for empty, and then reads what older and newer versions have written. [`ResultsFile`] does.
 
+mod error;
 mod event;
 pub mod exit;
 mod file;
 mod record;
 
+pub use error::{LineError, ReadError};
 pub use event::{Event, Sink};
 pub use file::{AnyVerdict, Outline, ResultsFile, for_each_record};
 pub use record::*;

@@ -4,8 +4,10 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use thiserror::Error;
+
 use super::pool::Options;
-use super::worker_process::{self, Death, End, WorkerProcess};
+use super::worker_process::{self, Death, End, StartError, WorkerProcess};
 use super::{signals, verdict};
 use crate::machine::MachineConfig;
 use crate::protocol::{Job, Reply};
@@ -17,21 +19,15 @@ pub struct Interview<'a> {
     worker: Option<WorkerProcess>,
 }
 
-/// Why there is no answer. The text is for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoAnswer {
     /// The program was told to end.
+    #[error("{0}")]
     Interrupted(String),
     /// The worker hung, died, or could not be started; what it was, to be read after "the machine could not be ...: ".
+    #[error("{0}")]
     Failed(String),
-}
-
-impl From<NoAnswer> for String {
-    fn from(why: NoAnswer) -> String {
-        match why {
-            NoAnswer::Interrupted(text) | NoAnswer::Failed(text) => text,
-        }
-    }
 }
 
 impl<'a> Interview<'a> {
@@ -46,7 +42,7 @@ impl<'a> Interview<'a> {
             Some(worker) => worker,
             None => self.start()?,
         };
-        worker.send(question).map_err(|error| self.cannot_start(&error))?;
+        worker.send(question).map_err(|error| self.cannot_start(error))?;
         let deadline = Instant::now() + self.options.timeout;
         loop {
             let until = worker.closing.map_or(deadline, |closing| closing.min(deadline));
@@ -99,11 +95,11 @@ impl<'a> Interview<'a> {
                 worker.send(&Job::Configure(self.config.clone()))?;
                 Ok(worker)
             })
-            .map_err(|error| self.cannot_start(&error))
+            .map_err(|error| self.cannot_start(error))
     }
 
-    fn cannot_start(&self, error: &std::io::Error) -> NoAnswer {
-        NoAnswer::Failed(worker_process::cannot_start(&self.options.worker, error))
+    fn cannot_start(&self, error: std::io::Error) -> NoAnswer {
+        NoAnswer::Failed(StartError::new(&self.options.worker, error).to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 //! The kernel's health between two moments: its taint, its counters of warnings and oopses, its log.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -74,7 +74,7 @@ impl Counter {
 pub(crate) struct KernelWatch {
     taint: Option<Counter>,
     counters: Vec<Counter>,
-    log: Result<File, String>,
+    log: io::Result<File>,
     /// Where a record of the log is read to.
     record: Vec<u8>,
 }
@@ -86,8 +86,7 @@ impl KernelWatch {
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(root.join("dev/kmsg"))
-            .and_then(|mut log| log.seek(SeekFrom::End(0)).map(|_| log))
-            .map_err(|error| describe(&error));
+            .and_then(|mut log| log.seek(SeekFrom::End(0)).map(|_| log));
         KernelWatch {
             taint: Counter::open(root, "proc/sys/kernel/tainted"),
             // Since Linux 6.2; an older kernel shows its warnings only in the log and, the first one, in the taint.
@@ -103,7 +102,8 @@ impl KernelWatch {
     /// What cannot be watched here, in sentences for the report of the run.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        if let Err(why) = &self.log {
+        if let Err(error) = &self.log {
+            let why = describe(error);
             remarks.push(format!(
                 "the kernel log cannot be read (/dev/kmsg: {why}); a warning is noticed by taint and counters only"
             ));

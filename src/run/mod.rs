@@ -12,8 +12,8 @@ mod spawn;
 mod verdict;
 mod worker_process;
 
-pub use headers::capability_numbers;
+pub use headers::{HeaderError, capability_numbers};
 pub use interview::{Interview, NoAnswer};
 pub use pool::{MAX_TIMEOUTS, Options, run};
-pub use probe::probe;
+pub use probe::{ProbeError, probe};
 pub use signals::interrupts;

@@ -17,7 +17,7 @@ use crate::timings::{self, Part, spend};
 use crate::waivers::{Waivers, Waiving};
 
 use super::kernel_watch::{Damage, KernelWatch};
-use super::worker_process::{self, Death, End, WorkerProcess};
+use super::worker_process::{self, Death, End, StartError, WorkerProcess};
 use super::{signals, verdict};
 use crate::machine::{MachineConfig, MachineKind};
 use crate::protocol::{CaseOutcome, Job, Reply};
@@ -231,9 +231,9 @@ impl Runner<'_> {
                     Ok(worker) => {
                         self.slots.push(WorkerSlot { worker, running: None, before: None })
                     }
-                    Err(why) => {
+                    Err(error) => {
                         self.queue.push_front(case);
-                        return self.abort(why);
+                        return self.abort(error.to_string());
                     }
                 }
             }
@@ -253,14 +253,14 @@ impl Runner<'_> {
         None
     }
 
-    fn start_worker(&self) -> Result<WorkerProcess, String> {
+    fn start_worker(&self) -> Result<WorkerProcess, StartError> {
         let command = &self.options.worker;
         WorkerProcess::start(command)
             .and_then(|mut worker| {
                 worker.send(&Job::Configure(self.config.clone()))?;
                 Ok(worker)
             })
-            .map_err(|error| worker_process::cannot_start(command, &error))
+            .map_err(|error| StartError::new(command, error))
     }
 
     fn give(&mut self, index: usize, case: PlannedCase) {

@@ -1,16 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Asking what the machine offers.
 
-use crate::results::Environment;
+use thiserror::Error;
 
 use super::interview::{Interview, NoAnswer};
 use super::pool::Options;
 use crate::machine::MachineConfig;
 use crate::protocol::{Job, Reply};
+use crate::results::Environment;
 
-/// Asks in a worker what the machine offers. The error is a sentence for people: the worker hung, died, or could not be
-/// started.
-pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, String> {
+/// Why nobody knows what the machine offers.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProbeError {
+    /// The program was told to end.
+    #[error("{0}")]
+    Interrupted(String),
+    /// The worker hung, died, or could not be started.
+    #[error("the machine could not be probed: {0}")]
+    Failed(String),
+}
+
+/// Asks in a worker what the machine offers.
+pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, ProbeError> {
     let mut interview = Interview::new(config, options);
     let why = match interview.ask(&Job::Probe) {
         Ok(Reply::Probed(environment)) => return Ok(*environment),
@@ -18,7 +29,7 @@ pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, S
         Err(why) => why,
     };
     Err(match why {
-        NoAnswer::Interrupted(text) => text,
-        NoAnswer::Failed(text) => format!("the machine could not be probed: {text}"),
+        NoAnswer::Interrupted(text) => ProbeError::Interrupted(text),
+        NoAnswer::Failed(text) => ProbeError::Failed(text),
     })
 }

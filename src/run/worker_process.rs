@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use thiserror::Error;
 
 use super::headers::describe;
 use super::spawn::spawn;
@@ -390,9 +391,19 @@ pub(super) fn describe_status(status: ExitStatus) -> String {
     }
 }
 
-/// Why no worker could be started, for people.
-pub(super) fn cannot_start(command: &[OsString], error: &io::Error) -> String {
-    let program =
-        command.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    format!("cannot start a worker ({program}): {}", describe(error))
+/// Why no worker could be started.
+#[derive(Debug, Error)]
+#[error("cannot start a worker ({program}): {}", describe(.error))]
+pub(super) struct StartError {
+    program: String,
+    error: io::Error,
+}
+
+impl StartError {
+    /// About the program that `command` begins with.
+    pub(super) fn new(command: &[OsString], error: io::Error) -> StartError {
+        let program =
+            command.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        StartError { program, error }
+    }
 }

@@ -173,7 +173,7 @@ fn scenarios_are_planned() {
             );
         }
     }
-    let near = plan::explain("race.gest-access").expect_err("a typing error");
+    let near = plan::explain("race.gest-access").expect_err("a typing error").to_string();
     assert!(near.contains("sw-protected.race.guest-access"), "{near}");
 }
 

@@ -25,13 +25,18 @@ pub(crate) fn is_current(file: &str, title: &str, schema: schemars::Schema) {
     );
 }
 
+/// A value that is not valid, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Invalid(String);
+
 /// Whether `value` is valid by the committed schema `file`.
-pub(crate) fn is_valid(file: &str, value: &Value) -> Result<(), String> {
+pub(crate) fn is_valid(file: &str, value: &Value) -> Result<(), Invalid> {
     let schema: Value =
         serde_json::from_str(&std::fs::read_to_string(path(file)).unwrap()).unwrap();
     let mut compiler = Compiler::new();
     compiler.add_resource(file, schema).unwrap();
     let mut schemas = Schemas::new();
     let index = compiler.compile(file, &mut schemas).unwrap();
-    schemas.validate(value, index).map_err(|error| error.to_string())
+    schemas.validate(value, index).map_err(|error| Invalid(error.to_string()))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::value::Datetime;
 
+use super::error::{EntryError, FileError, WaiverError};
 use super::glob::matches;
 use crate::clause::ClauseId;
 use crate::clock::today;
@@ -64,10 +65,10 @@ struct Entry {
 }
 
 impl Waivers {
-    /// Those for bugs that every kernel so far has, `cases/known-bugs.toml`. The error is a sentence for people.
-    pub fn built_in() -> Result<Waivers, String> {
+    /// Those for bugs that every kernel so far has, `cases/known-bugs.toml`.
+    pub fn built_in() -> Result<Waivers, WaiverError> {
         let list = parse(include_str!("../../cases/known-bugs.toml"))
-            .map_err(|error| format!("cases/known-bugs.toml: {error}"))?;
+            .map_err(|error| WaiverError::BuiltIn(Box::new(error)))?;
         let list = list.into_iter().map(|waiver| Waiver { built_in: true, ..waiver }).collect();
         Ok(Waivers { list, strict: false, today: today() })
     }
@@ -78,12 +79,12 @@ impl Waivers {
         *self = other;
     }
 
-    /// Reads a file. The error is a sentence for people that names the file.
-    pub fn read(path: &Path, strict: bool) -> Result<Waivers, String> {
+    /// Reads a file.
+    pub fn read(path: &Path, strict: bool) -> Result<Waivers, WaiverError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("--waivers {}: {error}", path.display()))?;
-        let list =
-            parse(&text).map_err(|error| format!("--waivers {}: {error}", path.display()))?;
+            .map_err(|error| WaiverError::Unreadable { path: path.into(), error })?;
+        let list = parse(&text)
+            .map_err(|error| WaiverError::Wrong { path: path.into(), error: Box::new(error) })?;
         Ok(Waivers { list, strict, today: today() })
     }
 
@@ -95,43 +96,40 @@ impl Waivers {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Vec<Waiver>, String> {
-    let file: WaiverList =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+pub(super) fn parse(text: &str) -> Result<Vec<Waiver>, FileError> {
+    let file: WaiverList = toml::from_str(text)?;
     file.waiver.into_iter().enumerate().map(|(n, entry)| check(entry, n + 1)).collect()
 }
 
-fn check(entry: Entry, number: usize) -> Result<Waiver, String> {
-    let wrong = |what: String| Err(format!("waiver {number} (`{}`): {what}", entry.id));
+fn check(entry: Entry, number: usize) -> Result<Waiver, FileError> {
+    let wrong = |problem| Err(FileError::Entry { number, id: entry.id.clone(), problem });
     let in_id = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-*".contains(&b);
     if entry.id.is_empty() || !entry.id.bytes().all(in_id) {
-        return wrong("`id` is the id of a case, in which `*` stands for any text".into());
+        return wrong(EntryError::Id);
     }
     if entry.reason.trim().is_empty() {
-        return wrong("`reason` is empty".into());
+        return wrong(EntryError::Reason);
     }
     if !["https://", "http://"].iter().any(|scheme| entry.link.starts_with(scheme)) {
-        return wrong(
-            "`link` is not an http address, of the mail or the bug that deals with it".into(),
-        );
+        return wrong(EntryError::Link);
     }
     if entry.platform != "*" && Platform::from_name(&entry.platform).is_none() {
-        return wrong(format!("`{}` is not a platform, nor `*`", entry.platform));
+        return wrong(EntryError::Platform(entry.platform.clone()));
     }
     if entry.dialect != "*" && Dialect::from_name(&entry.dialect).is_none() {
-        return wrong(format!("`{}` is not a dialect, nor `*`", entry.dialect));
+        return wrong(EntryError::Dialect(entry.dialect.clone()));
     }
     if entry.kernel.is_empty() {
-        return wrong("`kernel` is a kernel release, in which `*` stands for any text".into());
+        return wrong(EntryError::Kernel);
     }
     let clause = match entry.clause.as_deref().map(|id| (id, id.parse())) {
         None => None,
         Some((_, Ok(clause))) => Some(clause),
-        Some((id, Err(_))) => return wrong(format!("`{id}` is not a clause")),
+        Some((id, Err(_))) => return wrong(EntryError::Clause(id.to_string())),
     };
     let expires = match (entry.expires.date, entry.expires.time) {
         (Some(date), None) => date.to_string(),
-        _ => return wrong("`expires` is a day, such as 2027-01-31".into()),
+        _ => return wrong(EntryError::Expires),
     };
     Ok(Waiver {
         note: WaiverNote { id: entry.id, reason: entry.reason, link: entry.link, expires },

@@ -76,7 +76,7 @@ fn every_field_is_required_and_checked() {
     assert_eq!(parse("").unwrap().len(), 0);
     for line in GOOD.lines().filter(|line| line.contains('=')) {
         let (name, _) = line.split_once(' ').unwrap();
-        let error = parse(&GOOD.replace(line, "")).unwrap_err();
+        let error = parse(&GOOD.replace(line, "")).unwrap_err().to_string();
         assert!(error.contains(&format!("missing field `{name}`")), "{error}");
     }
     for (from, to, message) in [
@@ -91,7 +91,7 @@ fn every_field_is_required_and_checked() {
         ("reason =", "why =", "why"),
         ("expires", "clause = \"no.such\"\nexpires", "`no.such` is not a clause"),
     ] {
-        let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
 }

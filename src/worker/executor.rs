@@ -70,7 +70,9 @@ impl Executor {
             self.config.dialect.ok_or_else(|| suite("the dialect is not known".into()))?;
         if self.machine.is_none() {
             let machine = machine::open(&self.config);
-            self.machine = Some(machine.map_err(|e| CaseEnd::error(Blame::Machine, e))?);
+            self.machine = Some(
+                machine.map_err(|e| CaseEnd::error(Blame::Machine, format!("failed to {e}")))?,
+            );
         }
         let setup = self.setup(platform, dialect, timeout)?;
         if let Some(result) = scenario::run(text, &setup, progress, observations) {

@@ -9,4 +9,4 @@ mod serve;
 
 pub use executor::Executor;
 pub use probe::probe;
-pub use serve::serve;
+pub use serve::{ServeError, serve};

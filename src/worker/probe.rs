@@ -79,7 +79,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
         Err(why) => {
             let need = match config.kind {
                 MachineKind::Host => no_kvm(),
-                MachineKind::Model => Need::new("no-model", why),
+                MachineKind::Model => Need::new("no-model", format!("failed to {why}")),
             };
             Platform::ALL.map(|_| vec![need.clone()])
         }

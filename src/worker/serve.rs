@@ -9,7 +9,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use thiserror::Error;
 
 use super::{Executor, probe};
 use crate::bench::Meter;
@@ -17,22 +19,45 @@ use crate::observe::Observer;
 use crate::timings::{self, Part, spend};
 
 use crate::machine::MachineConfig;
-use crate::protocol::{Job, PROGRESS_FD, REPLY_FD, Reply};
+use crate::protocol::{Job, PROGRESS_FD, REPLY_FD, Reply, WorkerError};
+
+/// Why a worker ends before the runner closes its pipe.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The descriptors of the runner are not there.
+    #[error("a worker is started by gmem-conform itself, not by hand")]
+    ByHand,
+    /// The progress file cannot be mapped.
+    #[error("mapping the progress file: {0}")]
+    Progress(#[source] Errno),
+    /// The pipe of jobs cannot be read.
+    #[error("reading jobs: {0}")]
+    Read(#[source] io::Error),
+    /// A line is no job.
+    #[error("bad job: {0}")]
+    BadJob(#[source] serde_json::Error),
+    /// A job came before [`Job::Configure`].
+    #[error("a job came before the machine was named")]
+    NoMachine,
+    /// A reply cannot be written.
+    #[error("writing a reply: {0}")]
+    Write(#[source] io::Error),
+}
 
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
-pub fn serve() -> Result<(), String> {
+pub fn serve() -> Result<(), ServeError> {
     let (mut replies, progress) = descriptors()?;
     let progress = Progress::map(&progress)?;
     let mut crew: Option<Crew> = None;
     for line in io::stdin().lock().lines() {
-        let line = line.map_err(|error| format!("reading jobs: {error}"))?;
-        let job: Job = serde_json::from_str(&line).map_err(|error| format!("bad job: {error}"))?;
+        let line = line.map_err(ServeError::Read)?;
+        let job: Job = serde_json::from_str(&line).map_err(ServeError::BadJob)?;
         let said = match (job, &mut crew) {
             (Job::Configure(config), crew) => {
                 *crew = Some(Crew::new(config));
                 continue;
             }
-            (_, None) => return Err("a job came before the machine was named".to_string()),
+            (_, None) => return Err(ServeError::NoMachine),
             (Job::Probe, Some(crew)) => Reply::Probed(Box::new(probe(&crew.config))),
             (Job::Case { id, platform, text, timeout_s }, Some(crew)) => {
                 progress.set(0);
@@ -47,9 +72,11 @@ pub fn serve() -> Result<(), String> {
                 Reply::Done(Box::new(outcome))
             }
             (Job::Observe { spot, trial }, Some(crew)) => {
-                Reply::Observed(crew.observer.observe(&spot, trial))
+                Reply::Observed(crew.observer.observe(&spot, trial).map_err(WorkerError::new))
             }
-            (Job::Measure { point }, Some(crew)) => Reply::Measured(crew.meter.measure(&point)),
+            (Job::Measure { point }, Some(crew)) => {
+                Reply::Measured(crew.meter.measure(&point).map_err(WorkerError::new))
+            }
         };
         reply(&mut replies, &said)?;
     }
@@ -76,12 +103,12 @@ impl Crew {
 }
 
 /// The descriptors that the runner has put at fixed numbers: for replies and for progress.
-fn descriptors() -> Result<(File, File), String> {
-    let take = |number: RawFd| -> Result<File, String> {
+fn descriptors() -> Result<(File, File), ServeError> {
+    let take = |number: RawFd| -> Result<File, ServeError> {
         // SAFETY: F_SETFD takes integers only. Should the number be open for another purpose, because a person started
         // this, then it merely becomes close-on-exec.
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return Err("a worker is started by gmem-conform itself, not by hand".to_string());
+            return Err(ServeError::ByHand);
         }
         // SAFETY: the descriptor is open, as fcntl has shown, and this process has just begun: the runner put it there
         // for this function, which is called once.
@@ -94,12 +121,12 @@ fn descriptors() -> Result<(File, File), String> {
 struct Progress(NonNull<AtomicU64>);
 
 impl Progress {
-    fn map(file: &File) -> Result<Progress, String> {
+    fn map(file: &File) -> Result<Progress, ServeError> {
         let size = NonZeroUsize::new(size_of::<AtomicU64>()).expect("a word is not empty");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping where the kernel likes, of a memfd that the runner made 8 bytes long and never shortens.
         let page = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) };
-        let page = page.map_err(|errno| format!("mapping the progress file: {errno}"))?;
+        let page = page.map_err(ServeError::Progress)?;
         Ok(Progress(page.cast()))
     }
 
@@ -111,9 +138,8 @@ impl Progress {
 }
 
 /// Sends a reply with a single write where the pipe has room for it.
-fn reply(replies: &mut File, reply: &Reply) -> Result<(), String> {
-    let mut line =
-        serde_json::to_vec(reply).map_err(|error| format!("writing a reply: {error}"))?;
+fn reply(replies: &mut File, reply: &Reply) -> Result<(), ServeError> {
+    let mut line = serde_json::to_vec(reply).map_err(|error| ServeError::Write(error.into()))?;
     line.push(b'\n');
-    replies.write_all(&line).map_err(|error| format!("writing a reply: {error}"))
+    replies.write_all(&line).map_err(ServeError::Write)
 }

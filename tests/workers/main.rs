@@ -331,11 +331,11 @@ fn a_probe_has_a_deadline() {
     };
     assert_eq!(
         probe("sleep 1000", 1),
-        Err("the machine could not be probed: no answer within 1 seconds".into())
+        Err(run::ProbeError::Failed("no answer within 1 seconds".into()))
     );
     assert_eq!(
         probe("echo Oh >&2; kill -SEGV $$", 60),
-        Err("the machine could not be probed: its worker died of SIGSEGV; it wrote:\nOh".into())
+        Err(run::ProbeError::Failed("its worker died of SIGSEGV; it wrote:\nOh".into()))
     );
     let environment = Environment { machine: "host".into(), ..Environment::default() };
     let mut reply = serde_json::to_value(&environment).unwrap();

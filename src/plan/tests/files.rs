@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::plan::{PlannedCase, from_files};
+use crate::plan::{PlanError, PlannedCase, from_files};
 
 const CASE: &str = "case t.n\nclause fresh.zero\npages 4\nstart shared\nhost expect 0..4 zero\n";
 
@@ -26,7 +26,7 @@ impl Files {
     }
 }
 
-fn plan_of(files: &[PathBuf]) -> Result<Vec<(PathBuf, PlannedCase)>, String> {
+fn plan_of(files: &[PathBuf]) -> Result<Vec<(PathBuf, PlannedCase)>, PlanError> {
     from_files(&config(MachineKind::Model), &offers_all(Dialect::RfcV5), files, None)
 }
 
@@ -52,10 +52,10 @@ fn cases_go_with_their_files() {
 fn duplicate_ids() {
     let files = Files::new();
     let (one, two) = (files.write("one.case", CASE), files.write("two.case", CASE));
-    let error = plan_of(&[one, two]).expect_err("the same id twice");
+    let error = plan_of(&[one, two]).expect_err("the same id twice").to_string();
     assert_eq!(error, "two cases have the id model.sw-protected.t.n");
     let each = files.write("each.case", format!("each x 1<<2 1..2\n{CASE}"));
-    let error = plan_of(&[each]).expect_err("the same name twice");
+    let error = plan_of(&[each]).expect_err("the same name twice").to_string();
     assert_eq!(error, "two cases have the id model.sw-protected.t.n.1-2");
 }
 
@@ -64,13 +64,13 @@ fn duplicate_ids() {
 fn unreadable_files() {
     let files = Files::new();
     let missing = files.0.path().join("missing.case");
-    let error = plan_of(std::slice::from_ref(&missing)).expect_err("no file");
+    let error = plan_of(std::slice::from_ref(&missing)).expect_err("no file").to_string();
     let want = format!("{}: No such file or directory (os error 2)", missing.display());
     assert_eq!(error, want);
-    let error = plan_of(&[files.0.path().into()]).expect_err("a directory");
+    let error = plan_of(&[files.0.path().into()]).expect_err("a directory").to_string();
     assert_eq!(error, format!("{}: Is a directory (os error 21)", files.0.path().display()));
     let binary = files.write("binary.case", b"case t.n\npages 4\n# caf\xe9\n");
-    let error = plan_of(std::slice::from_ref(&binary)).expect_err("Latin-1");
+    let error = plan_of(std::slice::from_ref(&binary)).expect_err("Latin-1").to_string();
     let want = format!("{}:3: not a case file: the line is not UTF-8 text", binary.display());
     assert_eq!(error, want);
 }
@@ -81,7 +81,7 @@ fn broken_file() {
     let files = Files::new();
     let good = files.write("good.case", CASE);
     let broken = files.write("broken.case", CASE.replace("0..4", "0..5"));
-    let error = plan_of(&[good, broken.clone()]).expect_err("a range beyond the pages");
+    let error = plan_of(&[good, broken.clone()]).expect_err("a range beyond the pages").to_string();
     let want = format!(
         "{}:5:13: the range ends at page 5, the case has 4\n    \
          5 | host expect 0..5 zero\n      |             ^",
@@ -100,5 +100,5 @@ fn no_case_for_the_platform() {
     let error =
         from_files(&config(MachineKind::Host), &environment, std::slice::from_ref(&file), only);
     let want = format!("{}: no case of it is for the platforms asked for", file.display());
-    assert_eq!(error.expect_err("another platform"), want);
+    assert_eq!(error.expect_err("another platform").to_string(), want);
 }

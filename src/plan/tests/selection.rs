@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::plan::{PlannedCase, Selection, build, in_shard};
+use crate::plan::{PlanError, PlannedCase, Selection, build, in_shard};
 use crate::results::Shard;
 use crate::scenario::Scenario;
 
@@ -18,7 +18,7 @@ fn filtered(filters: &[&str]) -> Selection {
     Selection { filters: strings(filters), ..Selection::default() }
 }
 
-fn planned(selection: &Selection) -> Result<Vec<PlannedCase>, String> {
+fn planned(selection: &Selection) -> Result<Vec<PlannedCase>, PlanError> {
     build(&config(MachineKind::Host), &offers_all(Dialect::RfcV5), selection)
 }
 
@@ -79,7 +79,7 @@ fn filters() {
 fn exact() {
     let exact = |id| Selection { exact: true, ..filtered(&[id]) };
     assert_eq!(ids(&exact(ZERO)), [ZERO]);
-    let error = planned(&exact("zero.after-zero")).expect_err("not a whole id");
+    let error = planned(&exact("zero.after-zero")).expect_err("not a whole id").to_string();
     assert!(
         error.starts_with("no case matches `zero.after-zero`; the nearest ids are\n"),
         "{error}"
@@ -124,7 +124,9 @@ fn platforms() {
 /// A filter that matches nothing is a mistake even where another one matches, and what was meant is named.
 #[test]
 fn nothing_selected() {
-    let error = planned(&filtered(&["after-zero", "presrve.both"])).expect_err("a typing error");
+    let error = planned(&filtered(&["after-zero", "presrve.both"]))
+        .expect_err("a typing error")
+        .to_string();
     assert!(
         error.starts_with("no case matches `presrve.both`; the nearest ids are\n  "),
         "{error}"
@@ -132,7 +134,7 @@ fn nothing_selected() {
     assert!(error.contains("\n  sw-protected.preserve.both-ways"), "{error}");
     assert!(error.lines().count() <= 6, "{error}");
     let selection = Selection { skips: strings(&["zero"]), ..filtered(&["after-zero"]) };
-    let error = planned(&selection).expect_err("all is skipped");
+    let error = planned(&selection).expect_err("all is skipped").to_string();
     assert_eq!(error, "no case is left to run: the options exclude every one");
 }
 
@@ -144,18 +146,20 @@ fn required_platforms() {
         build(&config(MachineKind::Host), environment, selection).map(|plan| plan.len())
     };
     let all = offers_all(Dialect::RfcV5);
-    assert_eq!(on(&all, &require(Platform::SwProtected)), on(&all, &Selection::default()));
+    let count = |selection| on(&all, selection).expect("a plan");
+    assert_eq!(count(&require(Platform::SwProtected)), count(&Selection::default()));
     assert!(on(&lacks_protected(), &require(Platform::Default)).is_ok());
-    let error = on(&lacks_protected(), &require(Platform::SwProtected)).expect_err("missing");
+    let error =
+        on(&lacks_protected(), &require(Platform::SwProtected)).expect_err("missing").to_string();
     let want =
         "platform sw-protected is required but cannot run: there are no such VMs; there is no luck";
     assert_eq!(error, want);
     let without_tdx = Environment { platforms: all.platforms[..3].to_vec(), ..all.clone() };
-    let error = on(&without_tdx, &require(Platform::Tdx)).expect_err("unknown");
+    let error = on(&without_tdx, &require(Platform::Tdx)).expect_err("unknown").to_string();
     assert_eq!(error, "platform tdx is required but nothing is known of it here");
     let only_default = Some(vec![Platform::Default]);
     let selection = Selection { platforms: only_default, ..require(Platform::SwProtected) };
-    let error = on(&all, &selection).expect_err("left out");
+    let error = on(&all, &selection).expect_err("left out").to_string();
     let want = "platform sw-protected is required but the options exclude every case of it";
     assert_eq!(error, want);
 }

@@ -276,20 +276,20 @@ impl Vcpu for ScriptedVcpu {
 }
 
 /// Runs `test` in a process of its own, with one thread and no files but this process's; how it ended if not well.
-pub fn in_a_child(test: fn()) -> Result<(), String> {
+pub fn in_a_child(test: fn()) -> Result<(), Box<dyn std::error::Error>> {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
     // SAFETY: the allocator of the C library works in forked children; no lock of ours is held by another thread, since
     // what the child uses is made in the child.
-    match unsafe { fork() }.map_err(|e| e.to_string())? {
+    match unsafe { fork() }? {
         ForkResult::Child => {
             let passed = std::panic::catch_unwind(test).is_ok();
             // SAFETY: ends the process, without the destructors that belong to its parent.
             unsafe { libc::_exit(i32::from(!passed)) }
         }
-        ForkResult::Parent { child } => match waitpid(child, None).map_err(|e| e.to_string())? {
+        ForkResult::Parent { child } => match waitpid(child, None)? {
             WaitStatus::Exited(_, 0) => Ok(()),
-            other => Err(format!("{other:?}")),
+            other => Err(format!("{other:?}").into()),
         },
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::failure::{article, strip};
 use super::matrix::Matrix;
 use crate::clock::civil;
-use crate::report::file::{create, escape};
+use crate::report::file::{CreateError, create, escape};
 use crate::report::summary::{caveat, counts, slugs, waiver_line};
 use crate::report::{Report, headline};
 use crate::results::Event;
@@ -42,8 +42,8 @@ pub struct Html {
 }
 
 impl Html {
-    /// Into a file, which is emptied. The error is a sentence that names the file.
-    pub fn create(path: &Path) -> Result<Html, String> {
+    /// Into a file, which is emptied.
+    pub fn create(path: &Path) -> Result<Html, CreateError> {
         let out = create("--html", path)?;
         Ok(Html {
             out,
