@@ -13,6 +13,7 @@ use super::compare::compare;
 use super::record::{
     BENCH_SCHEMA_VERSION, BenchRecord, BenchSummary, LeftOut, Measurement, PointRecord, RoundRecord,
 };
+use crate::dialect::Dialect;
 use crate::machine::{MachineConfig, MachineKind};
 use crate::measured::{Extent, Head, Point, Series, Times, What, runnable, series};
 use crate::platform::Platform;
@@ -22,6 +23,7 @@ use crate::results::Environment;
 use crate::results::exit;
 use crate::rng::Rng;
 use crate::run::{Interview, NoAnswer, Options};
+use crate::text::nearest;
 use crate::uapi::PAGE_SIZE;
 
 /// The most fragments of a file of the model, which copies its list of fragments with each conversion.
@@ -82,128 +84,190 @@ pub enum BenchError {
     Write(#[from] WriteError),
 }
 
+/// Takes records as they come.
+type RecordSink<'a> = &'a mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>;
+
 /// Measures, and hands the records to `sink`. `progress` is told what comes next.
 pub fn bench(
     benching: &Benching,
     config: &MachineConfig,
     environment: Environment,
     options: &Options,
-    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>,
+    sink: RecordSink<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Benched, BenchError> {
     let since = Instant::now();
     let dialect = environment.dialect;
     let capabilities = environment.capabilities.clone();
     let in_place = |platform: Platform| capabilities.get(&platform.launch_in_place()) == Some(&1);
-    let (platforms, mut text) = runnable(&environment, benching.platforms.as_deref());
+    let (platforms, missing) = runnable(&environment, benching.platforms.as_deref());
     let head =
         Head::new(BENCH_SCHEMA_VERSION, options.arguments.clone(), environment, benching.repeat);
     sink(&BenchRecord::Bench(Box::new(head.clone())))?;
-    let mut measurement = Measurement::new(head);
-    let extent = extent(benching, config.kind);
-    let platforms = platforms.into_iter().filter(|platform| platform.has_private_memory());
-    let mut all: Vec<(Series, Vec<u64>)> = match dialect {
-        Some(dialect) => platforms.flat_map(|p: Platform| series(p, dialect, extent)).collect(),
-        None => Vec::new(),
+    let all = wanted_series(benching, config.kind, platforms, dialect, in_place)?;
+    let mut bench = Bench {
+        benching,
+        dialect,
+        interview: Interview::new(config, options),
+        measurement: Measurement::new(head),
+        rounds: BTreeMap::new(),
+        bare_rounds: BTreeMap::new(),
+        since,
+        sink,
+        progress,
     };
-    all.retain(|(series, _)| series.what != What::LaunchInPlace || in_place(series.platform));
-    if !benching.filters.is_empty() {
-        let wanted = |series: &Series| {
-            let name = series.name();
-            benching.filters.iter().any(|filter| name.contains(filter.as_str()))
-        };
-        let names: BTreeSet<String> = all.iter().map(|(series, _)| series.name()).collect();
-        let some = !all.is_empty();
-        all.retain(|(series, _)| wanted(series));
-        if some && all.is_empty() {
-            let near = crate::text::nearest(names.iter().map(String::as_str), &benching.filters[0]);
-            let (filters, near) = (benching.filters.join(" "), near.join("\n  "));
-            return Err(BenchError::NoSeries { filters, near });
-        }
-    }
-    let mut interview = Interview::new(config, options);
-    let mut rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
-    let mut bare = Measurement::new(measurement.head.clone());
-    let mut bare_rounds: BTreeMap<Point, Rounds> = BTreeMap::new();
-    let begin = |round, sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>| {
-        sink(&BenchRecord::Round(RoundRecord { round, at_ms: milliseconds(since) }))
-    };
-    begin(0, sink)?;
+    bench.begin_round(0)?;
     for (series, sizes) in &all {
-        progress(&format!("warming up: {}", series.name()));
+        bench.warm_up_series(series, sizes)?;
+    }
+    for round in 0..benching.repeat {
+        bench.measure_round(round)?;
+    }
+    bench.finish(missing)
+}
+
+/// The series that were asked for, with their sizes. `in_place` says whether the launch calls of a platform's guests take
+/// no source.
+fn wanted_series(
+    benching: &Benching,
+    kind: MachineKind,
+    platforms: Vec<Platform>,
+    dialect: Option<Dialect>,
+    in_place: impl Fn(Platform) -> bool,
+) -> Result<Vec<(Series, Vec<u64>)>, BenchError> {
+    let Some(dialect) = dialect else { return Ok(Vec::new()) };
+    let extent = extent(benching, kind);
+    let platforms = platforms.into_iter().filter(|platform| platform.has_private_memory());
+    let all: Vec<(Series, Vec<u64>)> = platforms
+        .flat_map(|platform| series(platform, dialect, extent))
+        .filter(|(series, _)| series.what != What::LaunchInPlace || in_place(series.platform))
+        .collect();
+    if benching.filters.is_empty() || all.is_empty() {
+        return Ok(all);
+    }
+    let names: BTreeSet<String> = all.iter().map(|(series, _)| series.name()).collect();
+    let is_wanted = |(series, _): &(Series, Vec<u64>)| {
+        let name = series.name();
+        benching.filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
+    let wanted: Vec<(Series, Vec<u64>)> = all.into_iter().filter(is_wanted).collect();
+    if wanted.is_empty() {
+        let near = nearest(names.iter().map(String::as_str), &benching.filters[0]).join("\n  ");
+        return Err(BenchError::NoSeries { filters: benching.filters.join(" "), near });
+    }
+    Ok(wanted)
+}
+
+/// A measurement that goes on.
+struct Bench<'a> {
+    benching: &'a Benching,
+    dialect: Option<Dialect>,
+    interview: Interview<'a>,
+    measurement: Measurement,
+    /// What has been measured of each point.
+    rounds: BTreeMap<Point, Rounds>,
+    /// The same by the bare loop.
+    bare_rounds: BTreeMap<Point, Rounds>,
+    since: Instant,
+    sink: RecordSink<'a>,
+    progress: &'a mut dyn FnMut(&str),
+}
+
+impl Bench<'_> {
+    fn begin_round(&mut self, round: u32) -> Result<(), WriteError> {
+        let at_ms = milliseconds(self.since);
+        (self.sink)(&BenchRecord::Round(RoundRecord { round, at_ms }))
+    }
+
+    /// Takes the sizes of a series in one by one, up to the first of which a round takes too long.
+    fn warm_up_series(&mut self, series: &Series, sizes: &[u64]) -> Result<(), BenchError> {
+        (self.progress)(&format!("warming up: {}", series.name()));
         for size in sizes {
             let point = Point { series: *series, size: *size };
-            let why = match warm_up(&mut interview, point, benching.longest) {
+            let longest = self.benching.longest;
+            match warm_up(&mut self.interview, point, longest) {
                 Ok(time) => {
-                    rounds.insert(point, Rounds::default());
-                    match time > benching.longest {
-                        true => format!("a round of {size} takes {:.1} s", time.as_secs_f64()),
-                        false => continue,
+                    self.rounds.insert(point, Rounds::default());
+                    if time <= longest {
+                        continue;
+                    }
+                    if let Some(next) = sizes.iter().find(|other| *other > size) {
+                        let why = format!("a round of {size} takes {:.1} s", time.as_secs_f64());
+                        self.leave_out(Point { series: *series, size: *next }, why)?;
                     }
                 }
                 Err(NoAnswer::Interrupted(why)) => return Err(BenchError::Interrupted(why)),
-                Err(NoAnswer::Failed(why)) => {
-                    leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
-                    break;
-                }
-            };
-            if let Some(next) = sizes.iter().find(|other| *other > size) {
-                let next = Point { series: *series, size: *next };
-                leave_out(&mut measurement, sink, next, why)?;
+                Err(NoAnswer::Failed(why)) => self.leave_out(point, format!("failed to {why}"))?,
             }
             break;
         }
+        Ok(())
     }
-    for round in 0..benching.repeat {
-        progress(&format!("round {} of {}", round + 1, benching.repeat));
-        begin(round + 1, sink)?;
-        for point in shuffled(rounds.keys().copied().collect(), u64::from(round)) {
-            match ask(&mut interview, point) {
+
+    fn measure_round(&mut self, round: u32) -> Result<(), BenchError> {
+        (self.progress)(&format!("round {} of {}", round + 1, self.benching.repeat));
+        self.begin_round(round + 1)?;
+        for point in shuffled(self.rounds.keys().copied().collect(), u64::from(round)) {
+            match ask(&mut self.interview, point) {
                 Ok(times) => {
-                    let rounds = rounds.entry(point).or_default();
+                    let rounds = self.rounds.entry(point).or_default();
                     rounds.ns.push(times.ns);
                     rounds.refused += times.refused;
                 }
                 Err(NoAnswer::Interrupted(why)) => return Err(BenchError::Interrupted(why)),
                 Err(NoAnswer::Failed(why)) => {
-                    leave_out(&mut measurement, sink, point, format!("failed to {why}"))?;
-                    rounds.remove(&point);
+                    self.leave_out(point, format!("failed to {why}"))?;
+                    self.rounds.remove(&point);
                 }
             }
-            if let (Some(program), Some(dialect)) = (&benching.bare_loop, dialect)
+            if let (Some(program), Some(dialect)) = (&self.benching.bare_loop, self.dialect)
                 && bare::can(&point)
             {
                 let times = bare::measure(program, &point, dialect)?;
-                bare_rounds.entry(point).or_default().ns.push(times.ns);
+                self.bare_rounds.entry(point).or_default().ns.push(times.ns);
             }
         }
+        Ok(())
     }
-    progress("");
-    for (point, Rounds { ns, refused }) in bare_rounds {
-        bare.add(PointRecord::new(point, ns, refused));
+
+    fn leave_out(&mut self, point: Point, why: String) -> Result<(), WriteError> {
+        let left_out = LeftOut { point, why };
+        self.measurement.left_out.push(left_out.clone());
+        (self.sink)(&BenchRecord::LeftOut(left_out))
     }
-    for (point, Rounds { ns, refused }) in rounds {
-        let record = PointRecord::new(point, ns, refused);
-        sink(&BenchRecord::Point(record.clone()))?;
-        measurement.add(record);
+
+    /// Sums up. `text` says which platforms cannot run.
+    fn finish(self, mut text: String) -> Result<Benched, BenchError> {
+        let Bench { benching, mut measurement, rounds, bare_rounds, since, sink, progress, .. } =
+            self;
+        progress("");
+        let mut bare = Measurement::new(measurement.head.clone());
+        for (point, Rounds { ns, refused }) in bare_rounds {
+            bare.add(PointRecord::new(point, ns, refused));
+        }
+        for (point, Rounds { ns, refused }) in rounds {
+            let record = PointRecord::new(point, ns, refused);
+            sink(&BenchRecord::Point(record.clone()))?;
+            measurement.add(record);
+        }
+        if benching.bare_loop.is_some() {
+            let mut ours = measurement.clone();
+            ours.series.retain(|series, _| bare.series.contains_key(series));
+            text += &format!("\ncompared with a bare loop\n{}", compare(&bare, &ours, LEAST).text);
+        }
+        let points = measurement.series.values().map(Vec::len).sum();
+        let exit_status = match points {
+            0 if measurement.left_out.is_empty() => exit::SKIPPED,
+            0 => exit::FAILED,
+            _ => exit::PASSED,
+        };
+        let elapsed_ms = milliseconds(since);
+        sink(&BenchRecord::Summary(BenchSummary { points, elapsed_ms, exit_status }))?;
+        if points == 0 && text.is_empty() {
+            text = "no platform with private memory can run\n".to_string();
+        }
+        Ok(Benched { measurement, text, exit_status })
     }
-    if benching.bare_loop.is_some() {
-        let mut ours = measurement.clone();
-        ours.series.retain(|series, _| bare.series.contains_key(series));
-        text += &format!("\ncompared with a bare loop\n{}", compare(&bare, &ours, LEAST).text);
-    }
-    let points = measurement.series.values().map(Vec::len).sum();
-    let exit_status = match points {
-        0 if measurement.left_out.is_empty() => exit::SKIPPED,
-        0 => exit::FAILED,
-        _ => exit::PASSED,
-    };
-    let elapsed_ms = milliseconds(since);
-    sink(&BenchRecord::Summary(BenchSummary { points, elapsed_ms, exit_status }))?;
-    if points == 0 && text.is_empty() {
-        text = "no platform with private memory can run\n".to_string();
-    }
-    Ok(Benched { measurement, text, exit_status })
 }
 
 fn milliseconds(since: Instant) -> u64 {
@@ -237,17 +301,6 @@ fn warm_up(
     };
     let first = round()?;
     Ok(if first > longest { first.min(round()?) } else { first })
-}
-
-fn leave_out(
-    measurement: &mut Measurement,
-    sink: &mut dyn FnMut(&BenchRecord) -> Result<(), WriteError>,
-    point: Point,
-    why: String,
-) -> Result<(), WriteError> {
-    let left_out = LeftOut { point, why };
-    measurement.left_out.push(left_out.clone());
-    sink(&BenchRecord::LeftOut(left_out))
 }
 
 /// The points in an order that is another in each round, and the same in each run.

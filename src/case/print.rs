@@ -152,25 +152,7 @@ impl Display for Action {
             Action::SlotMap(map) => {
                 write!(f, "slot    {} map {:?} at {}", map.slot, map.pages, map.at)
             }
-            Action::SlotRaw(raw) => {
-                write!(
-                    f,
-                    "slot    {} raw offset={:#x} size={:#x}",
-                    raw.slot, raw.offset, raw.size
-                )?;
-                if raw.at != 0 {
-                    write!(f, " at={}", raw.at)?;
-                }
-                if raw.flags != KVM_MEM_GUEST_MEMFD {
-                    write!(f, " flags={:#x}", raw.flags)?;
-                }
-                f.write_str(match raw.file {
-                    SlotFile::GuestMemfd => "",
-                    SlotFile::Other => " fd=other",
-                    SlotFile::Closed => " fd=closed",
-                })?;
-                f.write_str(if raw.first_version { " call=first" } else { "" })
-            }
+            Action::SlotRaw(raw) => write!(f, "slot    {raw}"),
             Action::FileCall(call) => write!(f, "fd      {call}"),
             Action::FileExpect { pages, allocated } => {
                 let what = if *allocated { "allocated" } else { "hole" };
@@ -188,6 +170,24 @@ impl Display for Action {
             Action::Capability(capability) => write!(f, "capability {}", capability.name()),
             Action::Misbehave(how) => write!(f, "misbehave {}", how.name()),
         }
+    }
+}
+
+impl Display for RawSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} raw offset={:#x} size={:#x}", self.slot, self.offset, self.size)?;
+        if self.at != 0 {
+            write!(f, " at={}", self.at)?;
+        }
+        if self.flags != KVM_MEM_GUEST_MEMFD {
+            write!(f, " flags={:#x}", self.flags)?;
+        }
+        f.write_str(match self.file {
+            SlotFile::GuestMemfd => "",
+            SlotFile::Other => " fd=other",
+            SlotFile::Closed => " fd=closed",
+        })?;
+        f.write_str(if self.first_version { " call=first" } else { "" })
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::MergeError;
 use super::environment::fields;
 use crate::results::exit;
-use crate::results::{AnyVerdict, LineError, Outline, ResultsFile};
+use crate::results::{AnyVerdict, LineError, Outline, ReadError, ResultsFile};
 use crate::results::{Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState};
 use crate::text::ascii;
 
@@ -51,49 +51,71 @@ struct Winner {
     verdict: AnyVerdict,
 }
 
-/// Writes the results of `files`, of whatever versions, to `out` as those of one run. Records are copied as they are.
-/// Where several files have a result of the same case, a failure wins over a pass, and anything over a skip.
-pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeError> {
-    let mut parts = Vec::new();
-    let mut winners: BTreeMap<String, Winner> = BTreeMap::new();
-    let mut waivers: BTreeMap<(String, String), WaiverRecord> = BTreeMap::new();
-    let mut repeated = 0;
-    for (part, path) in files.iter().enumerate() {
+/// What has been read of the files.
+#[derive(Default)]
+struct Joined {
+    parts: Vec<Part>,
+    /// By the id of the case.
+    winners: BTreeMap<String, Winner>,
+    /// By id and link.
+    waivers: BTreeMap<(String, String), WaiverRecord>,
+    /// Results of cases that a file before has as well.
+    repeated: usize,
+}
+
+impl Joined {
+    fn read(&mut self, path: &Path) -> Result<(), ReadError> {
         let mut file = ResultsFile::open(path)?;
-        let head = file.head()?;
-        parts.push(Part { head, summary: None, cases: 0 });
+        let mut part = Part { head: file.head()?, summary: None, cases: 0 };
         while let Some((record, line)) = file.next::<Outline>()? {
             match record.kind.as_str() {
                 "case" => {
-                    parts[part].cases += 1;
-                    let verdict = AnyVerdict::new(&record.verdict);
-                    let winner = Winner { rank: rank(&verdict), part, verdict };
-                    match winners.get_mut(&record.id) {
-                        None => drop(winners.insert(record.id, winner)),
-                        Some(old) if old.part == part => {
-                            return Err(file.at(LineError::SecondResult).into());
-                        }
-                        Some(old) => {
-                            repeated += 1;
-                            if winner.rank > old.rank {
-                                *old = winner;
-                            }
-                        }
+                    part.cases += 1;
+                    if !self.add_case(record) {
+                        return Err(file.at(LineError::SecondResult));
                     }
                 }
                 "waiver" => {
                     // A waiver that cannot be understood is a newer version's, and says nothing about a case.
                     if let Ok(Record::Waiver(waiver)) = serde_json::from_slice(line) {
-                        add_waiver(&mut waivers, *waiver);
+                        add_waiver(&mut self.waivers, *waiver);
                     }
                 }
-                "summary" => parts[part].summary = Some(record),
-                "run" => return Err(file.at(LineError::SecondRunToMerge).into()),
+                "summary" => part.summary = Some(record),
+                "run" => return Err(file.at(LineError::SecondRunToMerge)),
                 _ => {}
             }
         }
+        self.parts.push(part);
+        Ok(())
     }
 
+    /// Takes a result of the file that is being read; false if the file has one of the same case.
+    fn add_case(&mut self, record: Outline) -> bool {
+        let verdict = AnyVerdict::new(&record.verdict);
+        let winner = Winner { rank: rank(&verdict), part: self.parts.len(), verdict };
+        match self.winners.get_mut(&record.id) {
+            None => drop(self.winners.insert(record.id, winner)),
+            Some(old) if old.part == winner.part => return false,
+            Some(old) => {
+                self.repeated += 1;
+                if winner.rank > old.rank {
+                    *old = winner;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Writes the results of `files`, of whatever versions, to `out` as those of one run. Records are copied as they are.
+/// Where several files have a result of the same case, a failure wins over a pass, and anything over a skip.
+pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeError> {
+    let mut joined = Joined::default();
+    for path in files {
+        joined.read(path)?;
+    }
+    let Joined { parts, winners, waivers, repeated } = joined;
     let problems = problems(files, &parts);
     let mut summary = Summary {
         not_run: parts.iter().map(Part::not_run).sum(),

@@ -62,8 +62,8 @@ impl Session<'_> {
             Attribute::Private => self.guest_failed(stop, ACCEPT, [page]),
             Attribute::Shared => hang_of_kernel(stop, "write", page, ClauseId::MemorySame),
         })?;
-        self.before.remove(&page);
-        self.touched.insert((page, View::Guest));
+        self.observations.forget(page);
+        self.coverage.touch(page, View::Guest);
         match (to, answer) {
             (Attribute::Private, Answer { refusal: Some(refusal), .. }) => {
                 return Err(refused(ACCEPT, page, refusal));
@@ -92,7 +92,7 @@ impl Session<'_> {
                     && self.oracle.slot_of(*page).is_some()
                     && !self.oracle.is_pinned(*page)
             };
-            let pages: Vec<u64> = self.pages_of_interest().into_iter().filter(usable).collect();
+            let pages: Vec<u64> = self.coverage.pages().into_iter().filter(usable).collect();
             if let Some(page) = pages.iter().copied().cycle().nth(self.salt.into())
                 && !self.oracle.is_guest_lost()
             {

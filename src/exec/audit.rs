@@ -5,8 +5,6 @@
 //! a page that have touched it before; after a call about attributes the host also tries private pages, since a fault
 //! leaves no trace. In the end, when nothing follows that could be disturbed, every view looks at every page of interest, holes last.
 
-use std::collections::BTreeSet;
-
 use super::access;
 use super::case_end::CaseEnd;
 use super::session::{After, Session, wrongly_refused};
@@ -25,13 +23,14 @@ impl Session<'_> {
         self.check_bystanders()?;
         for view in View::ALL {
             let pages: Vec<u64> = self
-                .pages_of_interest()
+                .coverage
+                .pages()
                 .into_iter()
                 .filter(|page| match self.oracle.sight(view, *page) {
-                    Sight::Content(_) => self.touched.contains(&(*page, view)),
+                    Sight::Content(_) => self.coverage.has_touched(*page, view),
                     // What faulted before a write faults after it: the end is soon enough to see it.
                     Sight::Fault if *after == After::Nothing => false,
-                    Sight::Fault => view == View::Host || self.touched.contains(&(*page, view)),
+                    Sight::Fault => view == View::Host || self.coverage.has_touched(*page, view),
                     Sight::Mmio | Sight::MemoryFault | Sight::Absent => false,
                 })
                 .filter(|_| view != View::Child || self.child.is_some())
@@ -45,14 +44,10 @@ impl Session<'_> {
     /// memory.
     pub fn final_audit(&mut self) -> Result<(), CaseEnd> {
         let after = After::Nothing;
-        let mapped_by_host: Vec<u64> = self
-            .touched
-            .iter()
-            .filter(|(_, view)| *view == View::Host)
-            .map(|(page, _)| *page)
-            .collect();
+        let mapped_by_host = self.coverage.touched_by(View::Host);
         let (holes, memory): (Vec<u64>, Vec<u64>) = self
-            .pages_of_interest()
+            .coverage
+            .pages()
             .into_iter()
             .partition(|page| self.oracle.backing(*page) == Backing::Hole);
         let (even, odd): (Vec<u64>, Vec<u64>) =
@@ -63,7 +58,7 @@ impl Session<'_> {
             !matches!(self.oracle.sight(View::Guest, *page), Sight::Mmio | Sight::MemoryFault)
         };
         let mapped: Vec<u64> = all.iter().copied().filter(is_mapped).collect();
-        let writes = self.thorough;
+        let writes = self.coverage.thorough;
         self.look(View::Host, &memory, &after, writes)?;
         self.look(View::Host, &even, &after, writes)?;
         self.look(View::Guest, &mapped, &after, writes)?;
@@ -78,7 +73,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.look_afresh(&mapped_by_host)?;
-        if self.thorough { self.prove_same_memory() } else { Ok(()) }
+        if self.coverage.thorough { self.prove_same_memory() } else { Ok(()) }
     }
 
     /// The host looks through a new mapping at pages that it had touched: there each access is a page fault, which asks
@@ -95,7 +90,7 @@ impl Session<'_> {
         std::mem::swap(&mut self.view, &mut fresh);
         // Nobody has looked through this one: a fault is for the record to explain, not for the mapping.
         for page in pages {
-            self.touched.remove(&(*page, View::Host));
+            self.coverage.forget(*page, View::Host);
         }
         let result = self.look(View::Host, pages, &After::Nothing, false);
         std::mem::swap(&mut self.view, &mut fresh);
@@ -104,17 +99,14 @@ impl Session<'_> {
         })
     }
 
-    pub fn pages_of_interest(&self) -> BTreeSet<u64> {
-        self.touched.iter().map(|(page, _)| *page).chain(self.edges.iter().copied()).collect()
-    }
-
     /// What the guest writes to a shared page the host reads, and the other way round.
     fn prove_same_memory(&mut self) -> Result<(), CaseEnd> {
         if self.oracle.is_guest_lost() {
             return Ok(());
         }
         let pages: Vec<u64> = self
-            .pages_of_interest()
+            .coverage
+            .pages()
             .into_iter()
             .filter(|p| self.oracle.attribute(*p) == Attribute::Shared)
             .filter(|p| self.oracle.slot_of(*p).is_some())

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::case_end::CaseEnd;
 use super::session::{After, Session, failed};
-use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns, apart};
+use crate::case::{Attribute, Descriptor, Pointer, RawConvert, Returns};
 use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::{Allowed, Content, ErrorOffset};
@@ -77,7 +77,7 @@ impl Session<'_> {
             tries += 1;
         }
         if tries > 1 {
-            self.observe(self.line, "transient-eagain", "yes");
+            self.observations.add(self.line, "transient-eagain", "yes");
         }
         let Some(outcome) = allowed.iter().find(|a| a.result == returned.result) else {
             return Err(refusal(call, &allowed, &returned, tries));
@@ -105,25 +105,17 @@ impl Session<'_> {
         self.oracle.apply(call, returned.result);
         let range =
             call.offset / PAGE_SIZE..call.offset.saturating_add(call.size).div_ceil(PAGE_SIZE);
-        self.watch_ends(range.start, range.end);
+        self.coverage.watch_ends(range.start, range.end);
         Ok(match returned.result {
             Ok(()) => {
-                self.converted = true;
-                self.refused.retain(|(refused, _)| apart(refused, &range));
+                self.attribution.convert(&range);
                 After::Converted(range)
             }
             Err(_) => {
-                self.refused.push((range, no_effect));
+                self.attribution.refuse(range, no_effect);
                 After::Refused(no_effect)
             }
         })
-    }
-
-    /// The ends of a range and the pages beside it are looked at in the end, where the file has them.
-    pub fn watch_ends(&mut self, start: u64, end: u64) {
-        let last = self.oracle.file_pages() - 1;
-        let pages = [start.wrapping_sub(1), start, end.wrapping_sub(1), end];
-        self.edges.extend(pages.into_iter().filter(|p| *p <= last));
     }
 
     /// For the observation of what an unspecified mode did.
@@ -141,7 +133,7 @@ impl Session<'_> {
         for page in self.oracle.pages_with_memory(range).into_iter().take(REMEMBERED) {
             let content = self.oracle.content(page);
             if !matches!(content, Content::Unwritten | Content::Unknown) {
-                self.before.insert(page, (content, self.line, to));
+                self.observations.remember(page, content, self.line, to);
             }
         }
     }

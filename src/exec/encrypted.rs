@@ -84,7 +84,7 @@ impl Session<'_> {
             };
             for page in next..done {
                 self.oracle.accept(page);
-                self.touched.insert((page, View::Guest));
+                self.coverage.touch(page, View::Guest);
             }
             next = done;
         }
@@ -182,26 +182,7 @@ impl Session<'_> {
                     answer = self.guest.resume(self.deadline());
                 }
                 Err(stop) => return Err(guest_stop(stop, "convert", next)),
-                Ok(done) => {
-                    return match (done.refusal, refused) {
-                        (Some(_), Some(_)) => Ok(After::Refused(ClauseId::CocoGuestConverts)),
-                        (None, Some(errno)) => {
-                            let what = format!("the guest was told success instead of {errno}");
-                            Err(wrong_request(next, what))
-                        }
-                        (Some(refusal), None) => {
-                            let status = refusal.status;
-                            let page = page_at(pages, refusal.offset);
-                            let what = format!("the guest was told {status:#x} for page {page}");
-                            Err(wrong_request(page, what))
-                        }
-                        (None, None) if next != pages.end => {
-                            let what = format!("the guest's request ended at page {next}");
-                            Err(wrong_request(next, what))
-                        }
-                        (None, None) => Ok(After::Converted(pages.clone())),
-                    };
-                }
+                Ok(done) => return request_ended(pages, next, done.refusal, refused),
             }
         }
     }
@@ -241,7 +222,7 @@ impl Session<'_> {
                 None => return Err(launch_failed(error)),
             },
         };
-        self.edges.extend(pages.clone());
+        self.coverage.watch(pages.clone());
         if !allowed.contains(&errno) {
             let clause = match (judged, from) {
                 (Err(clause), _) => clause,
@@ -362,6 +343,30 @@ pub(super) fn wrong_page_size(
     };
     let good = (gpa / PAGE_SIZE).is_multiple_of(pages) && count.is_multiple_of(pages);
     (!good).then(|| "a size that the range consists of".into())
+}
+
+/// Judges the end of a guest's request to convert `pages`: what the guest was told, `refusal`, is what the host has
+/// answered, `refused`, and every page before `next` was asked for.
+fn request_ended(
+    pages: &Pages,
+    next: u64,
+    refusal: Option<Refusal>,
+    refused: Option<Errno>,
+) -> Result<After, CaseEnd> {
+    match (refusal, refused) {
+        (Some(_), Some(_)) => Ok(After::Refused(ClauseId::CocoGuestConverts)),
+        (None, Some(errno)) => {
+            Err(wrong_request(next, format!("the guest was told success instead of {errno}")))
+        }
+        (Some(Refusal { status, offset }), None) => {
+            let page = page_at(pages, offset);
+            Err(wrong_request(page, format!("the guest was told {status:#x} for page {page}")))
+        }
+        (None, None) if next != pages.end => {
+            Err(wrong_request(next, format!("the guest's request ended at page {next}")))
+        }
+        (None, None) => Ok(After::Converted(pages.clone())),
+    }
 }
 
 /// A guest's request for a conversion reached the host otherwise than it was made, or its answer the guest.

@@ -123,14 +123,14 @@ impl Session<'_> {
                 Ok(cached) => cached != 0,
                 // Before Linux 6.5 nobody can tell.
                 Err(Errno::ENOSYS) => {
-                    self.observe(self.line, "cachestat", "ENOSYS");
+                    self.observations.add(self.line, "cachestat", "ENOSYS");
                     return Ok(());
                 }
                 Err(errno) => return Err(failed("cachestat", errno)),
             };
             if cached != allocated {
                 let summary = format!("page {page} has {}", what(cached));
-                return Err(CaseEnd::broken(self.memory_clause, summary)
+                return Err(CaseEnd::broken(self.attribution.memory_clause, summary)
                     .at("file", page, None)
                     .but(what(allocated), what(cached)));
             }
@@ -160,10 +160,9 @@ impl Session<'_> {
         self.view2 = None;
         self.gmem = gmem;
         self.oracle.replace_file(start);
-        self.touched.clear();
-        self.edges.clear();
-        self.before.clear();
-        self.refused.clear();
+        self.coverage.clear();
+        self.observations.clear();
+        self.attribution.clear();
         Ok(())
     }
 

@@ -112,7 +112,7 @@ impl Session<'_> {
         let (taken, left) = limit.pages.split_at(ended.taken as usize);
         for page in taken {
             self.oracle.launch_raw(raw, *page, tag);
-            self.edges.insert(*page);
+            self.coverage.watch([*page]);
         }
         // What the call has done to the page that it stopped at is its own affair, unless it had no business with it.
         let first = raw.offset / PAGE_SIZE + ended.taken;
@@ -124,7 +124,7 @@ impl Session<'_> {
             if private && tried && !self.oracle.is_accepted(page) {
                 self.oracle.launch_refused(page);
             }
-            self.edges.insert(page);
+            self.coverage.watch([page]);
         }
         Ok(())
     }

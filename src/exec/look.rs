@@ -214,7 +214,7 @@ impl Session<'_> {
                 Content::Unwritten => self.oracle.learn(page, &[0; PAGE_SIZE as usize]),
                 _ => self.oracle.touch(page),
             }
-            self.touched.insert((page, View::Guest));
+            self.coverage.touch(page, View::Guest);
         }
         Ok(())
     }
@@ -307,16 +307,9 @@ impl Session<'_> {
         if content == Content::Unwritten {
             self.must_be_nobodys(view, page, bytes, after)?;
         }
-        if let Some((before, line, to)) = self.before.remove(&page) {
-            let seen = match before.bytes(page) {
-                Some(before) if before == *bytes => "kept",
-                _ if bytes.iter().all(|b| *b == 0) => "zero",
-                _ => "other",
-            };
-            self.observe(line, format!("contents-after-unspecified-to-{to}"), seen);
-        }
+        self.observations.look(page, bytes);
         self.oracle.learn(page, bytes);
-        self.touched.insert((page, view));
+        self.coverage.touch(page, view);
         Ok(())
     }
 
@@ -336,7 +329,7 @@ impl Session<'_> {
                 .but(Content::Unwritten.describe(), found));
         }
         if bytes.iter().any(|byte| *byte != 0) {
-            self.observe(self.line, "contents-of-unwritten-page", "other");
+            self.observations.add(self.line, "contents-of-unwritten-page", "other");
         }
         Ok(())
     }
@@ -396,12 +389,14 @@ impl Session<'_> {
             // The first mapping was looked at before and is right, so the attribute is: only this mapping is wrong.
             _ if view == View::Host2 => otherwise,
             After::Converted(_) => self.oracle.attribute_clause(page),
-            After::Nothing => self.refusal(page).unwrap_or_else(|| {
-                let seen = self.touched.contains(&(page, view));
+            After::Nothing => self.attribution.refusal(page).unwrap_or_else(|| {
+                let seen = self.coverage.has_touched(page, view);
                 match self.oracle.attribute_clause(page) {
                     _ if seen => otherwise,
                     // Nobody has looked since a conversion of other pages.
-                    ClauseId::FreshAttribute if self.converted => ClauseId::ConvertPrecise,
+                    ClauseId::FreshAttribute if self.attribution.converted => {
+                        ClauseId::ConvertPrecise
+                    }
                     clause => clause,
                 }
             }),
@@ -417,17 +412,8 @@ impl Session<'_> {
             After::Remapped => ClauseId::MemslotRecreated,
             After::Allocated => ClauseId::AllocateHarmless,
             After::Converted(_) | After::Punched(_) => clause,
-            After::Nothing => self.refusal(page).unwrap_or(clause),
+            After::Nothing => self.attribution.refusal(page).unwrap_or(clause),
         }
-    }
-
-    /// The clause that says that the last call about `page`, which was refused, had no effect.
-    fn refusal(&self, page: u64) -> Option<ClauseId> {
-        self.refused
-            .iter()
-            .rev()
-            .find(|(range, _)| range.contains(&page))
-            .map(|(_, clause)| *clause)
     }
 }
 

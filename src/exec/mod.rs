@@ -3,11 +3,13 @@
 
 pub(crate) mod access;
 mod alias;
+mod attribution;
 mod audit;
 mod bystander;
 mod case_end;
 mod child;
 mod convert;
+mod coverage;
 mod encrypted;
 mod file;
 pub mod guard;
@@ -16,6 +18,7 @@ mod launch;
 mod look;
 mod mappings;
 mod memslot;
+mod observations;
 mod other_vm;
 mod pre_fault;
 mod request;

@@ -44,7 +44,7 @@ impl Session<'_> {
             }
             if gpa == end {
                 pages.clone().for_each(|page| self.oracle.touch(page));
-                self.memory_clause = ClauseId::PrefaultPages;
+                self.attribution.memory_clause = ClauseId::PrefaultPages;
                 return Ok(());
             }
         }

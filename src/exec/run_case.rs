@@ -40,7 +40,7 @@ pub(crate) fn run_case(
     };
     let mut session = Session::start(setup, case, vm)?;
     let result = steps(&mut session, case, progress);
-    observations.extend(session.take_observations());
+    observations.extend(session.observations.take());
     result?;
     session.finish(case)
 }
@@ -64,7 +64,7 @@ fn steps(
         done.map_err(|stop| place(stop, &trail, session, case))?;
     }
     if let Some(step) = case.steps.last() {
-        // That the last step has had its effect is what the look in the end finds fault with.
+        // The final audit runs after the last step, so record the state after it too.
         trail.push_back((step, session.oracle.clone()));
     }
     session.final_audit().and_then(|()| session.try_other_aliases()).map_err(|mut stop| {

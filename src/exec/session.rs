@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One VM with one guest_memfd under test, and everything that a case knows about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::attribution::Attribution;
 use super::bystander::{Bystander, creation_flags};
 use super::case_end::CaseEnd;
 use super::child::Child;
+use super::coverage::Coverage;
 use super::guard;
 use super::mappings::{Elsewhere, no_view};
+use super::observations::Observations;
 use super::setup::{FailedCall, map_all, new_file};
 use super::used::{self, UsedFile, UsedVm};
 use crate::case::{Attribute, Case, SlotMap, View, apart};
@@ -18,16 +21,12 @@ use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::fnv::fnv1a_32;
 use crate::machine::{GuestMemfd, HostView, Machine, Pin};
-use crate::oracle::{Content, Oracle};
+use crate::oracle::Oracle;
 use crate::payload::abi::{PRIVATE_WINDOW, TEST_MEMORY};
 use crate::platform::{Guest, GuestCommand, GuestStop, LaunchError, Platform};
-use crate::results::{Blame, Observation};
+use crate::results::Blame;
 use crate::uapi::{CapabilityNumbers, byte_length};
 use crate::uapi::{KVM_MEM_GUEST_MEMFD, PAGE_SIZE, kvm_userspace_memory_region2};
-
-/// Cases that share a file are thousands of the same kind. One in so many ends with looks that the others do without:
-/// writes to private pages besides reads, and the proof that host and guest see the same memory. Arbitrary.
-const THOROUGH_ONE_IN: u16 = 8;
 
 /// What the last step was, for deciding which clause a difference breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,31 +71,19 @@ pub(super) struct Session<'a> {
     pub gmem: Box<dyn GuestMemfd>,
     /// Memory of the process that memslots have for a `userspace_addr` in place of the view's.
     elsewhere: Option<Elsewhere>,
-    /// Who has touched which page through which view.
-    pub touched: BTreeSet<(u64, View)>,
-    /// Pages to look at in the end besides those that were touched: the ends of ranges and their neighbours.
-    pub edges: BTreeSet<u64>,
-    /// Ranges of refused calls since they were last converted, with the clause that says that they had no effect.
-    pub refused: Vec<(Range<u64>, ClauseId)>,
-    /// Whether a conversion has succeeded.
-    pub converted: bool,
     /// Where a deleted slot's pages were.
-    pub former_slots: Vec<SlotMap>,
-    /// Contents before an unspecified conversion, and the line and direction of it, until somebody looks.
-    pub before: BTreeMap<u64, (Content, usize, Attribute)>,
-    pub observations: BTreeSet<(usize, String, String)>,
+    former_slots: Vec<SlotMap>,
+    pub coverage: Coverage,
+    pub attribution: Attribution,
+    pub observations: Observations,
     /// Makes this case's patterns differ from other cases'.
     pub salt: u16,
-    /// Whether the case ends with all the looks that there are.
-    pub thorough: bool,
     /// The attribute of every page of a fresh file.
     pub start: Attribute,
     /// Line of the step being executed.
     pub line: usize,
     /// Whether the VM must not be used for another case.
     pub spoiled: bool,
-    /// The clause of the call that gave or took memory last: which pages have some is its doing.
-    pub memory_clause: ClauseId,
 }
 
 impl<'a> Session<'a> {
@@ -144,20 +131,15 @@ impl<'a> Session<'a> {
             bystanders: Vec::new(),
             gmem,
             elsewhere: None,
-            touched: BTreeSet::new(),
-            edges: BTreeSet::from([0, case.pages - 1]),
-            refused: Vec::new(),
-            converted: false,
             former_slots: Vec::new(),
-            before: BTreeMap::new(),
-            observations: BTreeSet::new(),
+            coverage: Coverage::new(case, salt),
+            attribution: Attribution::new(),
+            observations: Observations::default(),
             salt,
-            thorough: !case.file_reused || salt.is_multiple_of(THOROUGH_ONE_IN),
             start: case.start,
             line: 0,
             // Its memory may hold what only a launch puts there.
             spoiled: case.begins_in_launch(),
-            memory_clause: ClauseId::FallocatePages,
         }
     }
 
@@ -251,7 +233,7 @@ impl<'a> Session<'a> {
             wrongly_refused(ClauseId::DescriptorCalls, "mmap of the guest_memfd", e)
         })?;
         self.view = view;
-        self.touched.retain(|(_, view)| *view != View::Host);
+        self.coverage.forget_view(View::Host);
         Ok(())
     }
 
@@ -286,19 +268,6 @@ impl<'a> Session<'a> {
     /// The pattern tag of a letter in this case.
     pub fn tag(&self, letter: u8) -> u64 {
         crate::payload::pattern::tag(letter, self.salt)
-    }
-
-    /// Records what was seen where nothing is promised.
-    pub fn observe(&mut self, line: usize, what: impl Into<String>, seen: impl Into<String>) {
-        self.observations.insert((line, what.into(), seen.into()));
-    }
-
-    /// What was observed, in the order of the case.
-    pub fn take_observations(&mut self) -> Vec<Observation> {
-        std::mem::take(&mut self.observations)
-            .into_iter()
-            .map(|(line, what, seen)| Observation { line, what, seen })
-            .collect()
     }
 
     /// Runs `pages` as groups that lie next to each other in one slot and for which `key` is the same: a guest command

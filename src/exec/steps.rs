@@ -10,7 +10,8 @@ use super::encrypted::suite;
 use super::look::child_failed;
 use super::session::{After, Session, failed, wrongly_refused};
 use crate::case::{
-    Action, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Step, Toucher, View,
+    Action, Attribute, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Returns,
+    SlotMap, Step, Toucher, View,
 };
 use crate::clause::ClauseId;
 use crate::oracle::{self, Content, PageBytes, Sight};
@@ -29,145 +30,105 @@ impl Session<'_> {
         }
         self.line = step.line;
         let expect = step.expect.as_ref();
-        let after = match &step.action {
+        if expect.is_some_and(|returns| !may_return(&step.action, returns)) {
+            return Err(CaseEnd::error(
+                Blame::Suite,
+                "only a conversion, a memslot, a launch call or a call on the file can be expected to fail",
+            ));
+        }
+        self.act(&step.action, expect)
+    }
+
+    fn act(&mut self, action: &Action, expect: Option<&Returns>) -> Result<Option<After>, CaseEnd> {
+        match action {
             Action::Convert { pages, to, mode } => {
                 let call = RawConvert::of_pages(pages, *to, mode.bits());
-                self.convert(&call, expect)?
+                self.convert(&call, expect).map(Some)
             }
-            Action::Raw(call) => self.convert(call, expect)?,
-            Action::SlotRaw(raw) => self.refused_slot(raw, expect)?,
-            Action::SlotMap(map) if expect.is_some_and(|r| r.any_of != [None]) => {
-                self.refused_slot(&RawSlot::of(map), expect)?
-            }
-            Action::FileCall(call) => self.file_call(call, expect)?,
+            Action::Raw(call) => self.convert(call, expect).map(Some),
             Action::GuestConvert { pages, to, by_msr } => {
-                self.guest_convert(pages, *to, *by_msr, expect)?
-            }
-            Action::Launch { pages, from } => {
-                self.launch(pages, *from, expect)?;
-                return Ok(None);
-            }
-            Action::Request(request) => self.request(request, expect)?,
-            Action::OtherVm(call) => self.other_vm(*call, expect)?,
-            Action::LaunchRaw(raw) => {
-                self.launch_raw(raw, expect)?;
-                return Ok(None);
-            }
-            Action::Finalize
-                if let Some(returns) = expect.filter(|r| !r.any_of.contains(&None)) =>
-            {
-                self.finish_again(returns)?;
-                return Ok(None);
-            }
-            _ if expect.is_some_and(|r| r.any_of != [None]) => {
-                return Err(CaseEnd::error(
-                    Blame::Suite,
-                    "only a conversion, a memslot, a launch call or a call on the file can be expected to fail",
-                ));
-            }
-            Action::Finalize => {
-                self.finalize()?;
-                return Ok(None);
-            }
-            Action::Write { view, pages, letter } => {
-                self.write(*view, pages, *letter)?;
-                After::Nothing
-            }
-            Action::Read { view, pages } => {
-                self.read(*view, pages.clone())?;
-                return Ok(None);
-            }
-            Action::Touch { who, pages } => {
-                self.touch(*who, pages)?;
-                return Ok(None);
-            }
-            Action::Expect { view, pages, look } => {
-                self.expect(*view, pages, *look)?;
-                return Ok(None);
-            }
-            Action::Accept(pages) => {
-                self.accept_explicitly(pages)?;
-                return Ok(None);
-            }
-            Action::Rescind(pages) => {
-                self.rescind_explicitly(pages)?;
-                return Ok(None);
+                self.guest_convert(pages, *to, *by_msr, expect).map(Some)
             }
             Action::ConvertByAccess { page, to } => {
-                if self.oracle.attribute(*page) == *to {
-                    let why = format!("the case has the guest convert page {page}, which is {to}");
-                    return Err(suite(why));
-                }
-                self.convert_by_access(*page)?
+                self.convert_by_other_alias(*page, *to).map(Some)
             }
-            Action::WrongAlias { page, by_write } => {
-                self.wrong_alias(*page, *by_write)?;
-                return Ok(None);
+            Action::Request(request) => self.request(request, expect).map(Some),
+            Action::OtherVm(call) => self.other_vm(*call, expect).map(Some),
+            Action::FileCall(call) => self.file_call(call, expect).map(Some),
+            Action::Punch(pages) => self.punch(pages).map(Some),
+            Action::Allocate(pages) => self.allocate(pages).map(Some),
+            Action::SlotRaw(raw) => self.refused_slot(raw, expect).map(Some),
+            Action::SlotMap(map) => self.slot_map(map, expect).map(Some),
+            Action::SlotDelete(slot) => self.delete_slot(*slot).map(|()| Some(After::Remapped)),
+            Action::Remap => self.remap().map(|()| Some(After::Remapped)),
+            Action::Write { view, pages, letter } => {
+                self.write(*view, pages, *letter).map(|()| Some(After::Nothing))
             }
-            Action::FileExpect { pages, allocated } => {
-                self.file_expect(pages, *allocated)?;
-                return Ok(None);
-            }
-            Action::FileReplace => {
-                self.replace_file(self.start)?;
-                return Ok(None);
-            }
-            Action::PreFault(pages) => {
-                self.pre_fault(pages)?;
-                return Ok(None);
-            }
-            Action::Punch(pages) => self.punch(pages)?,
-            Action::Allocate(pages) => self.allocate(pages)?,
-            Action::Pin(pages) => self.pin(pages)?,
-            Action::Unpin(pages) => self.unpin(pages)?,
-            Action::SlotMap(map) => {
-                self.map_slot(map).map_err(|stop| {
-                    // The case makes a memslot that fits: refusing it is the kernel's doing.
-                    let slot = map.slot;
-                    CaseEnd::broken(
-                        ClauseId::MemslotRecreated,
-                        format!("memslot {slot} cannot be made: {}", stop.failure.summary),
-                    )
-                })?;
-                self.oracle.map_slot(map);
-                After::Remapped
-            }
-            Action::Bystander(attribute) => {
-                self.add_bystander(*attribute)?;
-                return Ok(None);
-            }
+            Action::Pin(pages) => self.pin(pages).map(Some),
+            Action::Unpin(pages) => self.unpin(pages).map(Some),
+            Action::ChildFork => self.fork_child().map(Some),
             Action::BystanderConvert { pages, to } => {
-                self.convert_bystander(pages, *to)?;
-                After::Nothing
+                self.convert_bystander(pages, *to).map(|()| Some(After::Nothing))
             }
-            Action::SlotDelete(slot) => {
-                self.delete_slot(*slot)?;
-                After::Remapped
+            Action::Bystander(attribute) => self.add_bystander(*attribute).map(no_audit),
+            Action::Read { view, pages } => self.read(*view, pages.clone()).map(no_audit),
+            Action::Touch { who, pages } => self.touch(*who, pages).map(no_audit),
+            Action::Expect { view, pages, look } => self.expect(*view, pages, *look).map(no_audit),
+            Action::ChildExit => self.end_child().map(no_audit),
+            Action::Accept(pages) => self.accept_explicitly(pages).map(no_audit),
+            Action::Rescind(pages) => self.rescind_explicitly(pages).map(no_audit),
+            Action::WrongAlias { page, by_write } => {
+                self.wrong_alias(*page, *by_write).map(no_audit)
             }
-            Action::Remap => {
-                self.remap()?;
-                After::Remapped
+            Action::Launch { pages, from } => self.launch(pages, *from, expect).map(no_audit),
+            Action::LaunchRaw(raw) => self.launch_raw(raw, expect).map(no_audit),
+            Action::Finalize => match expect.filter(|returns| returns.any_of != [None]) {
+                Some(returns) => self.finish_again(returns).map(no_audit),
+                None => self.finalize().map(no_audit),
+            },
+            Action::FileExpect { pages, allocated } => {
+                self.file_expect(pages, *allocated).map(no_audit)
             }
-            Action::ChildFork => {
-                let child = Child::fork(&*self.view).map_err(|e| failed("fork", e))?;
-                self.child = Some(child);
-                After::Nothing
-            }
-            Action::ChildExit => {
-                self.child = None;
-                self.touched.retain(|(_, view)| *view != View::Child);
-                return Ok(None);
-            }
-            Action::Capability(capability) => {
-                self.capability(*capability)?;
-                return Ok(None);
-            }
-            Action::Misbehave(how) => {
-                self.misbehave(*how)?;
-                return Ok(None);
-            }
-        };
-        Ok(Some(after))
+            Action::FileReplace => self.replace_file(self.start).map(no_audit),
+            Action::PreFault(pages) => self.pre_fault(pages).map(no_audit),
+            Action::Capability(capability) => self.capability(*capability).map(no_audit),
+            Action::Misbehave(how) => self.misbehave(*how).map(no_audit),
+        }
+    }
+
+    /// The guest has the host convert a page by accessing it through the other alias.
+    fn convert_by_other_alias(&mut self, page: u64, to: Attribute) -> Result<After, CaseEnd> {
+        if self.oracle.attribute(page) == to {
+            return Err(suite(format!(
+                "the case has the guest convert page {page}, which is {to}"
+            )));
+        }
+        self.convert_by_access(page)
+    }
+
+    fn slot_map(&mut self, map: &SlotMap, expect: Option<&Returns>) -> Result<After, CaseEnd> {
+        if expect.is_some_and(|returns| returns.any_of != [None]) {
+            return self.refused_slot(&RawSlot::of(map), expect);
+        }
+        self.map_slot(map).map_err(|stop| {
+            // The case makes a memslot that fits: refusing it is the kernel's doing.
+            let (slot, why) = (map.slot, stop.failure.summary);
+            let summary = format!("memslot {slot} cannot be made: {why}");
+            CaseEnd::broken(ClauseId::MemslotRecreated, summary)
+        })?;
+        self.oracle.map_slot(map);
+        Ok(After::Remapped)
+    }
+
+    fn fork_child(&mut self) -> Result<After, CaseEnd> {
+        self.child = Some(Child::fork(&*self.view).map_err(|e| failed("fork", e))?);
+        Ok(After::Nothing)
+    }
+
+    fn end_child(&mut self) -> Result<(), CaseEnd> {
+        self.child = None;
+        self.coverage.forget_view(View::Child);
+        Ok(())
     }
 
     /// A case that accesses what its view must not is a mistake in the case.
@@ -217,9 +178,9 @@ impl Session<'_> {
             }
         }
         for page in pages.clone() {
-            self.before.remove(&page);
+            self.observations.forget(page);
             self.oracle.write(page, tag);
-            self.touched.insert((page, view));
+            self.coverage.touch(page, view);
         }
         Ok(())
     }
@@ -261,7 +222,7 @@ impl Session<'_> {
         }
         for page in pages {
             self.oracle.touch(page);
-            self.touched.insert((page, view));
+            self.coverage.touch(page, view);
         }
         Ok(())
     }
@@ -332,14 +293,9 @@ impl Session<'_> {
     /// Pages were punched out.
     pub(super) fn punched(&mut self, pages: &Pages) {
         self.oracle.punch(pages.clone());
-        self.memory_clause = ClauseId::FallocatePages;
-        self.before.retain(|page, _| !pages.contains(page));
-        // They are holes again, and a look at a hole allocates it: that can wait until the end.
-        let (punched, touched): (Vec<_>, Vec<_>) =
-            self.touched.iter().partition(|(page, _)| pages.contains(page));
-        self.edges.extend(punched.into_iter().map(|(page, _)| page));
-        self.touched = touched.into_iter().collect();
-        self.watch_ends(pages.start, pages.end);
+        self.attribution.memory_clause = ClauseId::FallocatePages;
+        self.observations.forget_all(pages);
+        self.coverage.punch(pages);
     }
 
     fn allocate(&mut self, pages: &Pages) -> Result<After, CaseEnd> {
@@ -352,8 +308,8 @@ impl Session<'_> {
     /// Pages were allocated.
     pub(super) fn allocated(&mut self, pages: &Pages) -> After {
         self.oracle.allocate(pages.clone());
-        self.watch_ends(pages.start, pages.end);
-        self.memory_clause = ClauseId::FallocatePages;
+        self.coverage.watch_ends(pages.start, pages.end);
+        self.attribution.memory_clause = ClauseId::FallocatePages;
         After::Allocated
     }
 
@@ -366,7 +322,7 @@ impl Session<'_> {
             let pin = self.view.pin(page * PAGE_SIZE).map_err(|e| failed("vmsplice", e))?;
             self.pins.entry(page).or_default().push(pin);
             self.oracle.pin(page);
-            self.touched.insert((page, View::Host));
+            self.coverage.touch(page, View::Host);
         }
         Ok(After::Nothing)
     }
@@ -450,6 +406,30 @@ impl Session<'_> {
             Misbehaviour::Panic => panic!("the case asked for it"),
         }
     }
+}
+
+/// Whether a case may say that this is what a statement returns. Success may be said of each.
+fn may_return(action: &Action, returns: &Returns) -> bool {
+    returns.any_of == [None]
+        || match action {
+            Action::Convert { .. }
+            | Action::Raw(_)
+            | Action::GuestConvert { .. }
+            | Action::Request(_)
+            | Action::OtherVm(_)
+            | Action::FileCall(_)
+            | Action::SlotRaw(_)
+            | Action::SlotMap(_)
+            | Action::Launch { .. }
+            | Action::LaunchRaw(_) => true,
+            Action::Finalize => !returns.any_of.contains(&None),
+            _ => false,
+        }
+}
+
+/// For statements that convert nothing and give nobody's memory other contents.
+fn no_audit(_: ()) -> Option<After> {
+    None
 }
 
 /// Dies of a signal, whatever handler the process has for it.

@@ -91,16 +91,7 @@ impl Rules {
                     && pages.clone().all(|page| self.may_access(*view, page))
             }
             Action::Expect { view, pages, look } => {
-                self.inside(pages, LONGEST_ACCESS)
-                    && pages.clone().all(|page| match look {
-                        Look::Any => self.may_access(*view, page),
-                        Look::Fault => self.must_fault(*view, page),
-                        Look::Pattern(_)
-                        | Look::Zero
-                        | Look::Unwritten
-                        | Look::Mmio
-                        | Look::MemoryFault => false,
-                    })
+                self.inside(pages, LONGEST_ACCESS) && self.permit_look(*view, pages, *look)
             }
             Action::Touch { who, pages } => {
                 *who != Toucher::Nobody && self.inside(pages, LONGEST_ACCESS)
@@ -122,11 +113,7 @@ impl Rules {
             Action::Remap => self.oracle.slots().next().is_none(),
             Action::ChildFork => !self.child,
             Action::ChildExit => self.child,
-            Action::Bystander(start) => {
-                self.bystanders < MOST_BYSTANDERS
-                    && self.oracle.file_pages() <= BYSTANDER_PAGES
-                    && (*start == Attribute::Shared || self.platform.has_private_memory())
-            }
+            Action::Bystander(start) => self.permit_bystander(*start),
             Action::BystanderConvert { pages, .. } => {
                 let possible = self.bystanders > 0 && self.platform.has_private_memory();
                 possible && self.inside(pages, u64::MAX)
@@ -169,6 +156,23 @@ impl Rules {
         }
     }
 
+    /// Whether the oracle can say that pages look so without knowing what was written to them.
+    fn permit_look(&self, view: View, pages: &Pages, look: Look) -> bool {
+        pages.clone().all(|page| match look {
+            Look::Any => self.may_access(view, page),
+            Look::Fault => self.must_fault(view, page),
+            Look::Pattern(_) | Look::Zero | Look::Unwritten | Look::Mmio | Look::MemoryFault => {
+                false
+            }
+        })
+    }
+
+    fn permit_bystander(&self, start: Attribute) -> bool {
+        self.bystanders < MOST_BYSTANDERS
+            && self.oracle.file_pages() <= BYSTANDER_PAGES
+            && (start == Attribute::Shared || self.platform.has_private_memory())
+    }
+
     /// A step that was permitted has been done.
     pub fn follow(&mut self, step: &Step) {
         match &step.action {
@@ -178,18 +182,7 @@ impl Rules {
                 pages.clone().for_each(|page| self.access(*view, page));
             }
             Action::Expect { .. } => {}
-            Action::Touch { who, pages } => {
-                let host = matches!(who, Toucher::Host | Toucher::Both);
-                let guest = matches!(who, Toucher::Guest | Toucher::Both);
-                let views = [(host, View::Host), (guest, View::Guest)];
-                for (_, view) in views.into_iter().filter(|(takes_part, _)| *takes_part) {
-                    for page in pages.clone() {
-                        if self.may_access(view, page) {
-                            self.access(view, page);
-                        }
-                    }
-                }
-            }
+            Action::Touch { who, pages } => self.touch(*who, pages),
             Action::Convert { pages, to, mode } => self.convert(pages, *to, *mode),
             Action::Raw(call) => self.call(call),
             Action::Accept(pages) => {
@@ -243,6 +236,20 @@ impl Rules {
         }
         if self.platform == Platform::Snp {
             self.assign();
+        }
+    }
+
+    /// Each side reads the pages that it may.
+    fn touch(&mut self, who: Toucher, pages: &Pages) {
+        let host = matches!(who, Toucher::Host | Toucher::Both);
+        let guest = matches!(who, Toucher::Guest | Toucher::Both);
+        let views = [(host, View::Host), (guest, View::Guest)];
+        for (_, view) in views.into_iter().filter(|(takes_part, _)| *takes_part) {
+            for page in pages.clone() {
+                if self.may_access(view, page) {
+                    self.access(view, page);
+                }
+            }
         }
     }
 

@@ -46,12 +46,24 @@ pub struct Guest {
     progress: Progress,
 }
 
-/// What a platform's launch sequence makes: at least one vCPU, and as many payloads. Dropped in this order.
+/// What a platform's launch sequence makes: at least one vCPU, and as many payloads.
 pub(super) struct Created {
+    pub(super) parts: Parts,
+    pub(super) launch: Launch,
+}
+
+/// A VM that is being made. Dropped in this order: no vCPU, then no VM, then no memory that it uses.
+pub(super) struct Parts {
     pub(super) vcpus: Vec<Box<dyn Vcpu>>,
     pub(super) vm: Box<dyn Vm>,
     pub(super) memories: Vec<PayloadMemory>,
-    pub(super) launch: Launch,
+}
+
+impl Parts {
+    /// A VM without vCPUs and memory.
+    pub(super) fn new(vm: Box<dyn Vm>) -> Parts {
+        Parts { vcpus: Vec::new(), vm, memories: Vec::new() }
+    }
 }
 
 /// How a guest gets its memory and its first instruction.
@@ -152,13 +164,14 @@ impl Guest {
         if platform.is_encrypted() {
             LAUNCHES.fetch_add(1, Ordering::Relaxed);
         }
-        let Created { mut vcpus, vm, mut memories, launch } = match platform {
+        let Created { parts, launch } = match platform {
             Platform::Default | Platform::SwProtected => {
                 plain::create(machine, platform, PAYLOAD_SLOT)?
             }
             Platform::Snp => snp::create(machine, &slots, deadline)?,
             Platform::Tdx => tdx::create(machine, &slots, RESET_SLOT, deadline)?,
         };
+        let Parts { mut vcpus, vm, mut memories } = parts;
         let mut guest = Guest {
             vcpu: vcpus.remove(0),
             others: vcpus.into_iter().map(|vcpu| (vcpu, Progress::new())).collect(),

@@ -6,7 +6,7 @@
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment};
 
-use super::guest::{Created, Launch};
+use super::guest::{Created, Launch, Parts};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -43,8 +43,8 @@ pub(super) fn create(
     call("add the payload's memslot with KVM_SET_USER_MEMORY_REGION2", added)?;
 
     let vcpu = create_vcpu(&*vm, 0, &cpuid(machine)?)?;
-    let (vcpus, memories) = (vec![vcpu], vec![memory]);
-    Ok(Created { vcpus, vm, memories, launch: Launch::None(PageTables::new()) })
+    let parts = Parts { vcpus: vec![vcpu], vm, memories: vec![memory] };
+    Ok(Created { parts, launch: Launch::None(PageTables::new()) })
 }
 
 /// The features that guests are shown.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch, LaunchCall};
+use super::guest::{Created, Launch, LaunchCall, Parts};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::page_tables::Aliases;
@@ -50,33 +50,31 @@ pub(super) fn create(
     let aliases = Aliases { private: c_bit(&cpuid)?, shared: 0 };
     encrypted::let_hypercalls_exit(&*vm)?;
     call("create the interrupt controller with KVM_CREATE_IRQCHIP", vm.create_irqchip())?;
-    let (mut memories, mut ranges) = (Vec::new(), Vec::new());
+    let mut parts = Parts::new(vm);
+    let mut ranges = Vec::new();
     for (base, slot) in (0..).step_by(PAYLOAD_SIZE as usize).zip(slots) {
-        let (memory, launched) = encrypted::create_memory(&*vm, *slot, SNP, aliases, base)?;
-        memories.push(memory);
+        let (memory, launched) = encrypted::create_memory(&*parts.vm, *slot, SNP, aliases, base)?;
+        parts.memories.push(memory);
         ranges.push(launched);
     }
-    // The memory was made by the VM, and must outlive it.
-    let vm = vm;
-    let mut vcpus = Vec::new();
-    for (id, memory) in (0..).zip(&memories) {
-        let vcpu = plain::create_vcpu(&*vm, id, &cpuid)?;
+    for (id, memory) in (0..).zip(&parts.memories) {
+        let vcpu = plain::create_vcpu(&*parts.vm, id, &cpuid)?;
         plain::set_registers_with(&*vcpu, IMAGE, memory.place(PAGE_TABLES))?;
         if id > 0 {
             // With an interrupt controller it would wait to be woken by the first one.
             call("start the vCPU with KVM_SET_MP_STATE", vcpu.set_runnable())?;
         }
-        vcpus.push(vcpu);
+        parts.vcpus.push(vcpu);
     }
 
-    start(&*vm, &sev)?;
-    for (memory, ranges) in memories.iter().zip(ranges) {
+    start(&*parts.vm, &sev)?;
+    for (memory, ranges) in parts.memories.iter().zip(ranges) {
         for gpas in ranges {
             let pages = encrypted::make_private(memory, gpas)?;
-            update(&*vm, &sev, &pages, deadline)?;
+            update(&*parts.vm, &sev, &pages, deadline)?;
         }
     }
-    Ok(Created { vcpus, vm, memories, launch: Launch::Snp(sev) })
+    Ok(Created { parts, launch: Launch::Snp(sev) })
 }
 
 /// Finishes the launch.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch, LaunchCall};
+use super::guest::{Created, Launch, LaunchCall, Parts};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
 use super::memory::PayloadMemory;
@@ -54,31 +54,29 @@ pub(super) fn create(
     let aliases = Aliases { private: 0, shared: SHARED_BIT };
     let vm = init(machine, deadline)?;
     encrypted::let_hypercalls_exit(&*vm)?;
-    let (mut memories, mut ranges) = (Vec::new(), Vec::new());
+    let mut parts = Parts::new(vm);
+    let mut ranges = Vec::new();
     for (base, slot) in (0..).step_by(PAYLOAD_SIZE as usize).zip(slots) {
         let (mut memory, mut launched) =
-            encrypted::create_memory(&*vm, *slot, TDX_IMAGE, aliases, base)?;
+            encrypted::create_memory(&*parts.vm, *slot, TDX_IMAGE, aliases, base)?;
         if base == 0 {
-            add_reset_page(&*vm, &mut memory, reset_slot)?;
+            add_reset_page(&*parts.vm, &mut memory, reset_slot)?;
             launched.push(RESET_PAGE..RESET_PAGE + PAGE_SIZE);
         }
-        memories.push(memory);
+        parts.memories.push(memory);
         ranges.push(launched);
     }
 
-    // The memory was made by the VM, and must outlive it.
-    let vm = vm;
-    let mut vcpus = Vec::new();
-    for (id, memory) in (0..).zip(&memories) {
-        vcpus.push(create_vcpu(&*vm, id, memory.base())?);
+    for (id, memory) in (0..).zip(&parts.memories) {
+        parts.vcpus.push(create_vcpu(&*parts.vm, id, memory.base())?);
     }
-    for (memory, ranges) in memories.iter().zip(ranges) {
+    for (memory, ranges) in parts.memories.iter().zip(ranges) {
         for gpas in ranges {
             let pages = encrypted::make_private(memory, gpas)?;
-            add_pages(&*vcpus[0], &pages, deadline)?;
+            add_pages(&*parts.vcpus[0], &pages, deadline)?;
         }
     }
-    Ok(Created { vcpus, vm, memories, launch: Launch::Tdx })
+    Ok(Created { parts, launch: Launch::Tdx })
 }
 
 /// Creates a vCPU that finds `base` in RCX and R8: how far behind those of the first its page tables lie.

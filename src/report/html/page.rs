@@ -93,26 +93,7 @@ impl Html {
     }
 
     fn ended(&mut self, summary: &Summary) -> io::Result<()> {
-        let mut page = String::from(
-            "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>\
-             <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; \
-             style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
-             <link rel=icon href=\"data:,\">\n",
-        );
-        let (class, verdict) = match (summary.exit_status, summary.passed + summary.waived) {
-            (0, _) => ("good", "all that ran passed"),
-            (_, 0) if summary.failed + summary.errors + summary.timeouts + summary.not_run == 0 => {
-                ("warn", "nothing ran")
-            }
-            _ => ("bad", "failed"),
-        };
-        let _ = write!(
-            page,
-            "<title>gmem-conform: {verdict}</title>\n<style>\n{}</style></head><body><main>\n\
-             <h1>gmem-conform</h1>\n<p class=\"banner {class}\">{verdict}</p>\n",
-            include_str!("style.css")
-        );
+        let mut page = beginning(summary);
         if let Some(run) = self.run.take() {
             page += &about(&run, summary);
         }
@@ -123,8 +104,16 @@ impl Html {
 
         page += "<h2>Clauses by platform</h2>\n";
         page += &self.matrix.table();
+        self.write_failures(&mut page);
+        self.write_waivers_and_skips(&mut page);
+        let _ =
+            write!(page, "</main><script>\n{}</script></body></html>\n", include_str!("script.js"));
+        self.out.write_all(page.as_bytes())
+    }
+
+    fn write_failures(&self, page: &mut String) {
         if !self.articles.is_empty() || !self.waived.is_empty() {
-            page += "<h2 id=failures>Failures</h2>\n<p class=key>";
+            *page += "<h2 id=failures>Failures</h2>\n<p class=key>";
             for (letter, about) in [
                 ("S", "shared"),
                 ("s", "shared, a hole"),
@@ -134,12 +123,12 @@ impl Html {
             ] {
                 let _ = write!(page, "<span>{}{about}</span>", strip(letter, 0, None));
             }
-            page += "</p>\n";
-            page += &self.articles;
+            *page += "</p>\n";
+            *page += &self.articles;
         }
         if !self.waived.is_empty() {
-            page += "<h2 id=waived>Waived</h2>\n";
-            page += &self.waived;
+            *page += "<h2 id=waived>Waived</h2>\n";
+            *page += &self.waived;
         }
         if !self.others.is_empty() {
             let _ = write!(
@@ -149,15 +138,18 @@ impl Html {
                 self.others
             );
         }
+    }
+
+    fn write_waivers_and_skips(&self, page: &mut String) {
         if !self.waivers.is_empty() {
-            page += "<h2>Waivers</h2>\n<ul>\n";
+            *page += "<h2>Waivers</h2>\n<ul>\n";
             for line in &self.waivers {
                 let _ = writeln!(page, "<li>{}</li>", escape(line));
             }
-            page += "</ul>\n";
+            *page += "</ul>\n";
         }
         if !self.skips.is_empty() {
-            page += "<h2 id=skipped>Skipped</h2>\n<div class=scroll><table><thead><tr><th>reason</th><th>cases</th><th></th></tr></thead><tbody>\n";
+            *page += "<h2 id=skipped>Skipped</h2>\n<div class=scroll><table><thead><tr><th>reason</th><th>cases</th><th></th></tr></thead><tbody>\n";
             for (slugs, skips) in &self.skips {
                 let prose = skips.prose.join("\n");
                 let _ = writeln!(
@@ -168,12 +160,30 @@ impl Html {
                     escape(&prose).replace('\n', "<br>")
                 );
             }
-            page += "</tbody></table></div>\n";
+            *page += "</tbody></table></div>\n";
         }
-        let _ =
-            write!(page, "</main><script>\n{}</script></body></html>\n", include_str!("script.js"));
-        self.out.write_all(page.as_bytes())
     }
+}
+
+/// The head of the page, and the verdict of the run.
+fn beginning(summary: &Summary) -> String {
+    let (class, verdict) = match (summary.exit_status, summary.passed + summary.waived) {
+        (0, _) => ("good", "all that ran passed"),
+        (_, 0) if summary.failed + summary.errors + summary.timeouts + summary.not_run == 0 => {
+            ("warn", "nothing ran")
+        }
+        _ => ("bad", "failed"),
+    };
+    format!(
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; \
+         style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
+         <link rel=icon href=\"data:,\">\n\
+         <title>gmem-conform: {verdict}</title>\n<style>\n{}</style></head><body><main>\n\
+         <h1>gmem-conform</h1>\n<p class=\"banner {class}\">{verdict}</p>\n",
+        include_str!("style.css")
+    )
 }
 
 /// What ran, where and when.
