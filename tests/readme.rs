@@ -10,7 +10,7 @@ use std::process::Command;
 use strum::VariantArray;
 use tempfile::TempDir;
 
-use gmem_conform::case::{ActionKind, parse};
+use gmem_conform::case::{ActionKind, STATEMENTS, parse};
 use gmem_conform::results::{Record, Verdict, for_each_record};
 
 /// The README and every document in docs/.
@@ -78,6 +78,34 @@ fn every_statement_has_an_example() {
         }
     }
     assert!(missing.is_empty(), "no example of {missing:?}");
+}
+
+/// The reference lists every form of every statement, as the parser's table has it, and no other.
+#[test]
+fn every_statement_is_listed() {
+    let text = include_str!("../docs/case-language.md");
+    let mut tables = text.split("| statement | meaning |").skip(1);
+    let head = tables.next().expect("the table of the head");
+    assert!(head.contains("`case TOPIC"), "the first table is that of the head");
+    let rows = tables.flat_map(|table| {
+        table.lines().skip(2).take_while(|line| line.starts_with('|')).map(|line| line.to_string())
+    });
+    let listed: BTreeSet<String> = rows
+        .flat_map(|row| {
+            let cell = row.replace("\\|", "\u{0}");
+            let cell = cell.split('|').nth(1).expect("a cell").replace('\u{0}', "|");
+            cell.split(", ")
+                .map(|form| form.trim().trim_matches('`').to_string())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let known: BTreeSet<String> = STATEMENTS
+        .iter()
+        // For the tests of the runner only.
+        .filter(|statement| statement.kind != ActionKind::Misbehave)
+        .flat_map(|statement| statement.syntax.iter().map(|form| form.to_string()))
+        .collect();
+    assert_eq!(listed, known, "docs/case-language.md and src/case/statements.rs differ");
 }
 
 /// Every example passes on the model, in some dialect and on some platform, and fails nowhere.

@@ -594,7 +594,7 @@ pub enum Look {
     name(ActionKind),
     doc = "Which statement of the case language an action is.",
     allow(missing_docs),
-    derive(PartialOrd, Ord, Hash, strum::VariantArray, strum::IntoStaticStr),
+    derive(PartialOrd, Ord, Hash, strum::VariantArray, strum::IntoStaticStr, strum::EnumCount),
     strum(serialize_all = "kebab-case")
 )]
 pub enum Action {

@@ -9,6 +9,7 @@ mod library;
 mod parser;
 mod print;
 mod requests;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +17,4 @@ pub use ast::*;
 pub use lexer::ParseError;
 pub use library::{BrokenLibrary, library};
 pub use parser::parse;
+pub use statements::{STATEMENTS, Statement};

@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 
 use super::ast::*;
-use super::keys::{fd_statement, raw, raw_launch, slot};
 use super::lexer::{Line, ParseError, Word};
-use super::requests::{map_gpa, psc, psc_msr};
+use super::statements;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
@@ -302,7 +301,7 @@ fn requirement(line: &Line, word: Word) -> Result<Requirement, ParseError> {
 }
 
 fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseError> {
-    let action = action(line, case)?;
+    let action = statements::action(line, case)?;
     let expect = if line.take("->") { Some(returns(line)?) } else { None };
     line.end()?;
     Ok(Step {
@@ -314,146 +313,6 @@ fn step(line: &mut Line, case: &Case, above: Vec<String>) -> Result<Step, ParseE
     })
 }
 
-/// Statements that access the guest_memfd through a mapping.
-const NEED_MMAP: [&str; 6] = ["host", "host2", "child", "pin", "unpin", "remap"];
-
-fn action(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
-    let first = line.word("a statement")?;
-    if case.no_mmap && NEED_MMAP.contains(&first.text) {
-        let message = format!("`{}` needs a mapping, which `mmap none` rules out", first.text);
-        return Err(line.at(first, message));
-    }
-    let action = match first.text {
-        "host" => access(line, View::Host, case)?,
-        "host2" => access(line, View::Host2, case)?,
-        "guest" if line.take("convert") => {
-            let word = line.peek();
-            let pages = pages(line, case)?;
-            let to = attribute(line)?;
-            match word {
-                Some(word) if line.take("by-access") => {
-                    if pages.end - pages.start != 1 {
-                        return Err(line.at(word, "expected a range of one page".into()));
-                    }
-                    Action::ConvertByAccess { page: pages.start, to }
-                }
-                _ => Action::GuestConvert { pages, to, by_msr: line.take("by-msr") },
-            }
-        }
-        "guest" if line.take("psc") => Action::Request(psc(line)?),
-        "guest" if line.take("psc-msr") => Action::Request(psc_msr(line)?),
-        "guest" if line.take("map-gpa") => Action::Request(map_gpa(line)?),
-        "guest" if line.take("wrong-alias") => {
-            let page = one_page(line, case)?;
-            Action::WrongAlias { page, by_write: line.take("by-write") }
-        }
-        "guest" => access(line, View::Guest, case)?,
-        "child" if line.take("fork") => Action::ChildFork,
-        "child" if line.take("exit") => Action::ChildExit,
-        "child" => access(line, View::Child, case)?,
-        "touch" => {
-            let who = name_of(line, &Toucher::ALL, Toucher::name)?;
-            Action::Touch { who, pages: pages(line, case)? }
-        }
-        "convert" => {
-            let pages = pages(line, case)?;
-            let to = attribute(line)?;
-            let mode = name_of(line, &Mode::ALL, Mode::name)?;
-            Action::Convert { pages, to, mode }
-        }
-        "raw" => Action::Raw(raw(line)?),
-        "accept" => Action::Accept(pages(line, case)?),
-        "rescind" => Action::Rescind(pages(line, case)?),
-        "launch" if line.take("raw") => Action::LaunchRaw(raw_launch(line)?),
-        "launch" => {
-            let pages = pages(line, case)?;
-            Action::Launch { pages, from: launch_source(line)? }
-        }
-        "vm2" => Action::OtherVm(name_of(line, &OtherVmCall::ALL, OtherVmCall::name)?),
-        "finalize" => Action::Finalize,
-        "prefault" => Action::PreFault(pages(line, case)?),
-        "punch" => Action::Punch(pages(line, case)?),
-        "allocate" => Action::Allocate(pages(line, case)?),
-        "pin" => Action::Pin(pages(line, case)?),
-        "unpin" => Action::Unpin(pages(line, case)?),
-        "slot" => slot(line, case)?,
-        "fd" => fd_statement(line, case)?,
-        "remap" => Action::Remap,
-        "bystander" => {
-            if line.take("convert") {
-                let pages = pages(line, case)?;
-                Action::BystanderConvert { pages, to: attribute(line)? }
-            } else {
-                Action::Bystander(attribute(line)?)
-            }
-        }
-        "capability" => Action::Capability(name_of(line, &Capability::ALL, Capability::name)?),
-        "misbehave" => Action::Misbehave(name_of(line, &Misbehaviour::ALL, Misbehaviour::name)?),
-        _ => {
-            let known = "host, host2, guest, child, touch, convert, accept, rescind, launch, finalize, vm2, raw, prefault, punch, \
-                         allocate, pin, unpin, slot, fd, remap, bystander, capability";
-            let message = format!("expected a statement ({known}), found `{}`", first.text);
-            return Err(line.at(first, message));
-        }
-    };
-    Ok(action)
-}
-
-fn access(line: &mut Line, view: View, case: &Case) -> Result<Action, ParseError> {
-    let verb = line.word("`write`, `read` or `expect`")?;
-    match verb.text {
-        "write" => {
-            let pages = pages(line, case)?;
-            let word = line.word("a pattern: a letter from A to X")?;
-            let letter = letter(word).ok_or_else(|| {
-                line.at(word, format!("expected a pattern A to X, found `{}`", word.text))
-            })?;
-            Ok(Action::Write { view, pages, letter })
-        }
-        "read" => Ok(Action::Read { view, pages: pages(line, case)? }),
-        "expect" => {
-            let pages = pages(line, case)?;
-            let word = line
-                .word("a pattern, `zero`, `unwritten`, `fault`, `mmio`, `memory-fault` or `any`")?;
-            let look = match word.text {
-                "zero" => Look::Zero,
-                "unwritten" => Look::Unwritten,
-                "fault" if view != View::Guest => Look::Fault,
-                "mmio" if view == View::Guest => Look::Mmio,
-                "memory-fault" if view == View::Guest => Look::MemoryFault,
-                "any" => Look::Any,
-                _ => Look::Pattern(letter(word).ok_or_else(|| {
-                    let known = match view {
-                        View::Guest => {
-                            "A to X, `zero`, `unwritten`, `mmio`, `memory-fault` or `any`"
-                        }
-                        View::Host | View::Host2 | View::Child => {
-                            "A to X, `zero`, `unwritten`, `fault` or `any`"
-                        }
-                    };
-                    line.at(word, format!("expected {known}, found `{}`", word.text))
-                })?),
-            };
-            Ok(Action::Expect { view, pages, look })
-        }
-        _ => {
-            let message = format!("expected `write`, `read` or `expect`, found `{}`", verb.text);
-            Err(line.at(verb, message))
-        }
-    }
-}
-
-/// What a launch gives pages: a pattern, or what they hold.
-fn launch_source(line: &mut Line) -> Result<Option<u8>, ParseError> {
-    let word = line.word("`in-place` or a pattern: a letter from A to X")?;
-    match word.text {
-        "in-place" => Ok(None),
-        _ => letter(word).map(Some).ok_or_else(|| {
-            line.at(word, format!("expected `in-place` or A to X, found `{}`", word.text))
-        }),
-    }
-}
-
 /// Y and Z are the executor's own.
 pub(super) fn letter(word: Word) -> Option<u8> {
     match word.text.as_bytes() {
@@ -462,12 +321,12 @@ pub(super) fn letter(word: Word) -> Option<u8> {
     }
 }
 
-fn attribute(line: &mut Line) -> Result<Attribute, ParseError> {
+pub(super) fn attribute(line: &mut Line) -> Result<Attribute, ParseError> {
     name_of(line, &[Attribute::Shared, Attribute::Private], Attribute::name)
 }
 
 /// Takes a word that must be the name of one of `all`.
-fn name_of<T: Copy>(
+pub(super) fn name_of<T: Copy>(
     line: &mut Line,
     all: &[T],
     name: fn(T) -> &'static str,
@@ -517,7 +376,7 @@ pub(super) fn pages(line: &mut Line, case: &Case) -> Result<Pages, ParseError> {
 }
 
 /// Takes a range of one page.
-fn one_page(line: &mut Line, case: &Case) -> Result<u64, ParseError> {
+pub(super) fn one_page(line: &mut Line, case: &Case) -> Result<u64, ParseError> {
     let word = line.peek();
     let pages = pages(line, case)?;
     match word {

@@ -143,16 +143,7 @@ impl Rules {
             }
             Action::Finalize => self.is_in_launch(),
             // Odd calls are for cases.
-            Action::LaunchRaw(_)
-            | Action::OtherVm(_)
-            | Action::Request(_)
-            | Action::SlotRaw(_)
-            | Action::FileCall(_)
-            | Action::FileExpect { .. }
-            | Action::FileReplace
-            | Action::PreFault(_)
-            | Action::Capability(_)
-            | Action::Misbehave(_) => false,
+            _ => false,
         }
     }
 
@@ -221,18 +212,8 @@ impl Rules {
             Action::Bystander(_) => self.bystanders += 1,
             Action::Launch { pages, from } => self.launch(pages, *from, step.expect.is_none()),
             Action::Finalize => self.oracle.finalize(),
-            Action::Remap
-            | Action::LaunchRaw(_)
-            | Action::OtherVm(_)
-            | Action::Request(_)
-            | Action::SlotRaw(_)
-            | Action::FileCall(_)
-            | Action::FileExpect { .. }
-            | Action::FileReplace
-            | Action::PreFault(_)
-            | Action::BystanderConvert { .. }
-            | Action::Capability(_)
-            | Action::Misbehave(_) => {}
+            // The others change nothing of that, or are not permitted.
+            _ => {}
         }
         if self.platform == Platform::Snp {
             self.assign();

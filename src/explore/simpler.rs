@@ -96,27 +96,8 @@ fn weight(action: &Action) -> u64 {
         Action::Rescind(_) => 640,
         // What a page holds was put there by something else.
         Action::Launch { from, .. } => 500 + from.map_or(40, |letter| u64::from(letter - b'A')),
-        Action::LaunchRaw(_)
-        | Action::OtherVm(_)
-        | Action::Request(_)
-        | Action::Finalize
-        | Action::Punch(_)
-        | Action::Allocate(_)
-        | Action::Pin(_)
-        | Action::Unpin(_)
-        | Action::SlotDelete(_)
-        | Action::SlotRaw(_)
-        | Action::Bystander(_)
-        | Action::BystanderConvert { .. }
-        | Action::Remap
-        | Action::ChildFork
-        | Action::ChildExit
-        | Action::FileCall(_)
-        | Action::FileExpect { .. }
-        | Action::FileReplace
-        | Action::PreFault(_)
-        | Action::Capability(_)
-        | Action::Misbehave(_) => 500,
+        // As much as a conversion.
+        _ => 500,
     }
 }
 
