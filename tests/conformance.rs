@@ -37,11 +37,9 @@ fn records(dialect: Dialect, arguments: &[&str]) -> Result<Records, String> {
         .map_err(|e| format!("the program does not start: {e}"))?;
     let mut records = Records::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        match serde_json::from_str(line).map_err(|e| format!("{e} in the line {line}"))? {
-            Record::Case(record) => {
-                records.insert(record.id.clone(), *record);
-            }
-            Record::Run(_) | Record::Waiver(_) | Record::Summary(_) => {}
+        let record = serde_json::from_str(line).map_err(|e| format!("{e} in the line {line}"))?;
+        if let Record::Case(record) = record {
+            records.insert(record.id.clone(), *record);
         }
     }
     Ok(records)

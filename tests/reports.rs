@@ -206,8 +206,16 @@ fn events(machine: &str) -> Vec<Event> {
             problem: problem.map(String::from),
         })));
     }
+    events.push(Event::Resumed(Box::new(ResumedRecord {
+        part: 2,
+        reason: "the guest's kernel panicked".into(),
+        running: vec!["default.errors.crash".into()],
+        started_ms: 1_790_000_020_000,
+        boot_id: "1234".into(),
+    })));
     events.push(Event::Note("worker died of SIGABRT after a.case".into()));
     events.push(Event::Aborted("interrupted by SIGINT".into()));
+    events.push(Event::NotRun("sw-protected.zero.never".into()));
     events.push(Event::Ended(summary));
     events
 }
@@ -318,9 +326,13 @@ fn json_lines_read_back() {
         match event {
             Event::Started(run) => expected.push(Record::Run(run)),
             Event::Finished { record, .. } => expected.push(Record::Case(record)),
+            Event::CaseStarted { id, .. } => expected.push(Record::Started(StartedRecord { id })),
+            Event::Resumed(resumed) => expected.push(Record::Resumed(resumed)),
             Event::Waiver(waiver) => expected.push(Record::Waiver(waiver)),
+            Event::Note(text) => expected.push(Record::Note(NoteRecord { text })),
+            Event::Aborted(reason) => expected.push(Record::Aborted(AbortedRecord { reason })),
+            Event::NotRun(id) => expected.push(Record::NotRun(NotRunRecord { id })),
             Event::Ended(summary) => expected.push(Record::Summary(summary)),
-            _ => {}
         }
         let text = fs::read_to_string(file.path()).unwrap();
         assert!(text.ends_with('\n'));
@@ -328,7 +340,7 @@ fn json_lines_read_back() {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(records, expected);
     }
-    assert_eq!(expected.len(), 13);
+    assert_eq!(expected.len(), 24);
 }
 
 /// A directory is refused before anything runs, with a sentence that names it.
@@ -443,7 +455,7 @@ fn kcidb() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let statuses: Vec<&str> =
         report["tests"].as_array().unwrap().iter().map(|t| t["status"].as_str().unwrap()).collect();
-    assert_eq!(statuses, ["PASS", "FAIL", "ERROR", "FAIL", "SKIP", "SKIP", "FAIL"]);
+    assert_eq!(statuses, ["PASS", "FAIL", "ERROR", "FAIL", "SKIP", "SKIP", "FAIL", "MISS"]);
     assert_eq!(report["incidents"][0]["issue_id"], report["issues"][0]["id"]);
     assert_eq!(report["incidents"][0]["test_id"], report["tests"][6]["id"]);
 }

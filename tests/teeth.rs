@@ -124,8 +124,8 @@ fn run(
         match serde_json::from_str(line)? {
             Record::Run(record) => head = Some(*record),
             Record::Case(record) => records.push(*record),
-            Record::Waiver(_) => {}
             Record::Summary(record) => summary = Some(record),
+            _ => {}
         }
     }
     match (head, summary) {

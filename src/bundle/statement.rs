@@ -12,16 +12,18 @@ use crate::results::{CaseRecord, Record, RunRecord, Summary, Verdict};
 use crate::text::ascii;
 
 /// What a results file says, taken apart.
+#[derive(Default)]
 struct Results<'a> {
     run: Option<&'a RunRecord>,
     cases: Vec<CaseRecord>,
     waivers: Vec<String>,
+    aborted: Option<&'a str>,
     summary: Option<Summary>,
 }
 
 /// The statement about the records of one results file, for people.
 pub fn statement(records: &[Record]) -> Result<String, StatementError> {
-    let mut results = Results { run: None, cases: Vec::new(), waivers: Vec::new(), summary: None };
+    let mut results = Results::default();
     for record in records {
         match record {
             Record::Run(run) => results.run = Some(run),
@@ -34,6 +36,8 @@ pub fn statement(records: &[Record]) -> Result<String, StatementError> {
                     waiver.id, record.waived, waiver.reason, waiver.link, waiver.expires
                 ));
             }
+            Record::Aborted(record) => results.aborted = Some(&record.reason),
+            Record::Started(_) | Record::Resumed(_) | Record::Note(_) | Record::NotRun(_) => {}
             Record::Summary(summary) => results.summary = Some(*summary),
         }
     }
@@ -89,7 +93,8 @@ fn not_tested(run: &RunRecord, results: &Results) -> String {
     }
     let not_run = run.planned.saturating_sub(results.cases.len());
     if not_run > 0 {
-        line(format!("{not_run} cases did not run, because the run ended before"));
+        let why = results.aborted.map_or(String::new(), |reason| format!(": {reason}"));
+        line(format!("{not_run} cases did not run, because the run ended before{why}"));
     }
     if let Some(shard) = run.shard {
         line(format!("all but shard {} of {} of the cases", shard.index, shard.count));

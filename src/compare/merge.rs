@@ -10,10 +10,16 @@ use serde_json::{Value, json};
 
 use super::MergeError;
 use super::environment::fields;
+use crate::report::resumed_line;
 use crate::results::exit;
 use crate::results::{AnyVerdict, LineError, Outline, ReadError, ResultsFile};
-use crate::results::{Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState};
+use crate::results::{
+    NotRunRecord, NoteRecord, Record, SCHEMA_VERSION, Summary, Verdict, WaiverRecord, WaiverState,
+};
 use crate::text::ascii;
+
+/// Types of records that are about the run and that this version joins.
+const OTHERS: [&str; 4] = ["resumed", "note", "aborted", "not-run"];
 
 /// What came of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,12 @@ struct Part {
     /// Set by its last line.
     summary: Option<Outline>,
     cases: usize,
+    /// Cases that did not run, as far as they are named.
+    named: usize,
+    /// Why its run ended before its plan.
+    aborted: Option<String>,
+    /// What its run said that belongs to no case.
+    notes: Vec<String>,
 }
 
 impl Part {
@@ -38,9 +50,30 @@ impl Part {
         self.head["started_ms"].as_u64().filter(|ms| *ms > 0)
     }
 
-    fn not_run(&self) -> usize {
+    fn new(head: Value) -> Part {
+        let (named, notes) = (0, Vec::new());
+        Part { head, summary: None, cases: 0, named, aborted: None, notes }
+    }
+
+    /// How many cases did not run and are not named.
+    fn unnamed(&self) -> usize {
         let planned = self.head["planned"].as_u64().unwrap_or_default() as usize;
-        self.summary.as_ref().map_or(0, |s| s.not_run).max(planned.saturating_sub(self.cases))
+        let told = self.summary.as_ref().map_or(0, |s| s.not_run);
+        told.max(planned.saturating_sub(self.cases)).saturating_sub(self.named)
+    }
+
+    /// Takes a record that is about no case; none of a type that only a newer version knows.
+    fn take_other(&mut self, line: &[u8], not_run: &mut BTreeSet<String>) {
+        match serde_json::from_slice(line) {
+            Ok(Record::NotRun(case)) => {
+                self.named += 1;
+                not_run.insert(case.id);
+            }
+            Ok(Record::Aborted(aborted)) => self.aborted = Some(aborted.reason),
+            Ok(Record::Note(note)) => self.notes.push(note.text),
+            Ok(Record::Resumed(resumed)) => self.notes.push(resumed_line(&resumed)),
+            _ => {}
+        }
     }
 }
 
@@ -59,6 +92,8 @@ struct Joined {
     winners: BTreeMap<String, Winner>,
     /// By id and link.
     waivers: BTreeMap<(String, String), WaiverRecord>,
+    /// The cases that did not run, as far as they are named.
+    not_run: BTreeSet<String>,
     /// Results of cases that a file before has as well.
     repeated: usize,
 }
@@ -66,7 +101,7 @@ struct Joined {
 impl Joined {
     fn read(&mut self, path: &Path) -> Result<(), ReadError> {
         let mut file = ResultsFile::open(path)?;
-        let mut part = Part { head: file.head()?, summary: None, cases: 0 };
+        let mut part = Part::new(file.head()?);
         while let Some((record, line)) = file.next::<Outline>()? {
             match record.kind.as_str() {
                 "case" => {
@@ -83,6 +118,7 @@ impl Joined {
                 }
                 "summary" => part.summary = Some(record),
                 "run" => return Err(file.at(LineError::SecondRunToMerge)),
+                kind if OTHERS.contains(&kind) => part.take_other(line, &mut self.not_run),
                 _ => {}
             }
         }
@@ -115,12 +151,15 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeErro
     for path in files {
         joined.read(path)?;
     }
-    let Joined { parts, winners, waivers, repeated } = joined;
-    let problems = problems(files, &parts);
+    // What did not run in one run may have run in another.
+    let winners = &joined.winners;
+    joined.not_run.retain(|id| !winners.contains_key(id));
+    let Joined { parts, winners, not_run, repeated, .. } = &joined;
+    let problems = problems(files, parts);
     let mut summary = Summary {
-        not_run: parts.iter().map(Part::not_run).sum(),
+        not_run: not_run.len() + parts.iter().map(Part::unnamed).sum::<usize>(),
         launches: parts.iter().filter_map(|p| Some(p.summary.as_ref()?.launches)).sum(),
-        elapsed_ms: elapsed_ms(&parts),
+        elapsed_ms: elapsed_ms(parts),
         ..Summary::default()
     };
     for winner in winners.values() {
@@ -140,12 +179,12 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeErro
         exit::SKIPPED
     };
 
-    write_all(files, &parts, &winners, &waivers, &problems, &summary, out)?;
+    write_all(files, &joined, &problems, &summary, out)?;
     let mut text = String::new();
     for problem in &problems {
         let _ = writeln!(text, "{problem}");
     }
-    if repeated > 0 {
+    if *repeated > 0 {
         let _ = writeln!(
             text,
             "{repeated} results of cases that another file has as well: a failure wins, then a pass"
@@ -217,6 +256,9 @@ fn problems(files: &[PathBuf], parts: &[Part]) -> Vec<String> {
         let name = ascii(&file.display().to_string());
         if part.summary.is_none() {
             problems.push(format!("{name} ends early: its run was killed"));
+        }
+        if let Some(reason) = &part.aborted {
+            problems.push(format!("{name} ends early: {}", ascii(reason)));
         }
         for run in runs(file, &part.head) {
             match (run["run"]["shard"]["index"].as_u64(), run["run"]["shard"]["count"].as_u64()) {
@@ -317,23 +359,23 @@ fn least_real<'a>(hosts: impl Iterator<Item = &'a str>) -> &'a str {
 
 fn write_all(
     files: &[PathBuf],
-    parts: &[Part],
-    winners: &BTreeMap<String, Winner>,
-    waivers: &BTreeMap<(String, String), WaiverRecord>,
+    joined: &Joined,
     problems: &[String],
     summary: &Summary,
     out: &mut dyn Write,
 ) -> Result<(), MergeError> {
     let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(MergeError::Write);
-    write(&line(&head(files, parts, problems, summary.planned))?)?;
+    write(&line(&head(files, &joined.parts, problems, summary.planned))?)?;
     for (part, path) in files.iter().enumerate() {
         let mut file = ResultsFile::open(path)?;
         file.head()?;
         while let Some((record, text)) = file.next::<Outline>()? {
-            let wanted = match record.kind.as_str() {
-                "case" => winners.get(&record.id).is_some_and(|winner| winner.part == part),
-                "run" | "waiver" | "summary" => false,
-                _ => true,
+            let kind = record.kind.as_str();
+            let wins = || joined.winners.get(&record.id).is_some_and(|winner| winner.part == part);
+            let wanted = match kind {
+                "case" => wins(),
+                "run" | "started" | "waiver" | "summary" => false,
+                _ => !OTHERS.contains(&kind),
             };
             if wanted {
                 write(text.strip_suffix(b"\n").unwrap_or(text))?;
@@ -341,8 +383,17 @@ fn write_all(
             }
         }
     }
-    for waiver in waivers.values() {
+    for waiver in joined.waivers.values() {
         write(&line(&Record::Waiver(Box::new(waiver.clone())))?)?;
+    }
+    for (path, part) in files.iter().zip(&joined.parts) {
+        for note in &part.notes {
+            let text = format!("{}: {note}", path.display());
+            write(&line(&Record::Note(NoteRecord { text }))?)?;
+        }
+    }
+    for id in &joined.not_run {
+        write(&line(&Record::NotRun(NotRunRecord { id: id.clone() }))?)?;
     }
     write(&line(&Record::Summary(*summary))?)
 }

@@ -71,7 +71,12 @@ impl Sink for Listener<'_> {
             Event::Finished { record, .. } => return (self.tell)(record),
             Event::Note(note) => self.ended.notes.push(note.clone()),
             Event::Aborted(reason) => self.ended.aborted = Some(reason.clone()),
-            Event::Started(_) | Event::CaseStarted { .. } | Event::Waiver(_) | Event::Ended(_) => {}
+            Event::Started(_)
+            | Event::CaseStarted { .. }
+            | Event::Resumed(_)
+            | Event::Waiver(_)
+            | Event::NotRun(_)
+            | Event::Ended(_) => {}
         }
         ControlFlow::Continue(())
     }

@@ -15,7 +15,7 @@ const STRAY_LINES: usize = 10;
 pub fn failure_lines(record: &CaseRecord) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(failure) = &record.failure {
-        block(failure, &mut lines);
+        block(failure, &record.clauses, &mut lines);
     }
     if record.verdict != Verdict::Pass && !record.stray_output.trim().is_empty() {
         let stray: Vec<&str> = record.stray_output.trim_end().lines().collect();
@@ -29,7 +29,7 @@ pub fn failure_lines(record: &CaseRecord) -> Vec<String> {
     lines
 }
 
-fn block(failure: &Failure, lines: &mut Vec<String>) {
+fn block(failure: &Failure, clauses: &[String], lines: &mut Vec<String>) {
     lines.extend(failure.summary.lines().map(ascii));
     let mut row = |name: &str, text: Option<String>| {
         for (n, line) in text.iter().flat_map(|text| text.lines()).enumerate() {
@@ -38,6 +38,7 @@ fn block(failure: &Failure, lines: &mut Vec<String>) {
         }
     };
     row("clause", clause(failure));
+    row("tests", tested(failure, clauses));
     row("step", step(failure));
     row("where", place(failure));
     row("expected", failure.expected.clone());
@@ -62,6 +63,11 @@ pub(super) fn clause(failure: &Failure) -> Option<String> {
         text += &format!(" ({source})");
     }
     Some(text)
+}
+
+/// The clauses that the case tests, where it is not known which of them is broken.
+pub(super) fn tested(failure: &Failure, clauses: &[String]) -> Option<String> {
+    (failure.clause.is_none() && !clauses.is_empty()).then(|| clauses.join(", "))
 }
 
 pub(super) fn step(failure: &Failure) -> Option<String> {

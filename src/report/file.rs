@@ -30,6 +30,16 @@ pub enum CreateError {
     },
 }
 
+/// Why a results file cannot be gone on with.
+#[derive(Debug, Error)]
+#[error("{}: cannot be written to: {error}", .path.display())]
+pub struct AppendError {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Why.
+    pub(super) error: io::Error,
+}
+
 /// Creates, or empties, the file that `option` names.
 pub(crate) fn create(option: &'static str, path: &Path) -> Result<File, CreateError> {
     let path = path.to_path_buf();

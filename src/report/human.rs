@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict, WaiverRecord};
 
-use super::summary::{caveat, counts, headline, slugs, waiver_line};
+use super::summary::{caveat, counts, headline, resumed_line, slugs, waiver_line};
 use super::{Report, failure_lines};
 use crate::text::ascii;
 
@@ -21,6 +21,9 @@ const GOOD: Style = AnsiColor::Green.on_default().bold();
 
 /// Most of a terminal's line that the progress takes, so that it never wraps.
 const WIDTH: usize = 79;
+
+/// Cases that did not run and are shown by name; the results file has them all.
+const NOT_RUN: usize = 10;
 
 /// How a [`Human`] report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub struct Human<W> {
     failures: Vec<(Verdict, String)>,
     waived: Vec<String>,
     waivers: Vec<String>,
+    not_run: Vec<String>,
     /// Whether the last line on the terminal is the progress, which the next text overwrites.
     on_progress: bool,
     last_progress: Option<Instant>,
@@ -70,6 +74,7 @@ impl<W: Write> Human<W> {
             failures: Vec::new(),
             waived: Vec::new(),
             waivers: Vec::new(),
+            not_run: Vec::new(),
             on_progress: false,
             last_progress: None,
         }
@@ -199,6 +204,13 @@ impl<W: Write> Human<W> {
         for (verdict, id) in &self.failures {
             let _ = writeln!(text, "{} {}", self.named(*verdict), ascii(id));
         }
+        let (shown, more) = self.not_run.split_at(self.not_run.len().min(NOT_RUN));
+        for id in shown {
+            let _ = writeln!(text, "{} {}", self.painted("NOT RUN", SKIPPED), ascii(id));
+        }
+        if !more.is_empty() {
+            let _ = writeln!(text, "{} and {} more", self.painted("NOT RUN", SKIPPED), more.len());
+        }
         if let Some(caveat) = self.caveat {
             let _ = writeln!(text, "{caveat}");
         }
@@ -255,6 +267,13 @@ impl<W: Write> Report for Human<W> {
             ),
             Event::Waiver(waiver) => {
                 self.waiver(waiver);
+                String::new()
+            }
+            Event::Resumed(resumed) => {
+                format!("\n{} {}\n", self.painted("RESUMED", BAD), resumed_line(resumed))
+            }
+            Event::NotRun(id) => {
+                self.not_run.push(id.clone());
                 String::new()
             }
             Event::Aborted(reason) => {

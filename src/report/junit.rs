@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::clock::civil;
 use crate::results::Event;
-use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
+use crate::results::{CaseRecord, RunRecord, Summary, Verdict, platform_of};
 
 use super::file::{CreateError, create, escape};
-use super::summary::{caveat, slugs, waiver_line};
+use super::summary::{caveat, resumed_line, slugs, waiver_line};
 use super::{Report, failure_lines};
 use crate::text::ascii;
 
@@ -24,6 +24,10 @@ pub struct Junit {
     suites: Vec<Suite>,
     /// What belongs to no case.
     notes: String,
+    /// Why the run ended before its plan.
+    aborted: Option<String>,
+    /// Cases without a verdict that are named.
+    not_run: usize,
 }
 
 /// The cases of one platform.
@@ -47,6 +51,8 @@ impl Junit {
             timestamp: String::new(),
             suites: Vec::new(),
             notes: String::new(),
+            aborted: None,
+            not_run: 0,
         })
     }
 
@@ -99,13 +105,7 @@ impl Junit {
         let suite = self.suite(record.platform());
         suite.tests += 1;
         suite.micros += record.duration_us;
-        // The class is platform and topic, the name the rest: readers join them with a dot.
-        let after_topic =
-            record.id.match_indices('.').nth(if record.id.starts_with("model.") { 2 } else { 1 });
-        let (class, name) = match after_topic {
-            Some((at, _)) => (&record.id[..at], &record.id[at + 1..]),
-            None => ("gmem-conform", record.id.as_str()),
-        };
+        let (class, name) = class_and_name(&record.id);
         let _ = write!(
             suite.cases,
             "    <testcase classname=\"{}\" name=\"{}\" time=\"{}\"",
@@ -165,8 +165,28 @@ impl Junit {
         );
     }
 
+    /// A planned case that has no verdict is an error: whoever reads this must not take the run for a whole one.
+    fn not_run(&mut self, id: &str) {
+        self.not_run += 1;
+        let why = self.aborted.clone().unwrap_or_else(|| "the run ended before".to_string());
+        let suite = self.suite(platform_of(id));
+        suite.tests += 1;
+        suite.errors += 1;
+        let (class, name) = class_and_name(id);
+        let _ = writeln!(
+            suite.cases,
+            "    <testcase classname=\"{}\" name=\"{}\" time=\"0.000\">\n      \
+             <error type=\"not-run\" message=\"did not run: {}\"/>\n    </testcase>",
+            escape(class),
+            escape(name),
+            escape(&ascii(&why))
+        );
+    }
+
     fn ended(&mut self, summary: &Summary) -> io::Result<()> {
-        if summary.not_run > 0 {
+        // A run that was killed names none.
+        let unnamed = summary.not_run.saturating_sub(self.not_run);
+        if unnamed > 0 {
             let suite = self.suite("gmem-conform");
             suite.tests += 1;
             suite.errors += 1;
@@ -174,7 +194,7 @@ impl Junit {
                 suite.cases,
                 "    <testcase classname=\"gmem-conform\" name=\"not-run\" time=\"0.000\">\n      \
                  <error type=\"not-run\" message=\"{} planned cases did not run\"/>\n    </testcase>\n",
-                summary.not_run
+                unnamed
             );
         }
         let sum = |count: fn(&Suite) -> usize| self.suites.iter().map(count).sum::<usize>();
@@ -211,6 +231,15 @@ impl Junit {
     }
 }
 
+/// The class, which is platform and topic, and the name, the rest: readers join them with a dot.
+fn class_and_name(id: &str) -> (&str, &str) {
+    let after_topic = id.match_indices('.').nth(if id.starts_with("model.") { 2 } else { 1 });
+    match after_topic {
+        Some((at, _)) => (&id[..at], &id[at + 1..]),
+        None => ("gmem-conform", id),
+    }
+}
+
 /// Seconds with three digits behind the point, all that the schema allows.
 fn seconds(micros: u64) -> String {
     format!("{}.{:03}", micros / 1_000_000, micros / 1000 % 1000)
@@ -224,9 +253,14 @@ impl Report for Junit {
             Event::Note(note) => {
                 let _ = writeln!(self.notes, "note: {note}");
             }
+            Event::Resumed(resumed) => {
+                let _ = writeln!(self.notes, "{}", resumed_line(resumed));
+            }
             Event::Aborted(reason) => {
                 let _ = writeln!(self.notes, "aborted: {reason}");
+                self.aborted = Some(reason.clone());
             }
+            Event::NotRun(id) => self.not_run(id),
             Event::Waiver(waiver) => {
                 if let Some(line) = waiver_line(waiver) {
                     let _ = writeln!(self.notes, "{line}");

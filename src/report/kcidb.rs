@@ -46,6 +46,8 @@ pub struct Kcidb {
     run: String,
     environment: Value,
     started: Option<String>,
+    /// Why the run ended before its plan.
+    aborted: Option<String>,
 }
 
 impl Kcidb {
@@ -64,6 +66,7 @@ impl Kcidb {
             run: String::new(),
             environment: Value::Null,
             started: None,
+            aborted: None,
         })
     }
 
@@ -140,18 +143,8 @@ impl Kcidb {
         if let Some(cause) = cause {
             misc.insert("cause".into(), cause.into());
         }
-        let mut test = json!({
-            "id": id,
-            "build_id": self.build,
-            "origin": self.submission.origin,
-            "path": format!("gmem_conform.{}", record.id),
-            "status": status,
-            "duration": record.duration_us as f64 / 1e6,
-            "environment": self.environment,
-        });
-        if let Some(started) = &self.started {
-            test["start_time"] = started.as_str().into();
-        }
+        let mut test = self.test(&record.id, status);
+        test["duration"] = (record.duration_us as f64 / 1e6).into();
         if let Some(failure) = &record.failure {
             test["comment"] = clean(&failure.summary).into();
             misc.insert("clause".into(), json!(failure.clause));
@@ -173,6 +166,30 @@ impl Kcidb {
             let kernels = record.failure.as_ref().is_some_and(|f| f.blame != Some(Blame::Suite));
             self.waived(&id, waiver, kernels);
         }
+    }
+
+    /// What every test has.
+    fn test(&self, id: &str, status: &str) -> Value {
+        let mut test = json!({
+            "id": self.id(&format!("{}-{id}", self.run)),
+            "build_id": self.build,
+            "origin": self.submission.origin,
+            "path": format!("gmem_conform.{id}"),
+            "status": status,
+            "environment": self.environment,
+        });
+        if let Some(started) = &self.started {
+            test["start_time"] = started.as_str().into();
+        }
+        test
+    }
+
+    /// KCIDB has a status for a test that gave no result.
+    fn not_run(&mut self, id: &str) {
+        let mut test = self.test(id, "MISS");
+        let why = self.aborted.as_deref().unwrap_or("the run ended before");
+        test["comment"] = clean(&format!("did not run: {why}")).into();
+        self.tests.push(test);
     }
 
     /// A known failure is an issue, and the test that shows it an incident of it.
@@ -239,7 +256,9 @@ impl Report for Kcidb {
         match event {
             Event::Started(run) => self.started(run),
             Event::Finished { record, .. } => self.finished(record),
-            Event::CaseStarted { .. } | Event::Note(_) | Event::Waiver(_) | Event::Aborted(_) => {}
+            Event::NotRun(id) => self.not_run(id),
+            Event::Aborted(reason) => self.aborted = Some(reason.clone()),
+            Event::CaseStarted { .. } | Event::Resumed(_) | Event::Note(_) | Event::Waiver(_) => {}
             Event::Ended(_) => return self.ended(),
         }
         Ok(())

@@ -12,19 +12,21 @@ mod replay;
 mod reports;
 #[cfg(test)]
 mod schema;
+mod silence;
 mod summary;
 mod tap;
 
 pub use failure::failure_lines;
 pub(crate) use file::create;
-pub use file::{CreateError, WriteError};
+pub use file::{AppendError, CreateError, WriteError};
 pub use html::Html;
 pub use human::Human;
 pub use json::Json;
 pub use junit::Junit;
 pub use kcidb::{Kcidb, Submission};
-pub use replay::replay;
+pub use replay::{Replay, replay};
 pub use reports::{Report, Reports};
+pub use silence::{Silence, Silenced};
 pub use summary::counts;
-pub(crate) use summary::{caveat, headline, slugs};
+pub(crate) use summary::{caveat, headline, resumed_line, slugs};
 pub use tap::Tap;

@@ -28,6 +28,11 @@ impl Reports {
         Reports::default()
     }
 
+    /// Whether there are none, or none is left that can be written.
+    pub fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+
     /// Adds one; `name` says where it goes, for messages.
     pub fn add(&mut self, name: impl Into<String>, report: impl Report + 'static) {
         self.reports.push((name.into(), Box::new(report)));

@@ -102,6 +102,17 @@ fn records_are_valid() {
             waived: 0,
             problem: None,
         })),
+        Record::Started(StartedRecord { id: "a.case".to_string() }),
+        Record::Resumed(Box::new(ResumedRecord {
+            part: 2,
+            reason: "the machine went down".to_string(),
+            running: vec!["a.case".to_string()],
+            started_ms: 1_790_000_000_000,
+            boot_id: "an-id".to_string(),
+        })),
+        Record::Note(NoteRecord { text: "a note".to_string() }),
+        Record::Aborted(AbortedRecord { reason: "interrupted by SIGINT".to_string() }),
+        Record::NotRun(NotRunRecord { id: "a.case".to_string() }),
         Record::Summary(Summary::default()),
     ];
     for verdict in [

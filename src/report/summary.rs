@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Lines that the text reports have in common.
 
-use crate::results::{CaseRecord, Environment, RunRecord, Summary, WaiverRecord, WaiverState};
+use crate::results::{
+    CaseRecord, Environment, ResumedRecord, RunRecord, Summary, WaiverRecord, WaiverState,
+};
 use crate::text::ascii;
 
 /// What runs and where, in one line.
@@ -48,6 +50,15 @@ pub fn counts(summary: &Summary) -> String {
         summary.not_run,
         summary.elapsed_ms as f64 / 1000.0
     )
+}
+
+/// That a run goes on, and why it had to.
+pub(crate) fn resumed_line(resumed: &ResumedRecord) -> String {
+    let during = match resumed.running.as_slice() {
+        [] => String::new(),
+        ids => format!(" during {}", ids.join(" ")),
+    };
+    ascii(&format!("part {} of the run: {}{during}", resumed.part, resumed.reason))
 }
 
 /// What a reader must not take the results for, if anything; every report of the run says so.

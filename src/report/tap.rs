@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
 
-use super::summary::{caveat, counts, headline, slugs, waiver_line};
+use super::summary::{caveat, counts, headline, resumed_line, slugs, waiver_line};
 use super::{Report, failure_lines};
 use crate::text::ascii;
 
@@ -57,7 +57,10 @@ impl<W: Write> Tap<W> {
             Verdict::Fail => ("not ok", String::new()),
             Verdict::Error => ("not ok", " # ERROR".to_string()),
             Verdict::Timeout => {
-                let seconds = self.timeout_s.map_or(String::new(), |n| format!(" {n} seconds"));
+                // A guest's own deadline comes earlier, and that of a kernel that hangs everywhere.
+                let seconds = |most: u64| most.min(record.duration_us / 1_000_000);
+                let seconds =
+                    self.timeout_s.map_or(String::new(), |n| format!(" {} seconds", seconds(n)));
                 ("not ok", format!(" # TIMEOUT{seconds}"))
             }
             Verdict::Skip => ("ok", format!(" # SKIP {}", slugs(record))),
@@ -97,7 +100,17 @@ impl<W: Write> Report for Tap<W> {
                 comment(&mut text, &waiver_line(waiver).unwrap_or_default());
                 text
             }
+            Event::Resumed(resumed) => {
+                let mut text = String::new();
+                comment(&mut text, &resumed_line(resumed));
+                text
+            }
             Event::Aborted(reason) => format!("Bail out! {}\n", ascii(reason)),
+            Event::NotRun(id) => {
+                let mut text = String::new();
+                comment(&mut text, &format!("not run: {id}"));
+                text
+            }
             Event::Ended(summary) => self.ended(summary),
         };
         self.out.write_all(text.as_bytes())?;

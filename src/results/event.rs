@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::results::{CaseRecord, RunRecord, Summary, WaiverRecord};
+use crate::results::{CaseRecord, ResumedRecord, RunRecord, Summary, WaiverRecord};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,12 +26,16 @@ pub enum Event {
         /// How it ended.
         record: Box<CaseRecord>,
     },
+    /// The run goes on after an interruption.
+    Resumed(Box<ResumedRecord>),
     /// Something that a reader of the results must know and that belongs to no case.
     Note(String),
     /// What became of a waiver, after the last case.
     Waiver(Box<WaiverRecord>),
     /// The run ends before its plan does, and why.
     Aborted(String),
+    /// This planned case has no verdict; after the reason, if there is one.
+    NotRun(String),
     /// The last event.
     Ended(Summary),
 }

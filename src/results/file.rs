@@ -166,7 +166,8 @@ pub fn for_each_record(path: &Path, mut take: impl FnMut(Record)) -> Result<(), 
         #[serde(rename = "type")]
         kind: String,
     }
-    const KNOWN: [&str; 4] = ["run", "case", "waiver", "summary"];
+    const KNOWN: [&str; 9] =
+        ["run", "started", "case", "resumed", "waiver", "note", "aborted", "not-run", "summary"];
     let mut file = ResultsFile::open(path)?;
     let head = file.head()?;
     let version = head["schema"].as_u64().unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::machine::MachineKind;
 
 /// Version of the format, raised whenever a field is added or changed.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// One line of a results file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,10 +18,20 @@ pub const SCHEMA_VERSION: u32 = 4;
 pub enum Record {
     /// The first line: what is going to run, and where.
     Run(Box<RunRecord>),
+    /// A case has been given to a worker: one without a `case` later was running when the file ended. Since version 5.
+    Started(StartedRecord),
     /// One case has ended.
     Case(Box<CaseRecord>),
+    /// The run has been taken up again, in another process or after another boot. Since version 5.
+    Resumed(Box<ResumedRecord>),
     /// What became of one waiver; after the last case. Since version 2.
     Waiver(Box<WaiverRecord>),
+    /// Something to know that belongs to no case. Since version 5.
+    Note(NoteRecord),
+    /// The run ended before its plan, and why. Since version 5.
+    Aborted(AbortedRecord),
+    /// A case that was planned and has no verdict, after the last case. Since version 5.
+    NotRun(NotRunRecord),
     /// The last line: the counts. Missing when the runner was killed.
     Summary(Summary),
 }
@@ -63,6 +73,54 @@ pub struct RunRecord {
     pub merged: Vec<MergedRun>,
 }
 
+/// A case has been given to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct StartedRecord {
+    /// The case.
+    pub id: String,
+}
+
+/// A run has been taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ResumedRecord {
+    /// How often the run has begun, this time included: 2 the first time.
+    pub part: usize,
+    /// Why it had ended: a sentence without its stop.
+    pub reason: String,
+    /// The cases that were running then.
+    pub running: Vec<String>,
+    /// When it was taken up, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// The kernel's id of this boot, as [`Environment::boot_id`].
+    pub boot_id: String,
+}
+
+/// Something to know that belongs to no case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NoteRecord {
+    /// For people.
+    pub text: String,
+}
+
+/// Why a run ended before its plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AbortedRecord {
+    /// For people.
+    pub reason: String,
+}
+
+/// A case that was planned and has no verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NotRunRecord {
+    /// The case.
+    pub id: String,
+}
+
 /// A stable part of the cases: those whose ids fall into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -101,6 +159,9 @@ pub struct Environment {
     pub kernel_command_line: String,
     /// CPU vendor and model.
     pub cpu: String,
+    /// `/proc/sys/kernel/random/boot_id`: the same until the machine boots again. Since version 5.
+    #[serde(default)]
+    pub boot_id: String,
     /// `bare-metal`, or `nested` when the CPU says that a hypervisor is present, or, since version 4, the machine is
     /// emulated and does not say so.
     pub virtualization: String,
@@ -232,9 +293,14 @@ pub struct CaseRecord {
 impl CaseRecord {
     /// The name of the platform, which the id begins with.
     pub fn platform(&self) -> &str {
-        let id = unmarked(&self.id);
-        id.split_once('.').map_or(id, |(platform, _)| platform)
+        platform_of(&self.id)
     }
+}
+
+/// The name of the platform, which an id begins with.
+pub fn platform_of(id: &str) -> &str {
+    let id = unmarked(id);
+    id.split_once('.').map_or(id, |(platform, _)| platform)
 }
 
 /// An id without the mark of the built-in model.

@@ -27,6 +27,7 @@ pub fn probe(config: &MachineConfig) -> Environment {
     let mut environment = Environment {
         machine: config.kind.name().into(),
         kernel_release: kernel("osrelease"),
+        boot_id: kernel("random/boot_id"),
         kernel_version: kernel("version"),
         kernel_command_line: read("/proc/cmdline"),
         kvm_parameters: kvm_parameters(Path::new("/sys/module")),

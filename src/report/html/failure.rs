@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::report::failure::{blame_name, clause, place, step};
+use crate::report::failure::{blame_name, clause, place, step, tested};
 use crate::report::file::escape;
 use crate::results::{CaseRecord, Failure, Verdict};
 
@@ -35,6 +35,7 @@ fn body(out: &mut String, record: &CaseRecord, failure: &Failure, number: usize)
         }
     };
     row("clause", clause(failure));
+    row("tests", tested(failure, &record.clauses));
     row("step", step(failure));
     row("where", place(failure));
     row("expected", failure.expected.clone());

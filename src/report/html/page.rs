@@ -12,7 +12,7 @@ use super::failure::{article, strip};
 use super::matrix::Matrix;
 use crate::clock::civil;
 use crate::report::file::{CreateError, create, escape};
-use crate::report::summary::{caveat, counts, slugs, waiver_line};
+use crate::report::summary::{caveat, counts, resumed_line, slugs, waiver_line};
 use crate::report::{Report, headline};
 use crate::results::Event;
 use crate::results::{CaseRecord, RunRecord, Summary, Verdict};
@@ -39,6 +39,7 @@ pub struct Html {
     skips: BTreeMap<String, Skips>,
     waivers: Vec<String>,
     notes: Vec<String>,
+    not_run: Vec<String>,
 }
 
 impl Html {
@@ -56,6 +57,7 @@ impl Html {
             skips: BTreeMap::new(),
             waivers: Vec::new(),
             notes: Vec::new(),
+            not_run: Vec::new(),
         })
     }
 
@@ -97,7 +99,7 @@ impl Html {
         if let Some(run) = self.run.take() {
             page += &about(&run, summary);
         }
-        page += &counters(summary);
+        page += &counters(summary, !self.not_run.is_empty());
         for note in &self.notes {
             let _ = writeln!(page, "<p class=warn>{}</p>", escape(note));
         }
@@ -106,6 +108,7 @@ impl Html {
         page += &self.matrix.table();
         self.write_failures(&mut page);
         self.write_waivers_and_skips(&mut page);
+        page += &not_run(&self.not_run);
         let _ =
             write!(page, "</main><script>\n{}</script></body></html>\n", include_str!("script.js"));
         self.out.write_all(page.as_bytes())
@@ -186,6 +189,19 @@ fn beginning(summary: &Summary) -> String {
     )
 }
 
+/// The planned cases that have no verdict.
+fn not_run(ids: &[String]) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<h2 id=not-run>Not run</h2>\n");
+    let _ = writeln!(out, "<details><summary>{} cases</summary><ul>", ids.len());
+    for id in ids {
+        let _ = writeln!(out, "<li><code>{}</code></li>", escape(id));
+    }
+    out + "</ul></details>\n"
+}
+
 /// What ran, where and when.
 fn about(run: &RunRecord, summary: &Summary) -> String {
     let environment = &run.environment;
@@ -236,7 +252,7 @@ fn about(run: &RunRecord, summary: &Summary) -> String {
     out
 }
 
-fn counters(summary: &Summary) -> String {
+fn counters(summary: &Summary, named: bool) -> String {
     let mut out = String::from("<ul class=counts>\n");
     for (name, count, class) in [
         ("planned", summary.planned, ""),
@@ -253,6 +269,7 @@ fn counters(summary: &Summary) -> String {
             "failed" | "errors" | "timeouts" if count > 0 => "failures",
             "waived" if count > 0 => "waived",
             "skipped" if count > 0 => "skipped",
+            "not run" if count > 0 && named => "not-run",
             _ => "",
         };
         let _ = match section {
@@ -276,7 +293,9 @@ impl Report for Html {
             Event::Finished { record, .. } => self.finished(record),
             Event::CaseStarted { .. } => {}
             Event::Note(note) => self.notes.push(format!("note: {note}")),
+            Event::Resumed(resumed) => self.notes.push(resumed_line(resumed)),
             Event::Aborted(reason) => self.notes.push(format!("aborted: {reason}")),
+            Event::NotRun(id) => self.not_run.push(id.clone()),
             Event::Waiver(waiver) => self.waivers.extend(waiver_line(waiver)),
             Event::Ended(summary) => return self.ended(summary),
         }
