@@ -43,6 +43,7 @@
 //! * [`dialect`]: the revisions of the interface.
 //! * [`payload`]: the guests' programs, and the mailbox through which they are told what to do.
 //! * [`uapi`]: the structures and numbers of the kernel's interface.
+//! * [`activity`]: what a worker's threads are doing, told to its runner through a page.
 //! * [`errno`]: error numbers.
 //! * [`text`]: text for people, terminals and shells.
 //! * [`timings`]: where the program's own time goes.
@@ -50,6 +51,7 @@
 //! * `rng`: random numbers that are the same everywhere.
 //! * `fnv`: a hash that is the same everywhere.
 
+pub mod activity;
 pub mod bench;
 pub mod bundle;
 pub mod case;

@@ -17,9 +17,8 @@ use crate::timings::Timings;
 
 /// Descriptor on which a worker replies.
 pub const REPLY_FD: i32 = 3;
-/// Descriptor of the memfd whose first 8 bytes, in native byte order, say how far a worker has come with its job: 0 when
-/// it has not begun, otherwise 1 and the line of the statement being executed, which is 0 before the first. A worker
-/// that dies at 0 has not run the case, which then goes to another worker.
+/// Descriptor of the memfd in which a worker writes down what it is doing: see [`crate::activity`]. A worker that dies
+/// before it has begun with its job has not run the case, which then goes to another worker.
 pub const PROGRESS_FD: i32 = 4;
 
 /// What the runner asks of a worker.

@@ -30,9 +30,9 @@ fn between_good_cases(name: &str) -> CaseRecord {
     let mut summary: Option<Summary> = None;
     for line in json.lines() {
         match serde_json::from_str(line).unwrap() {
-            Record::Run(_) | Record::Waiver(_) => {}
             Record::Case(record) => assert!(records.insert(record.id.clone(), *record).is_none()),
             Record::Summary(s) => summary = Some(s),
+            _ => {}
         }
     }
     let fixture = records.remove(&format!("model.sw-protected.misbehave.{name}")).unwrap();
@@ -70,7 +70,11 @@ fn assert_located(record: &CaseRecord) {
 fn guest_that_hangs() {
     let record = between_good_cases("hang-guest");
     assert_eq!(record.verdict, Verdict::Timeout);
-    assert!(record.failure.as_ref().unwrap().summary.contains("guest"));
+    let failure = record.failure.as_ref().unwrap();
+    assert!(failure.summary.contains("guest"));
+    assert_eq!(failure.blame, Some(Blame::Payload));
+    let runs = "the last time with EINTR, at the guest's deadline";
+    assert!(failure.detail.iter().any(|line| line.ends_with(runs)), "{:?}", failure.detail);
     assert_located(&record);
 }
 
@@ -79,7 +83,39 @@ fn guest_that_hangs() {
 fn host_that_hangs() {
     let record = between_good_cases("hang-host");
     assert_eq!(record.verdict, Verdict::Timeout);
+    let failure = record.failure.as_ref().unwrap();
+    assert_eq!((failure.blame, failure.clause.as_deref()), (Some(Blame::Suite), None));
     assert_located(&record);
+}
+
+/// What a worker does not come out of is told: an access with its address and page, a call with its name, KVM_RUN with how
+/// often it came back. The kernel is to blame for each.
+#[test]
+fn kernel_that_hangs() {
+    for (name, said, clause) in [
+        ("hang-access", "in a write of page 0 of the guest_memfd, at host address 0x", true),
+        ("hang-call", "in KVM_SET_MEMORY_ATTRIBUTES2", false),
+        ("hang-run", "KVM_RUN has not come back", false),
+    ] {
+        let record = between_good_cases(name);
+        assert_eq!(record.verdict, Verdict::Timeout);
+        let failure = record.failure.as_ref().unwrap();
+        assert_eq!(failure.blame, Some(Blame::Kernel));
+        assert!(failure.detail.iter().any(|line| line.contains(said)), "{:?}", failure.detail);
+        assert_eq!(failure.clause.as_deref(), clause.then_some("host.access-shared"));
+        assert_located(&record);
+    }
+}
+
+/// What would break the kernel is refused outside of a virtual machine, where the kernel is somebody's.
+#[test]
+fn kernels_of_others_are_not_broken() {
+    for name in ["panic-kernel", "reboot", "hang-unkillable"] {
+        let record = between_good_cases(name);
+        assert_eq!(record.verdict, Verdict::Error);
+        let failure = record.failure.as_ref().unwrap();
+        assert_eq!(failure.summary, "only a virtual machine of run-in-vm may be broken");
+    }
 }
 
 /// A worker that dies of a signal is an error that names the signal, never a pass and never a kernel's failure.

@@ -776,6 +776,18 @@ pub enum Misbehaviour {
     HangGuest,
     /// The worker never answers.
     HangHost,
+    /// An access through the host's view never ends.
+    HangAccess,
+    /// A conversion never returns.
+    HangCall,
+    /// `KVM_RUN` never returns.
+    HangRun,
+    /// A thread of the worker waits in the kernel for something that no signal ends. In a virtual machine only.
+    HangUnkillable,
+    /// The kernel panics. In a virtual machine only.
+    PanicKernel,
+    /// The machine reboots. In a virtual machine only.
+    Reboot,
     /// The worker dies of SIGSEGV.
     Segfault,
     /// The worker is killed.

@@ -2,6 +2,7 @@
 //! Whole pages through the host's view.
 
 use super::guard::{self, BusError};
+use crate::activity::{Call, access};
 use crate::machine::HostView;
 use crate::oracle::PageBytes;
 use crate::uapi::PAGE_SIZE;
@@ -22,8 +23,9 @@ fn address(view: &dyn HostView, page: u64) -> *mut u64 {
 /// Reads a page.
 pub(crate) fn read_page(view: &dyn HostView, page: u64) -> Result<PageBytes, BusError> {
     let mut words = [0u64; WORDS];
+    let from = address(view, page);
     // SAFETY: the handler is installed before a session starts; the page is in the view, the buffer is ours.
-    unsafe { guard::copy(words.as_mut_ptr(), address(view, page), WORDS) }?;
+    access(Call::HostRead, from, page, || unsafe { guard::copy(words.as_mut_ptr(), from, WORDS) })?;
     let mut bytes = [0; PAGE_SIZE as usize];
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
         chunk.copy_from_slice(&word.to_ne_bytes());
@@ -43,16 +45,19 @@ pub(crate) fn write_page(
             chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
         ]);
     }
+    let to = address(view, page);
     // SAFETY: as in `read_page`.
-    unsafe { guard::copy(address(view, page), words.as_ptr(), WORDS) }
+    access(Call::HostWrite, to, page, || unsafe { guard::copy(to, words.as_ptr(), WORDS) })
 }
 
 /// Reads word `index` of a page.
 pub(crate) fn read_word(view: &dyn HostView, page: u64, index: usize) -> Result<u64, BusError> {
     assert!(index < WORDS);
     let mut word = 0;
-    // SAFETY: as in `read_page`, and the index is within the page.
-    unsafe { guard::copy(&mut word, address(view, page).add(index), 1) }?;
+    // SAFETY: the index is within the page, and the page in the view.
+    let from = unsafe { address(view, page).add(index) };
+    // SAFETY: as in `read_page`.
+    access(Call::HostRead, from, page, || unsafe { guard::copy(&mut word, from, 1) })?;
     Ok(word)
 }
 
@@ -65,5 +70,7 @@ pub(crate) fn write_word(
 ) -> Result<(), BusError> {
     assert!(index < WORDS);
     // SAFETY: as in `read_word`.
-    unsafe { guard::copy(address(view, page).add(index), &word, 1) }
+    let to = unsafe { address(view, page).add(index) };
+    // SAFETY: as in `read_page`.
+    access(Call::HostWrite, to, page, || unsafe { guard::copy(to, &word, 1) })
 }

@@ -28,12 +28,10 @@ impl CaseEnd {
         CaseEnd::new(Verdict::Error, blame, summary)
     }
 
-    /// A deadline passed.
-    pub fn timeout(summary: impl Into<String>) -> CaseEnd {
-        let mut stop = CaseEnd::new(Verdict::Timeout, Blame::Kernel, summary);
-        // Whether the guest, the kernel or the suite hangs cannot be told from here.
-        stop.failure.blame = None;
-        stop
+    /// A deadline passed for what must end by `clause`: in what the clause says, or in an exit. A payload does nothing there
+    /// but that, so it is the kernel that hangs.
+    pub fn timeout(clause: ClauseId, summary: impl Into<String>) -> CaseEnd {
+        CaseEnd { verdict: Verdict::Timeout, ..CaseEnd::broken(clause, summary) }
     }
 
     fn new(verdict: Verdict, blame: Blame, summary: impl Into<String>) -> CaseEnd {

@@ -9,6 +9,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
 use super::guard::{self, BusError};
+use crate::activity::{Call, access};
 use crate::errno::Errno;
 use crate::machine::HostView;
 use crate::oracle::PageBytes;
@@ -118,8 +119,10 @@ fn serve(view: &dyn HostView, mut requests: &File, mut replies: &File) -> ! {
         let address = unsafe { view.address().add(offset as usize) }.cast::<u64>();
         let words = buffer.0.as_mut_ptr().cast::<u64>();
         let (to, from) = if is_read { (words, address) } else { (address, words) };
+        let call = if is_read { Call::HostRead } else { Call::HostWrite };
         // SAFETY: `install` ran before the fork; `address` is in the guest_memfd's mapping, `words` is this thread's page.
-        let result = unsafe { guard::copy(to, from, WORDS) };
+        let copy = || unsafe { guard::copy(to, from, WORDS) };
+        let result = access(call, address, offset / PAGE_SIZE, copy);
         let code = result.map_or_else(|fault| i64::from(fault.code), |()| DONE);
         if replies.write_all(&code.to_ne_bytes()).is_err() {
             break;

@@ -33,7 +33,8 @@ pub(crate) fn guest_stop(stop: GuestStop, doing: &str, page: u64) -> CaseEnd {
         GuestStop::Failed(call, errno) => broken(format!("{call} failed with {errno}")),
         GuestStop::Hang { rip } => {
             let at = rip.map_or(String::new(), |rip| format!(" (RIP {rip:#x})"));
-            CaseEnd::timeout(format!("guest did not {doing} page {page} in time{at}"))
+            let what = format!("guest did not {doing} page {page} in time{at}");
+            CaseEnd::timeout(ClauseId::GuestAccess, what).at("guest", page, None)
         }
         GuestStop::Exception { .. }
         | GuestStop::BadAnswer(_)
@@ -467,7 +468,7 @@ mod tests {
             (
                 GuestStop::Hang { rip: Some(0x10) },
                 Verdict::Timeout,
-                None,
+                Some(Blame::Kernel),
                 "guest did not read page 3 in time (RIP 0x10)",
             ),
         ] {

@@ -331,7 +331,7 @@ pub(crate) fn launch_failed(error: &LaunchError) -> CaseEnd {
     if let LaunchError::StoppedAfterLaunch(stop) = error {
         let why = format!("the guest does not start, though no call of its launch failed: {stop}");
         return match stop {
-            GuestStop::Hang { .. } => CaseEnd::timeout(why),
+            GuestStop::Hang { .. } => CaseEnd::timeout(ClauseId::CocoLaunchExact, why),
             _ => CaseEnd::broken(ClauseId::CocoLaunchExact, why),
         };
     }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Executing the statements of a case.
 
+use std::fs;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 
 use super::access;
@@ -9,6 +13,7 @@ use super::child::Child;
 use super::encrypted::suite;
 use super::look::child_failed;
 use super::session::{After, Session, failed, wrongly_refused};
+use crate::activity::{self, Call, RunEnd};
 use crate::case::{
     Action, Attribute, Capability, Look, Misbehaviour, Pages, RawConvert, RawSlot, Returns,
     SlotMap, Step, Toucher, View,
@@ -376,11 +381,23 @@ impl Session<'_> {
         self.spoiled = true;
         match how {
             Misbehaviour::HangGuest => {
-                self.guest_command(GuestCommand::Spin, "spin on", 0).map(|_| ())
+                let spun = self.guest_command(GuestCommand::Spin, "spin on", 0);
+                spun.map(|_| ()).map_err(|mut stop| {
+                    stop.failure.clause = None;
+                    stop.failure.blame = Some(Blame::Payload);
+                    stop
+                })
             }
-            Misbehaviour::HangHost => loop {
-                std::thread::park();
-            },
+            Misbehaviour::HangHost => hang(),
+            Misbehaviour::HangAccess => {
+                let address = self.view.address().cast_const().cast();
+                activity::access(Call::HostWrite, address, 0, hang)
+            }
+            Misbehaviour::HangCall => activity::during(Call::SetMemoryAttributes2, hang),
+            Misbehaviour::HangRun => activity::run(hang, |_: &Result<(), CaseEnd>| RunEnd::Other),
+            Misbehaviour::HangUnkillable => with_the_kernel(hang_unkillable),
+            Misbehaviour::PanicKernel => with_the_kernel(|| fs::write(SYSRQ, "c")),
+            Misbehaviour::Reboot => with_the_kernel(|| fs::write(SYSRQ, "b")),
             Misbehaviour::Segfault => die(Signal::SIGSEGV),
             Misbehaviour::Kill => die(Signal::SIGKILL),
             Misbehaviour::Exit => std::process::exit(3),
@@ -430,6 +447,41 @@ fn may_return(action: &Action, returns: &Returns) -> bool {
 /// For statements that convert nothing and give nobody's memory other contents.
 fn no_audit(_: ()) -> Option<After> {
     None
+}
+
+/// Documentation/admin-guide/sysrq.rst.
+const SYSRQ: &str = "/proc/sysrq-trigger";
+
+/// What `run-in-vm` puts into its virtual machines for their process 1. A kernel of anybody else's is not touched.
+const IN_VM: &str = "/gmem-conform.args";
+
+/// Does to the kernel what it does not survive.
+fn with_the_kernel(what: impl FnOnce() -> std::io::Result<()>) -> Result<(), CaseEnd> {
+    let why = match Path::new(IN_VM).exists().then(what) {
+        None => "only a virtual machine of run-in-vm may be broken".to_string(),
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) => hang(),
+    };
+    Err(CaseEnd::error(Blame::Suite, why))
+}
+
+/// Has the first freezer freeze this process: a frozen task cannot be killed (admin-guide/cgroup-v1/freezer-subsystem.rst).
+fn hang_unkillable() -> std::io::Result<()> {
+    let group = Path::new("/tmp/freezer");
+    fs::create_dir_all(group)?;
+    let options = Some("freezer");
+    mount(options, group, Some("cgroup"), MsFlags::empty(), options)?;
+    let frozen = group.join("frozen");
+    fs::create_dir_all(&frozen)?;
+    fs::write(frozen.join("cgroup.procs"), std::process::id().to_string())?;
+    fs::write(frozen.join("freezer.state"), "FROZEN")
+}
+
+/// Never returns.
+fn hang<T>() -> T {
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Dies of a signal, whatever handler the process has for it.

@@ -10,11 +10,11 @@ pub mod host;
 pub mod model;
 mod open;
 mod patience;
-mod timed;
+mod traced;
 mod traits;
 
 pub use config::{MachineConfig, MachineKind};
 pub use open::{OpenError, capability_numbers, open};
 pub(crate) use patience::convert_patiently;
-pub use timed::Timed;
+pub use traced::Traced;
 pub use traits::*;

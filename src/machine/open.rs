@@ -7,11 +7,10 @@ use thiserror::Error;
 
 use super::host::Host;
 use super::model::{self, Config, Model};
-use super::timed::Timed;
+use super::traced::Traced;
 use super::{Machine, MachineConfig, MachineKind};
 use crate::dialect::Dialect;
 use crate::errno::Errno;
-use crate::timings;
 use crate::uapi::CapabilityNumbers;
 
 /// The dialect that the model speaks when none is asked for.
@@ -24,11 +23,10 @@ pub struct OpenError(#[source] pub Errno);
 
 /// Opens the machine that a worker drives.
 pub fn open(config: &MachineConfig) -> Result<Box<dyn Machine>, OpenError> {
-    let machine = open_untimed(config)?;
-    Ok(if timings::is_on() { Box::new(Timed::new(machine)) } else { machine })
+    Ok(Box::new(Traced::new(open_untraced(config)?)))
 }
 
-fn open_untimed(config: &MachineConfig) -> Result<Box<dyn Machine>, OpenError> {
+fn open_untraced(config: &MachineConfig) -> Result<Box<dyn Machine>, OpenError> {
     match config.kind {
         MachineKind::Host => match Host::open(Path::new("/dev/kvm")) {
             Ok(host) => Ok(Box::new(host)),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use super::pool::Options;
+use super::options::Options;
 use super::worker_process::{self, Death, End, StartError, WorkerProcess};
 use super::{signals, verdict};
 use crate::machine::MachineConfig;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which lines of the kernel log mean that the kernel is broken.
+//! Which lines of the kernel log mean that the kernel is broken, and which known report they are.
 
 /// Lines that a report keeps after the one that set it off, where no end marker comes.
 const TRACE_LINES: usize = 40;
@@ -30,12 +30,82 @@ const CONTENTS: [&str; 5] = [
     "detected hard LOCKUP",
 ];
 
+/// What names a known report, and the name. Each is damage wherever it stands in a line. The texts are those of the kernel's
+/// sources: kernel/locking/lockdep.c, mm/kasan/report.c, kernel/kcsan/report.c, mm/kmsan/report.c, lib/ubsan.c,
+/// mm/kfence/report.c, kernel/watchdog.c, kernel/rcu/tree_stall.h, lib/list_debug.c, mm/slub.c, lib/refcount.c, mm/memory.c,
+/// mm/page_alloc.c, mm/pgtable-generic.c, kernel/fork.c, kernel/sched/core.c.
+const KNOWN: [(&str, &str); 42] = [
+    ("possible circular locking dependency detected", "lockdep"),
+    ("possible recursive locking detected", "lockdep"),
+    ("possible irq lock inversion dependency detected", "lockdep"),
+    ("-unsafe lock order detected", "lockdep"),
+    ("inconsistent lock state", "lockdep"),
+    ("suspicious RCU usage", "lockdep"),
+    ("bad unlock balance detected", "lockdep"),
+    ("held lock freed!", "lockdep"),
+    ("Invalid wait context", "lockdep"),
+    ("lock held when returning to user space", "lockdep"),
+    ("Nested lock was not taken", "lockdep"),
+    ("KASAN: ", "KASAN"),
+    ("BUG: KCSAN:", "KCSAN"),
+    ("BUG: KMSAN:", "KMSAN"),
+    ("UBSAN:", "UBSAN"),
+    ("BUG: KFENCE:", "KFENCE"),
+    ("soft lockup - CPU", "soft lockup"),
+    ("detected hard LOCKUP", "hard lockup"),
+    ("self-detected stall on CPU", "RCU stall"),
+    ("detected stalls on CPUs/tasks", "RCU stall"),
+    ("detected expedited stalls on CPUs/tasks", "RCU stall"),
+    ("kthread starved for", "RCU stall"),
+    ("list_add corruption", "list corruption"),
+    ("list_add double add", "list corruption"),
+    ("list_del corruption", "list corruption"),
+    ("Redzone overwritten", "slab corruption"),
+    ("Poison overwritten", "slab corruption"),
+    ("Object already free", "slab corruption"),
+    ("Freepointer corrupt", "slab corruption"),
+    ("Freechain corrupt", "slab corruption"),
+    ("adding overwritten", "slab corruption"),
+    ("Wrong slab cache", "slab corruption"),
+    ("refcount_t: ", "refcount_t"),
+    ("BUG: Bad page state", "bad page"),
+    ("BUG: Bad page map", "bad page table"),
+    (": bad pmd ", "bad page table"),
+    (": bad pud ", "bad page table"),
+    (": bad pgd ", "bad page table"),
+    ("BUG: non-zero pgtables_bytes", "bad page table"),
+    ("BUG: Bad rss-counter state", "bad page table"),
+    ("sleeping function called from invalid context", "sleep in atomic context"),
+    ("scheduling while atomic", "sleep in atomic context"),
+];
+
+/// Reports that a kernel makes long after the cause.
+const SLOW: [&str; 4] = ["soft lockup", "hard lockup", "RCU stall", "hung task"];
+
+/// Who runs what others have put off: work queues, softirqs, RCU, the idle loop.
+const PUT_OFF: [&str; 6] = [
+    "Workqueue: ",
+    "Comm: kworker/",
+    "Comm: ksoftirqd/",
+    "Comm: rcu",
+    "Comm: swapper/",
+    "Comm: migration/",
+];
+
+/// The name of the report that this line begins, if it is a known one.
+pub(crate) fn name(line: &str) -> Option<&'static str> {
+    if is_stuck_task(line) {
+        return Some("hung task");
+    }
+    KNOWN.iter().find(|(text, _)| line.contains(text)).map(|(_, name)| *name)
+}
+
 /// Whether this line by itself says that the kernel is broken.
 pub(crate) fn is_damage(line: &str) -> bool {
     BEGINNINGS.iter().any(|text| line.starts_with(text))
         || CONTENTS.iter().any(|text| line.contains(text))
         || is_die(line)
-        || is_stuck_task(line)
+        || name(line).is_some()
 }
 
 /// `invalid opcode: 0000 [#1] SMP`: the counter that die() prints.
@@ -70,6 +140,56 @@ pub(crate) fn damage(log: &[String]) -> Vec<String> {
         }
     }
     kept
+}
+
+/// The reports that `log`, as [`damage`] gives it, consists of.
+fn reports(log: &[String]) -> Vec<&[String]> {
+    let begins = |line: &String| is_damage(line);
+    let mut starts: Vec<usize> = (0..log.len()).filter(|at| begins(&log[*at])).collect();
+    starts.push(log.len());
+    starts.windows(2).map(|pair| &log[pair[0]..pair[1]]).collect()
+}
+
+/// `log`, as [`damage`] gives it, with the reports that are known by name in front.
+pub(crate) fn known_first(log: &[String]) -> Vec<String> {
+    let (known, others): (Vec<_>, Vec<_>) =
+        reports(log).into_iter().partition(|report| name(&report[0]).is_some());
+    known.into_iter().chain(others).flatten().cloned().collect()
+}
+
+/// The line of `log` that tells the most, with the name of its report: none when there is no report.
+pub(crate) fn most_telling(log: &[String]) -> Option<String> {
+    let line = known_first(log).into_iter().next()?;
+    Some(match name(&line) {
+        Some(name) if !line.contains(name) => format!("{name}: {line}"),
+        _ => line,
+    })
+}
+
+/// Whether a report in `log` may have come long after its cause: made by whoever runs what others have put off, or by a
+/// watchdog.
+pub(crate) fn may_be_late(log: &[String]) -> bool {
+    log.iter().any(|line| {
+        name(line).is_some_and(|name| SLOW.contains(&name))
+            || PUT_OFF.iter().any(|text| line.contains(text))
+    })
+}
+
+/// The message in a line of a kernel's console: without the time, the caller and the end of the line.
+pub(crate) fn console_message(line: &str) -> String {
+    let mut rest = line.trim_end();
+    // `[    1.234567]`, and with CONFIG_PRINTK_CALLER `[   T33]` or `[    C1]`.
+    let is_stamp = |inside: &str| {
+        let inside = inside.trim_start().trim_start_matches(['T', 'C']);
+        !inside.is_empty() && inside.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    };
+    while let Some((stamp, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        if !is_stamp(stamp) {
+            break;
+        }
+        rest = after;
+    }
+    rest.trim_start_matches(' ').to_string()
 }
 
 /// The messages of what was read from /dev/kmsg: records of `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,...];MESSAGE`, each
@@ -111,6 +231,16 @@ mod tests {
         "INFO: rcu_sched self-detected stall on CPU",
         "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
         "Kernel panic - not syncing: Fatal exception",
+        "WARNING: possible recursive locking detected",
+        "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
+        "[ BUG: Invalid wait context ]",
+        "BUG: KCSAN: data-race in kvm_gmem_convert / kvm_gmem_fault",
+        "BUG: KFENCE: use-after-free read in kvm_gmem_release+0x11/0x20",
+        "list_del corruption. prev->next should be ffff888, but was dead000000000122",
+        "BUG kmalloc-64 (Not tainted): Redzone overwritten",
+        "refcount_t: underflow; use-after-free.",
+        "mm/pgtable-generic.c:50: bad pmd ffff88810a3b8000(8000000112e008e7)",
+        "BUG: Bad rss-counter state mm:00000000f1a2 type:MM_FILEPAGES val:1",
     ];
 
     /// Lines that healthy kernels print.
@@ -146,6 +276,71 @@ mod tests {
     fn harmless_lines_are_not() {
         for line in HARMLESS {
             assert!(!is_damage(line), "taken for damage: {line}");
+        }
+    }
+
+    /// A report is known by its name, in whatever line it has it; a plain WARNING has none.
+    #[test]
+    fn reports_have_names() {
+        for (line, expected) in [
+            (DAMAGE[0], None),
+            (DAMAGE[2], Some("lockdep")),
+            (DAMAGE[6], Some("bad page")),
+            (DAMAGE[7], Some("KASAN")),
+            (DAMAGE[10], Some("UBSAN")),
+            ("INFO: task a:1 blocked for more than 122 seconds.", Some("hung task")),
+            ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", Some("RCU stall")),
+            ("watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [a:1]", Some("soft lockup")),
+            ("BUG: KCSAN: data-race in a / b", Some("KCSAN")),
+            ("BUG: KFENCE: memory corruption in a", Some("KFENCE")),
+            ("list_add corruption. next->prev should be a, but was b.", Some("list corruption")),
+            ("BUG kmalloc-8 (Not tainted): Poison overwritten", Some("slab corruption")),
+            ("refcount_t: addition on 0; use-after-free.", Some("refcount_t")),
+        ] {
+            assert_eq!(name(line), expected, "{line}");
+        }
+    }
+
+    /// Known reports come before others, whole, and their name is told where the line does not say it.
+    #[test]
+    fn known_reports_come_first() {
+        let log = lines(
+            "WARNING: CPU: 0 PID: 1 at mm/gup.c:70 x+0x1/0x2\n\
+             RIP: 0010:x+0x1/0x2\n\
+             ---[ end trace 0000000000000000 ]---\n\
+             WARNING: possible circular locking dependency detected\n\
+             7.3.4 Not tainted",
+        );
+        let sorted = known_first(&log);
+        assert_eq!(sorted[..2], log[3..]);
+        assert_eq!(sorted[2..], log[..3]);
+        let said = "lockdep: WARNING: possible circular locking dependency detected";
+        assert_eq!(most_telling(&log).as_deref(), Some(said));
+        assert_eq!(most_telling(&log[..3]).as_ref(), Some(&log[0]));
+        assert_eq!(most_telling(&[]), None);
+    }
+
+    /// What somebody else ran for the one who had asked for it may be late, and what a watchdog says.
+    #[test]
+    fn late_reports_are_told() {
+        let by = |comm: &str| vec![DAMAGE[0].to_string(), format!("CPU: 0 PID: 9 Comm: {comm}")];
+        assert!(!may_be_late(&by("gmem-conform Not tainted 7.3.4")));
+        assert!(may_be_late(&by("kworker/0:1 Not tainted 7.3.4")));
+        assert!(may_be_late(&["INFO: rcu_sched self-detected stall on CPU".to_string()]));
+    }
+
+    /// A console has what /dev/kmsg has not: times, callers, carriage returns.
+    #[test]
+    fn console_lines_become_messages() {
+        for (line, message) in [
+            ("[    1.234567] BUG: x\r", "BUG: x"),
+            ("[   12.234567][   T33] BUG: x", "BUG: x"),
+            ("[   12.234567][    C1]  x", "x"),
+            ("[ BUG: Invalid wait context ]", "[ BUG: Invalid wait context ]"),
+            ("---[ end trace 0 ]---", "---[ end trace 0 ]---"),
+            ("", ""),
+        ] {
+            assert_eq!(console_message(line), message);
         }
     }
 

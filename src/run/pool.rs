@@ -2,81 +2,44 @@
 //! The run: cases are handed to workers one by one, and every case gets a verdict whatever its worker does.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::clock::now_ms;
 use crate::plan::PlannedCase;
 use crate::results::{
-    CaseRecord, Environment, Event, RunRecord, SCHEMA_VERSION, Shard, Sink, Summary, Verdict, exit,
-    suite,
+    CaseRecord, Environment, Event, RunRecord, SCHEMA_VERSION, Sink, Summary, exit, suite,
 };
 use crate::timings::{self, Part, spend};
-use crate::waivers::{Waivers, Waiving};
+use crate::waivers::Waiving;
 
+use super::deadline::Deadline;
 use super::kernel_watch::{Damage, KernelWatch};
+use super::options::{Before, Next, Options};
 use super::worker_process::{self, Death, End, StartError, WorkerProcess};
-use super::{signals, verdict};
+use super::{kernel_log, signals, threads, verdict};
 use crate::machine::{MachineConfig, MachineKind};
 use crate::protocol::{CaseOutcome, Job, Reply};
 
 /// Workers that may die in a row before one of them takes a job.
 const STRIKES: usize = 3;
 
-/// How many cases may time out before the run ends, unless `--max-timeouts` says otherwise. Arbitrary: enough to see that it is
-/// not one case, and few minutes.
-pub const MAX_TIMEOUTS: usize = 10;
-
-/// How to run.
-pub struct Options {
-    /// Number of workers that run at the same time; 0 is taken as 1.
-    pub jobs: usize,
-    /// How long one case may take, in full seconds.
-    pub timeout: Duration,
-    /// How many cases may time out before the run ends: on a kernel that hangs everywhere each would take all of its time.
-    pub max_timeouts: usize,
-    /// The command that starts a worker.
-    pub worker: Vec<OsString>,
-    /// Readable when the run is to end, with the number of the signal that asked for it; see [`super::interrupts`].
-    pub interrupt: Option<OwnedFd>,
-    /// Where the kernel's files are found: `/`, but in tests.
-    pub root: PathBuf,
-    /// The command line without the program's name, for the record.
-    pub arguments: Vec<String>,
-    /// The command that runs just one case again.
-    pub rerun: Box<dyn Fn(&PlannedCase) -> String>,
-    /// The part of the suite that the plan is, for the record.
-    pub shard: Option<Shard>,
-    /// Known failures.
-    pub waivers: Option<Waivers>,
-}
-
-impl Options {
-    /// One worker of this program at a time.
-    pub fn new(timeout: Duration) -> Options {
-        Options {
-            jobs: 1,
-            timeout,
-            max_timeouts: MAX_TIMEOUTS,
-            worker: vec!["/proc/self/exe".into(), "worker".into()],
-            interrupt: None,
-            root: "/".into(),
-            arguments: Vec::new(),
-            rerun: Box::new(|case| format!("gmem-conform --exact {}", case.id)),
-            shard: None,
-            waivers: None,
-        }
-    }
-}
+/// Cases that are named when the kernel complains late. Arbitrary: what is put off is rarely put off for longer.
+const RECENT: usize = 3;
 
 /// A case that a worker has been given.
 struct Running {
     case: PlannedCase,
     since: Instant,
-    deadline: Instant,
+    /// What it may take.
+    time: Duration,
     damage: Damage,
+}
+
+impl Running {
+    fn deadline(&self) -> Instant {
+        self.since + self.time
+    }
 }
 
 /// A worker and what it does.
@@ -90,7 +53,7 @@ struct WorkerSlot {
 impl WorkerSlot {
     /// When the runner must look at it even if it stays silent.
     fn deadline(&self) -> Option<Instant> {
-        let deadline = self.running.as_ref().map(|running| running.deadline);
+        let deadline = self.running.as_ref().map(Running::deadline);
         match (deadline, self.worker.closing) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -114,7 +77,10 @@ struct Runner<'a> {
     slots: Vec<WorkerSlot>,
     summary: Summary,
     number: usize,
+    /// The cases that ended last, at most [`RECENT`].
+    recent: VecDeque<String>,
     strikes: usize,
+    deadline: Deadline,
     watch: Option<KernelWatch>,
     waiving: Option<Waiving<'a>>,
     stop: Option<AbortReason>,
@@ -134,20 +100,8 @@ pub fn run(
     if let Some(watch) = &watch {
         environment.remarks.extend(watch.remarks());
     }
-    let mut runner = Runner {
-        config,
-        options,
-        sink,
-        summary: Summary { planned: plan.len(), ..Summary::default() },
-        queue: plan.into(),
-        slots: Vec::new(),
-        number: 0,
-        strikes: 0,
-        watch,
-        waiving: options.waivers.as_ref().map(|waivers| Waiving::new(waivers, &environment)),
-        stop: None,
-        broken: false,
-    };
+    let mut runner = Runner::new(plan, config, options, &environment, sink);
+    runner.watch = watch;
     runner.emit(Event::Started(Box::new(RunRecord {
         schema: SCHEMA_VERSION,
         suite: suite(),
@@ -161,6 +115,78 @@ pub fn run(
     })));
     runner.work();
     runner.end(since)
+}
+
+/// Goes on with a run of which `rest` is left, and tells `sink` of everything that happens from now on. The summary is that of
+/// the last event, if there is one, and otherwise of what came so far.
+pub fn resume(
+    rest: Vec<PlannedCase>,
+    before: Before,
+    next: Next,
+    config: &MachineConfig,
+    options: &Options,
+    environment: &Environment,
+    sink: &mut dyn Sink,
+) -> Summary {
+    let since = Instant::now();
+    let mut runner = Runner::new(rest, config, options, environment, sink);
+    runner.take_up(before);
+    match next {
+        Next::Run => {
+            let host = config.kind == MachineKind::Host;
+            runner.watch = host.then(|| KernelWatch::start(&options.root));
+            runner.work();
+        }
+        Next::Wait => return runner.summary,
+        Next::End(reason) => runner.abort(reason),
+    }
+    runner.end(since)
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        plan: Vec<PlannedCase>,
+        config: &'a MachineConfig,
+        options: &'a Options,
+        environment: &Environment,
+        sink: &'a mut dyn Sink,
+    ) -> Runner<'a> {
+        Runner {
+            config,
+            options,
+            sink,
+            summary: Summary { planned: plan.len(), ..Summary::default() },
+            queue: plan.into(),
+            slots: Vec::new(),
+            number: 0,
+            recent: VecDeque::new(),
+            strikes: 0,
+            deadline: Deadline::new(options.timeout),
+            watch: None,
+            waiving: options.waivers.as_ref().map(|waivers| Waiving::new(waivers, environment)),
+            stop: None,
+            broken: false,
+        }
+    }
+
+    /// Takes over what has come of the run so far.
+    fn take_up(&mut self, before: Before) {
+        self.summary = before.summary;
+        for record in &before.cases {
+            self.number += 1;
+            let _ = self.deadline.finished(record);
+            if let Some(waiving) = &mut self.waiving {
+                waiving.remember(record);
+            }
+        }
+        if let Some(resumed) = before.resumed {
+            self.emit(Event::Resumed(Box::new(resumed)));
+        }
+        for record in before.lost {
+            self.finish(record);
+        }
+        self.check_limits();
+    }
 }
 
 impl Runner<'_> {
@@ -270,17 +296,13 @@ impl Runner<'_> {
             id: case.id.clone(),
             platform: case.platform,
             text: case.text.clone(),
-            timeout_s: self.options.timeout.as_secs(),
+            timeout_s: self.deadline.time().as_secs(),
         };
         let event = Event::CaseStarted { id: case.id.clone(), pid: slot.worker.pid() };
         let since = Instant::now();
         let sent = slot.worker.send(&job);
-        slot.running = Some(Running {
-            case,
-            since,
-            deadline: since + self.options.timeout,
-            damage: Damage::default(),
-        });
+        slot.running =
+            Some(Running { case, since, time: self.deadline.time(), damage: Damage::default() });
         if let Err(error) = sent {
             // Only serialisation can fail here.
             self.abort(format!("cannot write a job: {error}"));
@@ -315,7 +337,7 @@ impl Runner<'_> {
             self.worker_ended(slot, Some(end));
             return None;
         }
-        if slot.running.as_ref().is_some_and(|running| running.deadline <= now) {
+        if slot.running.as_ref().is_some_and(|running| running.deadline() <= now) {
             self.worker_ended(slot, None);
             return None;
         }
@@ -335,7 +357,10 @@ impl Runner<'_> {
 
     /// A worker is of no more use: `end` says why, or else a deadline has passed.
     fn worker_ended(&mut self, mut slot: WorkerSlot, end: Option<End>) {
-        let line = slot.worker.line();
+        let activity = slot.worker.activity();
+        // Dead threads tell nothing.
+        let hang = || threads::look(&self.options.root, slot.worker.pid(), &activity);
+        let hang = end.is_none().then(hang);
         let death = slot.worker.kill();
         let what = match &end {
             Some(end) => format!("worker {}", verdict::misdeed(end, &death)),
@@ -346,7 +371,7 @@ impl Runner<'_> {
             self.emit(Event::Note(format!("{what} after {after}")));
             return;
         };
-        let Some(line) = line else {
+        let Some(line) = activity.line else {
             self.strikes += 1;
             if self.strikes >= STRIKES {
                 let said = slot.worker.stray_output();
@@ -372,14 +397,18 @@ impl Runner<'_> {
         };
         self.strikes = 0;
         let line = (line > 0).then_some(line);
-        let record = match &end {
-            Some(end) => verdict::worker_ended(&running.case, line, end, &death),
-            None => {
-                let seconds = self.options.timeout.as_secs();
-                verdict::timed_out(&running.case, line, seconds, &death)
+        let record = match (&end, hang) {
+            (Some(end), _) => verdict::worker_ended(&running.case, line, end, &death),
+            (None, hang) => {
+                let seconds = running.time.as_secs();
+                verdict::timed_out(&running.case, line, seconds, hang, &death)
             }
         };
         self.complete(&mut slot, running, record);
+        if let Death::Stuck(_) = death {
+            let why = self.deadline.worker_stuck();
+            self.note(why);
+        }
     }
 
     /// Adds to a record what the runner knows, and reports it.
@@ -395,14 +424,19 @@ impl Runner<'_> {
                     running.damage.merge(&damage);
                 }
             }
-            let others: Vec<String> = self
+            let others: Vec<&str> = self
                 .slots
                 .iter()
                 .filter_map(|slot| slot.running.as_ref())
-                .map(|running| running.case.id.clone())
+                .map(|running| running.case.id.as_str())
                 .collect();
-            verdict::add_damage(&mut record, &running.damage, &others);
+            let before: Vec<&str> = self.recent.iter().map(String::as_str).collect();
+            verdict::add_damage(&mut record, &running.damage, &others, &before);
         }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record.id.clone());
         if let Some(failure) = &mut record.failure {
             failure.command = Some((self.options.rerun)(&running.case));
             failure.case_text = Some(running.case.text.clone());
@@ -416,21 +450,43 @@ impl Runner<'_> {
         }
         self.summary.count(record.verdict);
         self.number += 1;
-        if record.verdict == Verdict::Timeout && self.summary.timeouts == self.options.max_timeouts
-        {
-            let count = self.options.max_timeouts;
-            self.abort(format!("{count} cases have timed out; --max-timeouts allows for more"));
-        }
+        let why = self.deadline.finished(&record);
+        self.check_limits();
         self.emit(Event::Finished {
             number: self.number,
             total: self.summary.planned,
             record: Box::new(record),
         });
+        self.note(why);
+    }
+
+    fn note(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            self.emit(Event::Note(note));
+        }
+    }
+
+    /// Ends the run when more has gone wrong than it is to bear.
+    fn check_limits(&mut self) {
+        let Summary { failed, errors, timeouts, .. } = self.summary;
+        let cases = |n: usize| match n {
+            1 => "1 case has".to_string(),
+            n => format!("{n} cases have"),
+        };
+        if timeouts >= self.options.max_timeouts {
+            self.abort(format!("{} timed out; --max-timeouts allows for more", cases(timeouts)));
+        }
+        let failures = failed + errors + timeouts;
+        if self.options.max_fail.is_some_and(|most| failures >= most) {
+            self.abort(format!("{} failed; --max-fail allows for more", cases(failures)));
+        }
     }
 
     /// Ends the workers, counts what is left, and says so.
     fn end(&mut self, since: Instant) -> Summary {
+        let mut left = Vec::new();
         for slot in std::mem::take(&mut self.slots) {
+            left.extend(slot.running.as_ref().map(|running| running.case.id.clone()));
             if slot.running.is_none() {
                 if let Some(what) = slot.worker.dismiss() {
                     let after = slot.before.as_deref().unwrap_or("its start");
@@ -446,17 +502,22 @@ impl Runner<'_> {
                 )));
             }
         }
+        left.extend(self.queue.drain(..).map(|case| case.id));
         // Dead workers took their VMs with them, and a kernel may complain only then.
         if let Some(damage) = self.watch.as_mut().map(KernelWatch::look)
             && !damage.is_empty()
         {
             self.broken = true;
-            let mut lines = damage.counters;
-            lines.extend(damage.log);
-            self.emit(Event::Note(format!(
-                "after the last case, the kernel reported: {}",
-                lines.join("\n")
-            )));
+            let mut lines = Vec::new();
+            lines.extend(kernel_log::known_first(&damage.log));
+            lines.extend(damage.counters);
+            let ids: Vec<&str> = self.recent.iter().map(String::as_str).collect();
+            let text = format!(
+                "after the last case, the kernel reported: {}\nperhaps late: the last cases were {}",
+                lines.join("\n"),
+                ids.join(" ")
+            );
+            self.emit(Event::Note(text));
         }
         if let Some(waiving) = self.waiving.take() {
             for record in waiving.records() {
@@ -472,8 +533,11 @@ impl Runner<'_> {
             Some(AbortReason::Quietly) => self.broken = true,
             None => {}
         }
+        for id in left {
+            self.emit(Event::NotRun(id));
+        }
         self.summary.not_run = self.summary.planned - self.number;
-        self.summary.elapsed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.summary.elapsed_ms += u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.summary.exit_status = self.exit_status();
         self.emit(Event::Ended(self.summary));
         self.summary

@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use super::interview::{Interview, NoAnswer};
-use super::pool::Options;
+use super::options::Options;
 use crate::machine::MachineConfig;
 use crate::protocol::{Job, Reply};
 use crate::results::Environment;

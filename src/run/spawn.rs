@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::activity;
 use crate::protocol::{PROGRESS_FD, REPLY_FD};
 
 /// A new process and the runner's ends of what connects the two. The pipes do not block.
@@ -41,7 +42,7 @@ pub(super) fn spawn(command: &[OsString]) -> io::Result<Spawned> {
     let reply_end = high_copy(reply_end.as_fd())?;
     let progress = memfd_create(c"gmem-conform-progress", MFdFlags::MFD_CLOEXEC)?;
     let progress = File::from(high_copy(progress.as_fd())?);
-    progress.set_len(8)?;
+    progress.set_len(activity::BYTES as u64)?;
 
     let mut builder = Command::new(program);
     builder

@@ -5,7 +5,9 @@ use crate::clause::ClauseId;
 use crate::plan::PlannedCase;
 use crate::results::{Blame, CaseRecord, Failure, Verdict};
 
+use super::kernel_log;
 use super::kernel_watch::Damage;
+use super::threads::Hang;
 use super::worker_process::{Death, End, describe_status};
 use crate::protocol::CaseOutcome;
 
@@ -40,6 +42,10 @@ pub(super) fn replied(case: &PlannedCase, outcome: CaseOutcome) -> CaseRecord {
     if let Verdict::Skip | Verdict::Waived = record.verdict {
         record.verdict = Verdict::Error;
         record.failure = Some(suite_failure("the worker passed over a case that was to run"));
+    }
+    if let (Verdict::Timeout, Some(failure)) = (record.verdict, &mut record.failure) {
+        // Whoever was waited for, it was the suite that said what for.
+        failure.blame.get_or_insert(Blame::Suite);
     }
     if record.verdict.is_failure() && record.failure.is_none() {
         record.failure = Some(suite_failure("the worker gave no reason for its verdict"));
@@ -84,14 +90,25 @@ pub(super) fn timed_out(
     case: &PlannedCase,
     line: Option<usize>,
     seconds: u64,
+    hang: Option<Hang>,
     death: &Death,
 ) -> CaseRecord {
     let mut failure =
         Failure { summary: format!("no result within {seconds} seconds"), ..Failure::default() };
+    if let Some(hang) = hang {
+        failure.blame = Some(hang.blame);
+        failure.detail = hang.lines;
+        if let Some(clause) = hang.clause {
+            let clause = clause.clause();
+            failure.clause = Some(clause.id.to_string());
+            failure.clause_text = Some(clause.text.clone());
+            failure.clause_source = Some(clause.source.clone());
+        }
+    }
     if let Death::Stuck(place) = death {
-        failure
-            .detail
-            .push(format!("the worker cannot be killed: it is stuck in the kernel at {place}"));
+        failure.detail.push(format!(
+            "the worker cannot be killed and is left behind: it is stuck in the kernel at {place}"
+        ));
         failure.blame = Some(Blame::Kernel);
     }
     with_statement(empty(case, Verdict::Timeout), case, line, failure)
@@ -110,9 +127,23 @@ fn with_statement(
     CaseRecord { failure: Some(failure), ..record }
 }
 
+/// That other cases may be the cause as well.
+pub(super) fn at_the_same_time(others: &[&str]) -> Option<String> {
+    (!others.is_empty()).then(|| {
+        let ids = others.join(" ");
+        format!("at the same time ran: {ids}; run with --jobs 1 to tell which it was")
+    })
+}
+
 /// Adds what went wrong in the kernel during a case, which fails a case that would have passed. `others` are the cases
 /// that ran at the same time, any of which may be the cause.
-pub(super) fn add_damage(record: &mut CaseRecord, damage: &Damage, others: &[String]) {
+/// `before` are those that ended right before, of which something may come late.
+pub(super) fn add_damage(
+    record: &mut CaseRecord,
+    damage: &Damage,
+    others: &[&str],
+    before: &[&str],
+) {
     if damage.is_empty() {
         return;
     }
@@ -120,19 +151,17 @@ pub(super) fn add_damage(record: &mut CaseRecord, damage: &Damage, others: &[Str
     let by_worker = record.failure.is_some();
     let failure = record.failure.get_or_insert_default();
     if !by_worker {
-        failure.summary = match damage.log.first() {
+        failure.summary = match kernel_log::most_telling(&damage.log) {
             Some(line) => format!("the kernel reported: {line}"),
             None => format!("{} (nothing in the log)", damage.counters.join("; ")),
         };
         failure.expected = Some("no warning, BUG or oops of the kernel".to_string());
     }
+    failure.detail.extend(kernel_log::known_first(&damage.log));
     failure.detail.extend_from_slice(&damage.counters);
-    failure.detail.extend_from_slice(&damage.log);
-    if !others.is_empty() {
-        failure.detail.push(format!(
-            "at the same time ran: {}; run with --jobs 1 to tell which it was",
-            others.join(" ")
-        ));
+    failure.detail.extend(at_the_same_time(others));
+    if kernel_log::may_be_late(&damage.log) && !before.is_empty() {
+        failure.detail.push(format!("perhaps late: right before ran {}", before.join(" ")));
     }
     match record.verdict {
         Verdict::Pass => {

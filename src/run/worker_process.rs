@@ -18,6 +18,8 @@ use thiserror::Error;
 
 use super::headers::describe;
 use super::spawn::spawn;
+use super::threads;
+use crate::activity::Activity;
 use crate::protocol::{Job, Reply};
 
 /// What is kept of a worker's output during one case, in bytes.
@@ -28,6 +30,9 @@ const READ_BYTES: usize = 4 * 1024;
 const REPLY_BYTES: usize = 4 << 20;
 /// How long a killed worker may take to be gone. One that is stuck in the kernel never is.
 const DEATH: Duration = Duration::from_secs(5);
+/// The same for one of which a thread then waits in the kernel for something that no signal ends: longer than VMs and pages
+/// take to be given back.
+const DEATH_IN_WAIT: Duration = Duration::from_secs(1);
 /// How long a worker may live after it closed one of its pipes, before that counts as its own doing: a process that dies
 /// closes its descriptors a little before it is gone.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -66,7 +71,8 @@ pub(super) struct WorkerProcess {
     progress: File,
     stray: Vec<u8>,
     stray_lost: usize,
-    reaped: bool,
+    /// Whether it was killed; it is not waited for twice.
+    killed: bool,
     /// Replies that have come and were not looked at yet.
     pub(super) said: VecDeque<Reply>,
     /// Set when it is of no more use.
@@ -90,7 +96,7 @@ impl WorkerProcess {
             progress: spawned.progress,
             stray: Vec::new(),
             stray_lost: 0,
-            reaped: false,
+            killed: false,
             said: VecDeque::new(),
             end: None,
             closing: None,
@@ -122,15 +128,13 @@ impl WorkerProcess {
 
     /// Forgets how far the last case has come.
     pub(super) fn begin_case(&mut self) {
-        // A memfd that the runner itself made takes 8 bytes; if not, that of the last case would be shown.
+        // A memfd that the runner itself made takes them; if not, that of the last case would be shown.
         let _ = self.progress.write_all_at(&[0; 8], 0);
     }
 
-    /// The line of the statement that is being executed, 0 before the first; none when its case has not begun.
-    pub(super) fn line(&self) -> Option<usize> {
-        let mut bytes = [0; 8];
-        self.progress.read_exact_at(&mut bytes, 0).ok()?;
-        usize::try_from(u64::from_ne_bytes(bytes)).ok()?.checked_sub(1)
+    /// What it is doing, or was doing when it died.
+    pub(super) fn activity(&self) -> Activity {
+        Activity::read(&self.progress)
     }
 
     /// What it has written to its standard output and error since the last call, made printable.
@@ -164,12 +168,12 @@ impl WorkerProcess {
     fn reap(&mut self) -> Death {
         // Its number cannot belong to another process before it has been waited for.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
-        let gone = self.wait_dead(DEATH);
+        let gone = self.wait_dead(DEATH_IN_WAIT)
+            || (!threads::is_uninterruptible(self.child.id())
+                && self.wait_dead(DEATH.saturating_sub(DEATH_IN_WAIT)));
+        self.killed = true;
         match self.child.try_wait() {
-            Ok(Some(status)) => {
-                self.reaped = true;
-                Death::Reaped(status)
-            }
+            Ok(Some(status)) => Death::Reaped(status),
             _ if gone => Death::Stuck("its status cannot be read".to_string()),
             _ => Death::Stuck(
                 std::fs::read_to_string(format!("/proc/{}/wchan", self.child.id()))
@@ -287,7 +291,7 @@ impl WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        if !self.reaped {
+        if !self.killed {
             self.reap();
         }
     }

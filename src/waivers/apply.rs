@@ -54,6 +54,15 @@ impl<'a> Waiving<'a> {
         }
     }
 
+    /// Takes note of a record to which the same waivers were applied before the run was interrupted.
+    pub fn remember(&mut self, record: &CaseRecord) {
+        let mut record = record.clone();
+        if record.verdict == Verdict::Waived {
+            record.verdict = Verdict::Fail;
+        }
+        self.apply(&mut record);
+    }
+
     /// What became of each waiver.
     pub fn records(&self) -> Vec<WaiverRecord> {
         let one = |(waiver, tally): (&Waiver, &Tally)| {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::activity::{self, Slot};
 use crate::case::{self, Case};
 use crate::dialect::Dialect;
 use crate::exec::{CaseEnd, Setup, UsedVm, run_case};
@@ -49,10 +50,14 @@ impl Executor {
         let mut observations = Vec::new();
         let launches_before = launches();
         let stop = self.run_text(platform, text, timeout, progress, &mut observations).err();
-        let (verdict, failure) = match stop {
+        let (verdict, mut failure) = match stop {
             None => (Verdict::Pass, None),
             Some(stop) => (stop.verdict, Some(*stop.failure)),
         };
+        if let (Verdict::Timeout, Some(failure)) = (verdict, &mut failure) {
+            let runs = activity::current().slots;
+            failure.detail.extend(runs.iter().filter_map(Slot::describe_runs));
+        }
         let launches = launches() - launches_before;
         CaseOutcome { id: id.to_string(), verdict, failure, observations, launches }
     }

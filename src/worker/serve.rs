@@ -3,18 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
-use std::num::NonZeroUsize;
 use std::os::fd::{FromRawFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use thiserror::Error;
 
 use super::{Executor, probe};
+use crate::activity;
 use crate::bench::Meter;
+use crate::errno::Errno;
 use crate::observe::Observer;
 use crate::timings::{self, Part, spend};
 
@@ -47,7 +44,7 @@ pub enum ServeError {
 /// Serves jobs until the runner closes the pipe. The error is for the standard error, which the runner captures.
 pub fn serve() -> Result<(), ServeError> {
     let (mut replies, progress) = descriptors()?;
-    let progress = Progress::map(&progress)?;
+    activity::map(&progress).map_err(ServeError::Progress)?;
     let mut crew: Option<Crew> = None;
     for line in io::stdin().lock().lines() {
         let line = line.map_err(ServeError::Read)?;
@@ -60,8 +57,8 @@ pub fn serve() -> Result<(), ServeError> {
             (_, None) => return Err(ServeError::NoMachine),
             (Job::Probe, Some(crew)) => Reply::Probed(Box::new(probe(&crew.config))),
             (Job::Case { id, platform, text, timeout_s }, Some(crew)) => {
-                progress.set(0);
-                let mut tell = |line: usize| progress.set(line);
+                activity::begin();
+                let mut tell = activity::set_line;
                 let timeout = Duration::from_secs(timeout_s);
                 let executor = &mut crew.executor;
                 let outcome =
@@ -115,26 +112,6 @@ fn descriptors() -> Result<(File, File), ServeError> {
         Ok(unsafe { File::from_raw_fd(number) })
     };
     Ok((take(REPLY_FD)?, take(PROGRESS_FD)?))
-}
-
-/// The page that tells the runner how far a case has come, even when this process is dead.
-struct Progress(NonNull<AtomicU64>);
-
-impl Progress {
-    fn map(file: &File) -> Result<Progress, ServeError> {
-        let size = NonZeroUsize::new(size_of::<AtomicU64>()).expect("a word is not empty");
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping where the kernel likes, of a memfd that the runner made 8 bytes long and never shortens.
-        let page = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) };
-        let page = page.map_err(ServeError::Progress)?;
-        Ok(Progress(page.cast()))
-    }
-
-    /// The case has been taken, and its statement at `line` begins; 0 before the first.
-    fn set(&self, line: usize) {
-        // SAFETY: the mapping stays until the process ends; the runner reads the word with a system call.
-        unsafe { self.0.as_ref() }.store(line as u64 + 1, Ordering::Relaxed);
-    }
 }
 
 /// Sends a reply with a single write where the pipe has room for it.

@@ -75,7 +75,7 @@ fn a_hang_is_a_timeout() {
     assert_eq!(failure.summary, "no result within 3 seconds");
     assert_eq!(failure.line, Some(3));
     assert_eq!(failure.statement.as_deref(), Some("host write 0..1 A"));
-    assert_eq!(failure.blame, None);
+    assert_eq!(failure.blame, Some(Blame::Suite));
     assert_eq!(log.records()[1].verdict, Verdict::Pass);
     assert_eq!((summary.timeouts, summary.exit_status), (1, 1));
     await_end(&fs::read_to_string(folder.join("grandchild")).unwrap());
@@ -317,6 +317,45 @@ fn many_timeouts_end_the_run() {
     assert_eq!((summary.timeouts, summary.not_run, summary.exit_status), (2, 2, 1));
     let why = "2 cases have timed out; --max-timeouts allows for more";
     assert_eq!(log.aborted(), Some(why));
+}
+
+/// A run ends when as many cases have failed as it is to bear, and names those that did not run.
+#[test]
+fn many_failures_end_the_run() {
+    let folder = Folder::new();
+    let mut options = options(folder.path());
+    options.max_fail = Some(2);
+    let (log, summary) = run_cases(&["exit", "fine", "garbage", "late", "later"], &options);
+    assert_eq!((summary.passed, summary.errors, summary.not_run), (1, 2, 2));
+    assert_eq!(log.aborted(), Some("2 cases have failed; --max-fail allows for more"));
+    let not_run: Vec<&str> = log
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::NotRun(id) => Some(id.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(not_run, ["test.late", "test.later"]);
+}
+
+/// After three timeouts in a row the cases that follow have less time.
+#[test]
+fn several_timeouts_shrink_the_deadline() {
+    let folder = Folder::new();
+    let mut options = options(folder.path());
+    options.timeout = Duration::from_secs(4);
+    let (log, summary) = run_cases(&["fine", "hang", "hang", "hang", "hang", "after"], &options);
+    assert_eq!((summary.passed, summary.timeouts, summary.not_run), (2, 4, 0));
+    let said: Vec<&str> = log
+        .records()
+        .iter()
+        .filter_map(|record| record.failure.as_ref())
+        .map(|failure| failure.summary.as_str())
+        .collect();
+    let full = "no result within 4 seconds";
+    assert_eq!(said, [full, full, full, "no result within 2 seconds"]);
+    assert!(log.notes()[0].starts_with("3 cases timed out in a row: "), "{:?}", log.notes());
 }
 
 /// A probe that answers, one that hangs, one that dies: the last two are sentences.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Any machine, with the time of its calls added up: see [`crate::timings`].
+//! Any machine, with its calls traced: which call a thread is in (see [`crate::activity`]), and how long calls take (see
+//! [`crate::timings`]).
 
 use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,16 +9,17 @@ use std::time::Instant;
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
 
 use super::{Exit, GuestMemfd, HostView, Machine, Pin, Result, Vcpu, Vm};
+use crate::activity::{self, Call, RunEnd};
 use crate::timings::{Part, spend};
 use crate::uapi::{MemoryAttributes2, kvm_memory_attributes, kvm_userspace_memory_region2};
 
 /// A machine, or something of one. What it holds is destroyed in the time of [`Part::SetUp`].
-pub struct Timed<T>(Option<T>);
+pub struct Traced<T>(Option<T>);
 
-impl<T> Timed<T> {
-    /// Wraps what is to be timed.
-    pub fn new(inner: T) -> Timed<T> {
-        Timed(Some(inner))
+impl<T> Traced<T> {
+    /// Wraps what is to be traced.
+    pub fn new(inner: T) -> Traced<T> {
+        Traced(Some(inner))
     }
 
     fn inner(&self) -> &T {
@@ -25,18 +27,42 @@ impl<T> Timed<T> {
     }
 }
 
-impl<T> Drop for Timed<T> {
+impl<T> Drop for Traced<T> {
     fn drop(&mut self) {
-        spend(Part::SetUp, || self.0 = None);
+        call(Call::SetUp, Part::SetUp, || self.0 = None);
     }
 }
 
-/// A call that makes or changes something.
-fn set_up<T>(call: impl FnOnce() -> T) -> T {
-    spend(Part::SetUp, call)
+/// A call, whose time belongs to `part`.
+fn call<T>(call: Call, part: Part, work: impl FnOnce() -> T) -> T {
+    activity::during(call, || spend(part, work))
 }
 
-impl Machine for Timed<Box<dyn Machine>> {
+/// A call that makes or changes something.
+fn set_up<T>(work: impl FnOnce() -> T) -> T {
+    call(Call::SetUp, Part::SetUp, work)
+}
+
+/// How `KVM_RUN` came back.
+fn run_end(exit: &Result<Exit>) -> RunEnd {
+    match exit {
+        Ok(Exit::IoOut { .. }) => RunEnd::Io,
+        Ok(Exit::Mmio { .. }) => RunEnd::Mmio,
+        Ok(Exit::MemoryFault { .. }) => RunEnd::MemoryFault,
+        Ok(Exit::Hypercall { .. }) => RunEnd::Hypercall,
+        Ok(Exit::SystemEvent { .. }) => RunEnd::SystemEvent,
+        Ok(Exit::Hlt) => RunEnd::Hlt,
+        Ok(Exit::Shutdown) => RunEnd::Shutdown,
+        Ok(Exit::FailEntry { .. }) => RunEnd::FailEntry,
+        Ok(Exit::InternalError) => RunEnd::InternalError,
+        Ok(Exit::Interrupted) => RunEnd::Interrupted,
+        Ok(Exit::Dead) => RunEnd::Dead,
+        Ok(Exit::Other(_)) => RunEnd::Other,
+        Err(_) => RunEnd::Error,
+    }
+}
+
+impl Machine for Traced<Box<dyn Machine>> {
     fn check_extension(&self, capability: u32) -> Result<i32> {
         set_up(|| self.inner().check_extension(capability))
     }
@@ -55,11 +81,11 @@ impl Machine for Timed<Box<dyn Machine>> {
 
     fn create_vm(&self, vm_type: u64) -> Result<Box<dyn Vm>> {
         let vm = set_up(|| self.inner().create_vm(vm_type))?;
-        Ok(Box::new(Timed::new(vm)))
+        Ok(Box::new(Traced::new(vm)))
     }
 }
 
-impl Vm for Timed<Box<dyn Vm>> {
+impl Vm for Traced<Box<dyn Vm>> {
     fn check_extension(&self, capability: u32) -> Result<i32> {
         set_up(|| self.inner().check_extension(capability))
     }
@@ -78,12 +104,14 @@ impl Vm for Timed<Box<dyn Vm>> {
 
     unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
         // SAFETY: the caller's promise is the one that is asked for.
-        set_up(|| unsafe { self.inner().memory_encrypt_op(command) })
+        call(Call::MemoryEncryptOp, Part::SetUp, || unsafe {
+            self.inner().memory_encrypt_op(command)
+        })
     }
 
     fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<Box<dyn GuestMemfd>> {
         let gmem = set_up(|| self.inner().create_guest_memfd(size, flags))?;
-        Ok(Box::new(Timed::new(gmem)))
+        Ok(Box::new(Traced::new(gmem)))
     }
 
     unsafe fn set_user_memory_region2(&self, region: &kvm_userspace_memory_region2) -> Result<()> {
@@ -97,37 +125,43 @@ impl Vm for Timed<Box<dyn Vm>> {
     }
 
     fn set_memory_attributes(&self, attributes: &kvm_memory_attributes) -> Result<()> {
-        spend(Part::Conversions, || self.inner().set_memory_attributes(attributes))
+        call(Call::SetMemoryAttributes, Part::Conversions, || {
+            self.inner().set_memory_attributes(attributes)
+        })
     }
 
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
         // SAFETY: the caller's promise is the one that is asked for.
-        spend(Part::Conversions, || unsafe { self.inner().set_memory_attributes2(argument) })
+        call(Call::SetMemoryAttributes2, Part::Conversions, || unsafe {
+            self.inner().set_memory_attributes2(argument)
+        })
     }
 
     fn create_vcpu(&self, id: u64) -> Result<Box<dyn Vcpu>> {
         let vcpu = set_up(|| self.inner().create_vcpu(id))?;
-        Ok(Box::new(Timed::new(vcpu)))
+        Ok(Box::new(Traced::new(vcpu)))
     }
 }
 
-impl GuestMemfd for Timed<Box<dyn GuestMemfd>> {
+impl GuestMemfd for Traced<Box<dyn GuestMemfd>> {
     fn fd(&self) -> BorrowedFd<'_> {
         self.inner().fd()
     }
 
     unsafe fn set_memory_attributes2(&self, argument: *mut MemoryAttributes2) -> Result<()> {
         // SAFETY: the caller's promise is the one that is asked for.
-        spend(Part::Conversions, || unsafe { self.inner().set_memory_attributes2(argument) })
+        call(Call::SetMemoryAttributes2, Part::Conversions, || unsafe {
+            self.inner().set_memory_attributes2(argument)
+        })
     }
 
     fn fallocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {
-        spend(Part::Conversions, || self.inner().fallocate(mode, offset, length))
+        call(Call::Fallocate, Part::Conversions, || self.inner().fallocate(mode, offset, length))
     }
 
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn HostView>> {
         let view = set_up(|| self.inner().mmap(offset, length))?;
-        Ok(Box::new(Timed::new(view)))
+        Ok(Box::new(Traced::new(view)))
     }
 
     fn mmap_private(&self, offset: u64, length: u64) -> Result<()> {
@@ -147,7 +181,7 @@ impl GuestMemfd for Timed<Box<dyn GuestMemfd>> {
     }
 }
 
-impl HostView for Timed<Box<dyn HostView>> {
+impl HostView for Traced<Box<dyn HostView>> {
     fn address(&self) -> *mut u8 {
         self.inner().address()
     }
@@ -165,13 +199,13 @@ impl HostView for Timed<Box<dyn HostView>> {
     }
 }
 
-impl Vcpu for Timed<Box<dyn Vcpu>> {
+impl Vcpu for Traced<Box<dyn Vcpu>> {
     fn set_cpuid2(&self, entries: &[kvm_cpuid_entry2]) -> Result<()> {
         set_up(|| self.inner().set_cpuid2(entries))
     }
 
     fn pre_fault_memory(&self, gpa: u64, size: u64) -> Result<u64> {
-        spend(Part::Guest, || self.inner().pre_fault_memory(gpa, size))
+        call(Call::PreFaultMemory, Part::Guest, || self.inner().pre_fault_memory(gpa, size))
     }
 
     fn set_runnable(&self) -> Result<()> {
@@ -196,7 +230,9 @@ impl Vcpu for Timed<Box<dyn Vcpu>> {
 
     unsafe fn memory_encrypt_op(&self, command: *mut c_void) -> Result<()> {
         // SAFETY: the caller's promise is the one that is asked for.
-        set_up(|| unsafe { self.inner().memory_encrypt_op(command) })
+        call(Call::MemoryEncryptOp, Part::SetUp, || unsafe {
+            self.inner().memory_encrypt_op(command)
+        })
     }
 
     fn set_hypercall_result(&mut self, result: u64) {
@@ -205,6 +241,6 @@ impl Vcpu for Timed<Box<dyn Vcpu>> {
 
     fn run(&mut self, deadline: Instant) -> Result<Exit> {
         let vcpu = self.0.as_mut().expect("there until it is dropped");
-        spend(Part::Guest, || vcpu.run(deadline))
+        activity::run(|| spend(Part::Guest, || vcpu.run(deadline)), run_end)
     }
 }
