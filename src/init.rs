@@ -9,9 +9,13 @@
 //! | `gmem-conform.stdout` | `/dev/ttyS1` | the program's standard output                                  |
 //! | `gmem-conform.stderr` | `/dev/ttyS2` | its standard error                                             |
 //! | `gmem-conform.json`   | `/dev/ttyS3` | the file given with `--json`, then a line with the exit status |
+//! | `gmem-conform.alive`  | none         | a byte a second                                                |
 //!
 //! The kernel's console, `/dev/ttyS0`, is for the kernel and for what fails here. That the exit status comes last, on the
 //! same channel as the results, tells a run that has ended from one whose kernel died.
+//!
+//! A run of cases keeps its results on the third channel even where nobody asks for them, so that it can be resumed when its
+//! kernel dies.
 //!
 //! Arguments arrive unchanged: `run-in-vm` puts, in place of the file given with `--json`, a symbolic link to
 //! [`JSON_LINK`], so that nobody here needs to understand them.
@@ -32,7 +36,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sync};
 use thiserror::Error;
 
@@ -42,9 +46,18 @@ pub const ARGUMENTS_FILE: &str = "/gmem-conform.args";
 /// Where the file given with `--json` leads: a symbolic link to the device of the JSON channel.
 pub const JSON_LINK: &str = "/gmem-conform.json";
 
+/// Names a file in which a run keeps its results besides what its options say: set where the machine may go down, by who then
+/// has the run resumed.
+pub(crate) const RECORD_VARIABLE: &str = "GMEM_CONFORM_RECORD";
+
 /// How long a virtio-serial device may take to announce its ports. It does so from a work queue, right after its driver
 /// has found it at boot; seconds are for a slow emulator.
 const PORTS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long processes that were killed may take to be gone. One that is stuck in the kernel never is, and must not keep the
+/// machine on.
+const DEATH: Duration = Duration::from_secs(5);
+/// How often this process shows that the machine is alive. `run-in-vm` waits for many times as long.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Exit status when the program ended in another way than by exiting.
 const STATUS_ERROR: i32 = 1;
 
@@ -110,6 +123,7 @@ fn run_program() -> Result<(), InitError> {
 
     let devices = Devices::find()?;
     symlink(&devices.json, JSON_LINK).map_err(InitError::JsonLink)?;
+    show_signs_of_life();
     let stdout = Output::open(&devices.stdout)?;
     let stderr = Output::open(&devices.stderr)?;
 
@@ -118,6 +132,7 @@ fn run_program() -> Result<(), InitError> {
     let child = Command::new("/proc/self/exe")
         .arg0("gmem-conform")
         .args(arguments)
+        .env(RECORD_VARIABLE, JSON_LINK)
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(stdout.handle()?)
@@ -300,7 +315,29 @@ fn wait_for(program: Pid) -> Result<WaitStatus, InitError> {
 fn end_all_others() {
     // To -1: every process except process 1. Fails when there is none.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    while !matches!(waitpid(None, None), Err(Errno::ECHILD)) {}
+    let until = Instant::now() + DEATH;
+    while Instant::now() < until {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return,
+            // Nobody signals this process in a way that it could wait for with a deadline.
+            Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(5)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Writes a byte from time to time, as long as the kernel runs processes. Where there is no port for that, nobody looks.
+fn show_signs_of_life() {
+    let Some(mut port) =
+        virtio_port("gmem-conform.alive").and_then(|port| open_for_writing(&port).ok())
+    else {
+        return;
+    };
+    thread::spawn(move || {
+        while port.write_all(b".").is_ok() {
+            thread::sleep(HEARTBEAT);
+        }
+    });
 }
 
 /// Ends the JSON channel with the exit status. The newline in front separates it from a line that a dying program left

@@ -7,12 +7,14 @@
 //! `GMEM_CONFORM_TEST_KERNEL` names the bzImage to boot. Without it the tests that need one are ignored; with it, whatever
 //! is missing fails them.
 
+mod accounting;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gmem_conform::init;
+use gmem_conform::results::{Blame, CaseRecord, Record, Verdict};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
@@ -60,6 +63,13 @@ fn main() -> ExitCode {
         vm_trial("guests_agree_on_a_bad_flag", guests_agree_on_a_bad_flag),
         vm_trial("guest_that_dies_is_missed", guest_that_dies_is_missed),
         vm_trial("interrupt_ends_every_guest", interrupt_ends_every_guest),
+        vm_trial("panic_costs_one_case", panic_costs_one_case),
+        vm_trial("killed_guest_costs_one_case", killed_guest_costs_one_case),
+        vm_trial("panic_without_restarts_ends_the_run", panic_without_restarts_ends_the_run),
+        vm_trial("reboot_costs_one_case", reboot_costs_one_case),
+        vm_trial("frozen_machine_costs_one_case", frozen_machine_costs_one_case),
+        vm_trial("killed_machine_costs_one_case", killed_machine_costs_one_case),
+        vm_trial("unkillable_worker_is_left_behind", unkillable_worker_is_left_behind),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -181,6 +191,23 @@ impl Script {
             }
             assert!(Instant::now() < deadline, "{} of {count} guests run", qemus.len());
             thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the results of so many guests have so many lines.
+    fn wait_for_results(&self, guests: usize, lines: usize) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let enough = |path: &PathBuf| {
+            let text = fs::read(path).unwrap_or_default();
+            text.iter().filter(|byte| **byte == b'\n').count() >= lines
+        };
+        let channels = || {
+            let temporary = fs::read_dir(self.directory.join("tmp")).expect("it exists");
+            temporary.flatten().map(|work| work.path().join("json"))
+        };
+        while channels().filter(|path| enough(path)).count() < guests {
+            assert!(Instant::now() < deadline, "no {guests} guests have {lines} results");
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -561,6 +588,163 @@ fn interrupt_ends_every_guest(script: &Script) {
     let status = child.wait().expect("it is our child");
     assert_eq!(status.code(), Some(143));
     script.nothing_is_left();
+}
+
+/// The fixtures `name`s, between cases that are fine, in a virtual machine.
+fn checking(script: &Script, options: &[&str], names: &[&str]) -> Command {
+    let append = ["--append=kvm.vm_memory_attributes=0"];
+    let suite = env!("CARGO_BIN_EXE_gmem-conform");
+    let mut command = script.booting(suite, &[&append[..], options].concat());
+    command.args(["--json", "results.jsonl", "--platform=sw-protected", "--format=tap"]);
+    command.arg("check");
+    for name in [&["fine"], names, &["later"]].concat() {
+        let file = format!("{name}.case");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(&file);
+        fs::copy(from, script.directory.join(&file)).expect("the directory is writable");
+        command.arg(file);
+    }
+    command
+}
+
+/// The record of a fixture's case, after looking at that of all others, which must pass, and at the sum.
+fn costs_one_case(script: &Script, name: &str) -> CaseRecord {
+    let results = script.directory.join("results.jsonl");
+    let summary = accounting::holds(&results);
+    assert_eq!((summary.planned, summary.passed, summary.not_run), (5, 4, 0));
+    let text = fs::read_to_string(results).expect("it was brought back");
+    let record = text.lines().find_map(|line| match serde_json::from_str(line) {
+        Ok(Record::Case(record)) if record.id.ends_with(name) => Some(*record),
+        _ => None,
+    });
+    record.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Requires that a report in TAP which several boots have written is one: each number once, in order.
+fn is_one_report(stdout: &str, count: usize) {
+    assert_eq!(stdout.matches("TAP version 13\n").count(), 1, "{stdout}");
+    let numbers: Vec<usize> = stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("not ").unwrap_or(line).strip_prefix("ok "))
+        .filter_map(|rest| rest.split(' ').next()?.parse().ok())
+        .collect();
+    assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "{stdout}");
+}
+
+/// Requires that a kernel which panics costs the case that was running, with what the console says of it, and that the rest
+/// runs after another boot; the report names the boot.
+fn panic_costs_one_case(script: &Script) {
+    let (status, stdout, stderr) = script.finish(checking(script, &[], &["panic-kernel"]));
+    assert_eq!(status, Some(1));
+    is_one_report(&stdout, 5);
+    assert!(
+        stdout.contains("# part 2 of the run: the guest's kernel panicked during "),
+        "{stdout}"
+    );
+    assert!(stderr.contains("run-in-vm: boots again to go on, restart 1 of 3\n"), "{stderr}");
+    let record = costs_one_case(script, "panic-kernel");
+    assert_eq!(record.verdict, Verdict::Fail);
+    assert!(record.kernel_log[0].starts_with("Kernel panic - not syncing"), "{record:?}");
+    let failure = record.failure.expect("it failed");
+    assert_eq!(failure.blame, Some(Blame::Kernel));
+    assert!(failure.summary.contains("Kernel panic - not syncing"), "{}", failure.summary);
+    script.nothing_is_left();
+}
+
+/// Requires that one of several guests which dies costs one case at most.
+fn killed_guest_costs_one_case(script: &Script) {
+    let suite = env!("CARGO_BIN_EXE_gmem-conform");
+    let options = ["--guests=2", "--append=kvm.vm_memory_attributes=0"];
+    let mut command = script.booting(suite, &options);
+    // Many, so that both still run when one is killed.
+    command.args(["--platform=sw-protected", "--json", "results.jsonl", "--skip=.layout."]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("bash runs scripts/run-in-vm");
+    let qemus = script.wait_for_qemus(2);
+    script.wait_for_results(2, 3);
+    kill(qemus[1], Signal::SIGKILL).expect("it is running");
+    let Output { status, stderr, .. } = child.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&stderr);
+    let summary = accounting::holds(&script.directory.join("results.jsonl"));
+    assert!(summary.passed > 10 && summary.not_run == 0, "{summary:?}: {stderr}");
+    // Between two cases none is lost.
+    assert!(summary.errors <= 1, "{summary:?}");
+    assert_eq!(status.code(), Some(i32::from(summary.errors > 0)), "{stderr}");
+    assert!(stderr.contains("restart 1 of 3"), "{stderr}");
+}
+
+/// Requires that without restarts the results are ended all the same, with the case that was running and those that did not
+/// run.
+fn panic_without_restarts_ends_the_run(script: &Script) {
+    let (status, stdout, _) =
+        script.finish(checking(script, &["--restarts", "0"], &["panic-kernel"]));
+    assert_eq!(status, Some(1));
+    let summary = accounting::holds(&script.directory.join("results.jsonl"));
+    assert_eq!((summary.passed, summary.failed, summary.not_run), (3, 1, 1));
+    is_one_report(&stdout, 4);
+    assert!(stdout.contains("\nBail out! the guest's kernel panicked\n"), "{stdout}");
+}
+
+/// Requires that a machine which goes down without a word costs the case that was running, as an error.
+fn reboot_costs_one_case(script: &Script) {
+    let (status, stdout, _) = script.finish(checking(script, &[], &["reboot"]));
+    assert_eq!(status, Some(1));
+    is_one_report(&stdout, 5);
+    let record = costs_one_case(script, "reboot");
+    assert_eq!(record.verdict, Verdict::Error);
+    let failure = record.failure.expect("it is an error");
+    assert_eq!(failure.summary, "the guest ended before the program did");
+}
+
+/// Requires that a machine in which nothing moves any more is noticed, though its last case had time left.
+fn frozen_machine_costs_one_case(script: &Script) {
+    let record = disturbed(script, Signal::SIGSTOP);
+    let failure = record.failure.expect("it is an error");
+    assert_eq!(failure.summary, "the guest's kernel showed no sign of life for 30 seconds");
+    assert_eq!((record.verdict, failure.blame), (Verdict::Error, Some(Blame::Kernel)));
+}
+
+/// Requires that whoever kills a machine loses the case that was running.
+fn killed_machine_costs_one_case(script: &Script) {
+    let record = disturbed(script, Signal::SIGKILL);
+    let failure = record.failure.expect("it is an error");
+    assert!(failure.summary.ends_with(" ended with status 137"), "{}", failure.summary);
+    assert_eq!((record.verdict, failure.blame), (Verdict::Error, Some(Blame::Machine)));
+}
+
+/// The record of a case that hangs, and whose machine gets a signal then.
+fn disturbed(script: &Script, signal: Signal) -> CaseRecord {
+    let mut command = checking(script, &[], &["hang-host"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("bash runs scripts/run-in-vm");
+    let mut reader = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = String::new();
+    while !stdout.contains("\nok 3 ") {
+        assert_ne!(reader.read_line(&mut stdout).expect("the pipe is readable"), 0, "{stdout}");
+    }
+    let qemus = script.wait_for_qemus(1);
+    script.wait_for_results(1, 8);
+    kill(qemus[0], signal).expect("it is running");
+    reader.read_to_string(&mut stdout).expect("the pipe is readable");
+    assert_eq!(child.wait().expect("it is our child").code(), Some(1), "{stdout}");
+    is_one_report(&stdout, 5);
+    costs_one_case(script, "hang-host")
+}
+
+/// Requires that a worker which cannot be killed is left behind, and holds up neither the run nor its end.
+fn unkillable_worker_is_left_behind(script: &Script) {
+    let mut command = checking(script, &[], &["hang-unkillable"]);
+    command.arg("--timeout=6");
+    let (status, stdout, stderr) = script.finish(command);
+    assert_eq!((status, stderr.as_str()), (Some(1), ""));
+    is_one_report(&stdout, 5);
+    let record = costs_one_case(script, "hang-unkillable");
+    assert_eq!(record.verdict, Verdict::Timeout);
+    let failure = record.failure.expect("it is a timeout");
+    assert_eq!(failure.blame, Some(Blame::Kernel));
+    let detail = failure.detail.join("\n");
+    for part in ["is in a wait that no signal ends (D)", "cannot be killed and is left behind"] {
+        assert!(detail.contains(part), "{detail}");
+    }
 }
 
 /// What this program does in the virtual machine.

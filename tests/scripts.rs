@@ -134,8 +134,8 @@ fn bisect_statuses() {
 /// The machine gets the options that are for it, and the arguments as they are.
 #[test]
 fn bisect_passes_arguments_on() {
-    let check = r#"[[ "$*" == "arch/x86/boot/bzImage --append a b --idle 9 -- zero. two words --json $json" ]]; [[ $7 == zero. ]]
-        [[ $8 == 'two words' ]]; echo '{"type":"run"}' >"$json"; echo '{"type":"summary"}' >>"$json""#;
+    let check = r#"[[ "$*" == "arch/x86/boot/bzImage --restarts 0 --append a b --idle 9 -- zero. two words --json $json" ]]; [[ $9 == zero. ]]
+        [[ ${10} == 'two words' ]]; echo '{"type":"run"}' >"$json"; echo '{"type":"summary"}' >>"$json""#;
     let build = "@mkdir -p arch/x86/boot && touch arch/x86/boot/bzImage";
     let arguments = ["--append", "a b", "--idle=9", "--", "zero.", "two words"];
     let output = bisect(build, check, &arguments);
@@ -151,7 +151,7 @@ fn lava_results() {
         "bin/dies",
         "#!/bin/sh\necho TAP version 13; echo 1..2; echo ok 1 a.b.c; kill -KILL $$\n",
     );
-    let run_lava = |arguments: &[&str]| {
+    let run_lava_with = |variables: &[(&str, &str)], arguments: &[&str]| {
         let results = dir.0.path().join("results");
         let _ = fs::remove_file(&results);
         let path =
@@ -159,10 +159,12 @@ fn lava_results() {
         let output = run(Command::new(script("lava/run-and-report"))
             .args(arguments)
             .env("PATH", path)
-            .env("RESULTS", &results));
+            .env("RESULTS", &results)
+            .envs(variables.iter().copied()));
         assert!(output.status.success(), "{output:?}");
         fs::read_to_string(results).unwrap()
     };
+    let run_lava = |arguments: &[&str]| run_lava_with(&[], arguments);
     let program = env!("CARGO_BIN_EXE_gmem-conform");
     let model = [program, "--machine", "model", "sw-protected.zero.", "sw-protected.upstream."];
     let said = run_lava(&[&model[..], &["--plant", "mode-skipped-on-noop"]].concat());
@@ -175,6 +177,21 @@ fn lava_results() {
     ] {
         assert!(said.contains(line), "{line} is not in {said}");
     }
+    // What a kernel that died has left of a run is resumed by the next test.
+    let kept = dir.0.path().join("kept.jsonl");
+    let kept_name = kept.to_str().unwrap();
+    let whole = run_lava_with(&[("RESULTS_FILE", kept_name)], &model);
+    let text = fs::read_to_string(&kept).unwrap();
+    let half: Vec<&str> = text.lines().take(text.lines().count() / 2).collect();
+    fs::write(&kept, half.join("\n") + "\n").unwrap();
+    let variables = [("RESULTS_FILE", kept_name), ("RESUME", "yes")];
+    let resumed = run_lava_with(&variables, &model);
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&resumed), sorted(&whole));
     let said = run_lava(&["dies"]);
     assert_eq!(
         said,

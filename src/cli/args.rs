@@ -10,7 +10,7 @@ use crate::case::layouts::Tier;
 use crate::dialect::Dialect;
 use crate::machine::MachineKind;
 use crate::platform::Platform;
-use crate::results::Shard;
+use crate::results::{Blame, Shard};
 use crate::run::MAX_TIMEOUTS;
 
 /// Conformance suite for in-place conversion of guest_memfd memory (KVM_SET_MEMORY_ATTRIBUTES2).
@@ -96,6 +96,12 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Go on with a run that was interrupted: by the machine that went down, or by who killed it
+    ///
+    /// The cases that were running when the machine went down are recorded as errors, or, where --console shows that the
+    /// kernel broke, as its failures; they do not run again. Those of a run that was only killed do. The rest runs with the
+    /// options that the run had, and the results are written behind those that are there.
+    Resume(ResumeArgs),
     /// Put results, their environment, the kernel log and what was not tested into one tar file
     Bundle {
         /// The results
@@ -145,6 +151,61 @@ pub enum Command {
     /// The exit status is 0 when something was measured, 1 when --compare finds a series to be slower, and 4 when no
     /// platform with private memory can run.
     Bench(BenchArgs),
+}
+
+/// How to go on with a run.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// The results, as far as they got
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+    /// Write what is new here instead of behind the results
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The kernel's console up to then, as a serial line or a netconsole has kept it
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+    /// That the machine went down, and how [default: found out by the kernel's id of its boot]
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Whose fault it is, where the console does not tell
+    #[arg(long, value_name = "NAME", default_value = "machine")]
+    pub blame: BlameChoice,
+    /// What to do when that is recorded
+    #[arg(long, value_name = "NAME", default_value = "run")]
+    pub then: Then,
+    /// Print nothing about so many cases, which was printed before
+    #[arg(long, value_name = "N", hide = true)]
+    pub printed: Option<usize>,
+}
+
+/// Whose fault it can be that a machine goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BlameChoice {
+    /// The kernel's.
+    Kernel,
+    /// The machine's.
+    Machine,
+}
+
+impl From<BlameChoice> for Blame {
+    fn from(choice: BlameChoice) -> Blame {
+        match choice {
+            BlameChoice::Kernel => Blame::Kernel,
+            BlameChoice::Machine => Blame::Machine,
+        }
+    }
+}
+
+/// What becomes of a run that was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Then {
+    /// What is left runs
+    Run,
+    /// Nothing: the run can still be resumed
+    Wait,
+    /// The results are ended; what is left did not run
+    End,
 }
 
 /// What to measure.
@@ -293,6 +354,12 @@ pub struct RunArgs {
     /// End the run when so many cases have timed out
     #[arg(long, global = true, value_name = "N", default_value_t = MAX_TIMEOUTS as u32, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_timeouts: u32,
+    /// End the run when so many cases have failed, in whatever way
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_fail: Option<u32>,
+    /// End the run at the first failure: the same as --max-fail 1
+    #[arg(long, global = true, conflicts_with = "max_fail")]
+    pub fail_fast: bool,
     /// The text report [default: human on a terminal, tap otherwise]
     #[arg(long, global = true, value_name = "NAME")]
     pub format: Option<Format>,

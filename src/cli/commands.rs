@@ -2,6 +2,7 @@
 //! What each command does.
 
 use std::collections::HashMap;
+use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,10 +18,13 @@ use crate::case;
 use crate::compare;
 use crate::contract;
 use crate::explore::{self, Exploration};
+use crate::init::RECORD_VARIABLE;
 use crate::machine::model::Fault;
 use crate::machine::{MachineConfig, MachineKind};
 use crate::plan::{self, PlannedCase, Selection};
-use crate::report::{self, Html, Human, Json, Junit, Kcidb, Reports, Submission, Tap};
+use crate::report::{
+    self, Html, Human, Json, Junit, Kcidb, Reports, Silence, Silenced, Submission, Tap,
+};
 use crate::results::Environment;
 use crate::results::{Sink, exit};
 use crate::run::{self, Options};
@@ -33,7 +37,7 @@ use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
-use super::{generate, measure, new_case};
+use super::{generate, measure, new_case, resume};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
@@ -104,13 +108,14 @@ fn command(cli: Cli, arguments: &[OsString]) -> CommandResult {
         Some(Command::Man { command }) => print(&generate::man(command.as_deref())?),
         Some(Command::Report { results }) => replay(&cli.run, results),
         Some(Command::Merge { files, output }) => merge(files, output.as_deref()),
+        Some(Command::Resume(args)) => resume::resume(args, arguments),
         Some(Command::Probe) => {
             let options = options(&cli, arguments)?;
             print(&probe_text(&run::probe(&config, &options)?))
         }
-        Some(Command::Check { files }) => {
+        Some(Command::Check { .. }) => {
             let options = options(&cli, arguments)?;
-            check(&cli, config, options, files)
+            conform(&cli, config, options)
         }
         Some(Command::Explore(args)) => {
             let options = options(&cli, arguments)?;
@@ -141,7 +146,7 @@ pub(super) fn print(text: &str) -> CommandResult {
     }
 }
 
-fn machine_config(args: &MachineArgs) -> Result<MachineConfig, Message> {
+pub(super) fn machine_config(args: &MachineArgs) -> Result<MachineConfig, Message> {
     let fault = args.plant.as_deref().map(planted).transpose()?;
     if fault.is_some() && args.machine != MachineKind::Model {
         return Err("--plant needs --machine model: no bug is planted in a kernel".into());
@@ -197,11 +202,7 @@ fn merge(files: &[PathBuf], output: Option<&Path>) -> CommandResult {
     let mut out: Box<dyn Write> = match output {
         None => Box::new(io::BufWriter::new(io::stdout().lock())),
         Some(path) => {
-            let same = |file: &PathBuf| match (file.canonicalize(), path.canonicalize()) {
-                (Ok(file), Ok(path)) => file == path,
-                _ => false,
-            };
-            if files.iter().any(same) {
+            if files.iter().any(|file| is_same_file(file, path)) {
                 return Err(
                     format!("--output {} is one of the files to join", path.display()).into()
                 );
@@ -234,7 +235,7 @@ fn write_bundle(results: &Path, output: &Path, kernel_log: Option<&Path>) -> Com
     Ok(exit::PASSED)
 }
 
-fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, Message> {
+pub(super) fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, Message> {
     let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
     let interrupts = run::interrupts().map_err(|error| format!("cannot catch signals: {error}"))?;
     let mut options = Options {
@@ -249,6 +250,7 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, Message> {
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
         max_timeouts: cli.run.max_timeouts as usize,
+        max_fail: if cli.run.fail_fast { Some(1) } else { cli.run.max_fail.map(|n| n as usize) },
         ..Options::new(Duration::from_secs(cli.run.timeout.into()))
     };
     if cli.run.timings.is_some() {
@@ -258,44 +260,75 @@ fn options(cli: &Cli, arguments: &[OsString]) -> Result<Options, Message> {
     Ok(options)
 }
 
-/// Runs a selection of the built-in cases.
-fn conform(cli: &Cli, mut config: MachineConfig, mut options: Options) -> CommandResult {
+/// A run that is ready to begin.
+pub(super) struct Run {
+    pub(super) plan: Vec<PlannedCase>,
+    pub(super) config: MachineConfig,
+    pub(super) options: Options,
+    pub(super) environment: Environment,
+}
+
+/// Runs a selection of the built-in cases, or case files.
+fn conform(cli: &Cli, mut config: MachineConfig, options: Options) -> CommandResult {
     let since = Instant::now();
-    let (environment, plan) = spend(Part::Planning, || {
+    let run = spend(Part::Planning, || {
         let environment = ask(&mut config, &options)?;
-        let selection = selection(&cli.selection, &cli.machine);
-        let plan = plan::build(&config, &environment, &selection)?;
-        Ok::<_, Message>((environment, plan))
+        prepare(cli, config, options, environment)
     })?;
     if cli.selection.list {
-        let ids: String = plan.iter().map(|case| format!("{}\n", case.id)).collect();
+        let ids: String = run.plan.iter().map(|case| format!("{}\n", case.id)).collect();
         return print(&ids);
     }
-    options.shard = cli.selection.shard;
-    let ids = || Ok(plan::all_ids(&config, &environment)?);
-    options.waivers = waivers(&cli.run, ids)?;
-    let machine = machine_options(&cli.machine);
-    options.rerun =
-        Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
-    let status = report(&cli.run, plan, &config, &options, environment)?;
+    let jobs = run.options.jobs;
+    let status = report(&cli.run, run)?;
     if let Some(format) = cli.run.timings {
-        measure::tell_timings(format, since.elapsed(), options.jobs);
+        measure::tell_timings(format, since.elapsed(), jobs);
     }
     Ok(status)
 }
 
-/// Runs case files.
+/// The run that the command line asks for in this environment.
+pub(super) fn prepare(
+    cli: &Cli,
+    config: MachineConfig,
+    mut options: Options,
+    environment: Environment,
+) -> Result<Run, Message> {
+    let machine = machine_options(&cli.machine);
+    let plan = match &cli.command {
+        Some(Command::Check { files }) => {
+            let (plan, commands) = check(cli, &config, &environment, files)?;
+            options.rerun =
+                Box::new(move |case| commands.get(&case.id).cloned().unwrap_or_default());
+            plan
+        }
+        _ => {
+            let selection = selection(&cli.selection, &cli.machine);
+            options.shard = cli.selection.shard;
+            options.rerun =
+                Box::new(move |case| format!("gmem-conform{machine} --exact {}", word(&case.id)));
+            plan::build(&config, &environment, &selection)?
+        }
+    };
+    options.waivers = waivers(&cli.run, || {
+        let mut ids = plan::all_ids(&config, &environment)?;
+        ids.extend(plan.iter().map(|case| case.id.clone()));
+        Ok(ids)
+    })?;
+    Ok(Run { plan, config, options, environment })
+}
+
+/// The plan of case files, and the command that runs each case again, by its id.
 fn check(
     cli: &Cli,
-    mut config: MachineConfig,
-    mut options: Options,
+    config: &MachineConfig,
+    environment: &Environment,
     files: &[PathBuf],
-) -> CommandResult {
-    let environment = ask(&mut config, &options)?;
+) -> Result<(Vec<PlannedCase>, HashMap<String, String>), Message> {
     let platforms = cli.machine.platform.as_deref();
-    let plan = plan::from_files(&config, &environment, files, platforms)?;
+    let plan = plan::from_files(config, environment, files, platforms)?;
     let machine = machine_options(&cli.machine);
-    let commands: HashMap<String, String> = plan
+    let commands = plan
         .iter()
         .map(|(file, case)| {
             let (platform, file) = (case.platform, word(&file.to_string_lossy()));
@@ -303,14 +336,7 @@ fn check(
             (case.id.clone(), command)
         })
         .collect();
-    options.rerun = Box::new(move |case| commands.get(&case.id).cloned().unwrap_or_default());
-    let plan: Vec<PlannedCase> = plan.into_iter().map(|(_, case)| case).collect();
-    options.waivers = waivers(&cli.run, || {
-        let mut ids = plan::all_ids(&config, &environment)?;
-        ids.extend(plan.iter().map(|case| case.id.clone()));
-        Ok(ids)
-    })?;
-    report(&cli.run, plan, &config, &options, environment)
+    Ok((plan.into_iter().map(|(_, case)| case).collect(), commands))
 }
 
 /// The suite's own waivers and those that were asked for; `ids` are those of all cases that a waiver can be about.
@@ -396,28 +422,30 @@ fn machine_options(args: &MachineArgs) -> String {
 }
 
 /// Runs a plan and writes the reports that were asked for.
-fn report(
-    args: &RunArgs,
-    plan: Vec<PlannedCase>,
-    config: &MachineConfig,
-    options: &Options,
-    environment: Environment,
-) -> CommandResult {
+fn report(args: &RunArgs, run: Run) -> CommandResult {
     let mut reports = Reports::new();
-    let json_to_stdout = args.json.as_deref() == Some(Path::new("-"));
-    match &args.json {
-        Some(_) if json_to_stdout => {
+    let silence = Silence::default();
+    let name = |file: &Path| file.display().to_string();
+    // What is printed must be known to whoever resumes the run, so the results come first.
+    if let Some(record) = env::var_os(RECORD_VARIABLE).map(PathBuf::from)
+        && !args.json.as_deref().is_some_and(|json| is_same_file(json, &record))
+    {
+        reports.add(name(&record), Json::create(&record)?);
+    }
+    match args.json.as_deref() {
+        Some(file) if file == Path::new("-") => {
             reports.add("the standard output", Json::stdout());
-            add_text(&mut reports, args, "the standard error", io::stderr());
+            add_text(&mut reports, args, "the standard error", io::stderr(), &silence);
         }
         Some(file) => {
-            reports.add(file.display().to_string(), Json::create(file)?);
-            add_text(&mut reports, args, "the standard output", io::stdout());
+            reports.add(name(file), Json::create(file)?);
+            add_text(&mut reports, args, "the standard output", io::stdout(), &silence);
         }
-        None => add_text(&mut reports, args, "the standard output", io::stdout()),
+        None => add_text(&mut reports, args, "the standard output", io::stdout(), &silence),
     }
     add_files(&mut reports, &args.files)?;
-    let summary = run::run(plan, config, options, environment, &mut reports);
+    let Run { plan, config, options, environment } = run;
+    let summary = run::run(plan, &config, &options, environment, &mut reports);
     // The last lines may have failed after the summary was made.
     if reports.failed() {
         return Ok(exit::FAILED);
@@ -425,27 +453,28 @@ fn report(
     Ok(summary.exit_status)
 }
 
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
 /// Writes results once more, in the formats that were asked for.
 fn replay(args: &RunArgs, results: &Path) -> CommandResult {
     let mut reports = Reports::new();
     let files = &args.files;
-    let same = |file: &&PathBuf| match (file.canonicalize(), results.canonicalize()) {
-        (Ok(file), Ok(results)) => file == results,
-        _ => false,
-    };
+    let same = |file: &&PathBuf| is_same_file(file, results);
     if let Some(file) = [&files.junit, &files.kcidb, &files.html].into_iter().flatten().find(same) {
         return Err(format!("{} holds the results to report", file.display()).into());
     }
     let to_file = add_files(&mut reports, files)?;
     if !to_file || args.format.is_some() {
-        add_text(&mut reports, args, "the standard output", io::stdout());
+        add_text(&mut reports, args, "the standard output", io::stdout(), &Silence::default());
     }
     report::replay(results, &mut reports)?;
     Ok(if reports.failed() { exit::FAILED } else { exit::PASSED })
 }
 
 /// Adds the reports that are written when the run has ended; whether there are any.
-fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, Message> {
+pub(super) fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, Message> {
     let name = |file: &PathBuf| file.display().to_string();
     if let Some(file) = &args.junit {
         reports.add(name(file), Junit::create(file)?);
@@ -460,8 +489,13 @@ fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, Message> {
     Ok(args.junit.is_some() || args.kcidb.is_some() || args.html.is_some())
 }
 
-fn add_text<W>(reports: &mut Reports, args: &RunArgs, name: &str, out: W)
-where
+pub(super) fn add_text<W>(
+    reports: &mut Reports,
+    args: &RunArgs,
+    name: &str,
+    out: W,
+    silence: &Silence,
+) where
     W: Write + IsTerminal + anstream::stream::RawStream + 'static,
 {
     let terminal = IsTerminal::is_terminal(&out);
@@ -470,6 +504,7 @@ where
         false => Format::Tap,
     });
     let colour = anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
+    let out = Silenced::new(out, silence.clone());
     match format {
         Format::Human => {
             let progress = (terminal && !args.no_progress).then_some(PROGRESS);

@@ -106,13 +106,15 @@ fn benching(cli: &Cli, args: &BenchArgs) -> Benching {
 
 /// The name of an option that was given and means something for cases only.
 pub(super) fn about_cases(args: &RunArgs) -> Option<&'static str> {
-    let RunArgs { format, files, waivers, .. } = args;
+    let RunArgs { format, files, waivers, max_fail, fail_fast, .. } = args;
     [
         ("--format", format.is_some()),
         ("--junit", files.junit.is_some()),
         ("--kcidb", files.kcidb.is_some()),
         ("--html", files.html.is_some()),
         ("--waivers", waivers.is_some()),
+        ("--max-fail", max_fail.is_some()),
+        ("--fail-fast", *fail_fast),
     ]
     .into_iter()
     .find_map(|(name, given)| given.then_some(name))

@@ -7,6 +7,7 @@ mod generate;
 mod measure;
 mod new_case;
 mod probe_text;
+mod resume;
 
 pub use args::Cli;
 pub use commands::main;
