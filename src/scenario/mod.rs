@@ -20,5 +20,5 @@ mod tests;
 
 pub use facility::Facility;
 pub(crate) use facility::ask;
-pub(crate) use table::run;
 pub use table::{SCENARIOS, Scenario};
+pub(crate) use table::{is_scenario, run};

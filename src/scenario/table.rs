@@ -50,6 +50,11 @@ const ENCRYPTED: &[Platform] = &[Platform::Snp, Platform::Tdx];
 /// Wherever there is something to convert.
 const EVERY: &[Platform] = &[Platform::SwProtected, Platform::Snp, Platform::Tdx];
 
+/// Whether `text` names a scenario; else it is a case.
+pub(crate) fn is_scenario(text: &str) -> bool {
+    text.starts_with(KEYWORD)
+}
+
 /// Runs the scenario that `text` names; `None` if `text` is a case.
 pub(crate) fn run(
     text: &str,

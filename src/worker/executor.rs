@@ -79,6 +79,10 @@ impl Executor {
                 machine.map_err(|e| CaseEnd::error(Blame::Machine, format!("failed to {e}")))?,
             );
         }
+        // A scenario has guests of its own, and a machine perhaps an ASID or a KeyID for one only.
+        if scenario::is_scenario(text) {
+            self.used = None;
+        }
         let setup = self.setup(platform, dialect, timeout)?;
         if let Some(result) = scenario::run(text, &setup, progress, observations) {
             return result;
