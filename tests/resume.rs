@@ -187,7 +187,7 @@ fn what_was_running_is_recorded() {
     let (output, records) = resumed(&[STARTED], &[]);
     assert_eq!(verdict(&records), Some(Verdict::Pass), "{output:?}");
     assert_eq!(output.status.code(), Some(0));
-    let (output, records) = resumed(&[STARTED, STARTED], &[]);
+    let (output, records) = resumed(&[STARTED, STARTED, STARTED], &[]);
     assert_eq!(verdict(&records), Some(Verdict::Error));
     assert!(stdout(&output).contains("the run was killed"), "{output:?}");
     let (output, records) = resumed(&[STARTED], &["--why", "the power failed"]);

@@ -27,8 +27,9 @@ use super::commands::{
 /// The kernel's id of this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How often a case is started whose run was killed while the machine stayed up: it may be the one that kills it.
-const TRIES: usize = 2;
+/// How often a case is started whose run was killed while the machine stayed up: it may be the one that kills it. Arbitrary:
+/// somebody may kill a run, and then the one that resumes it, before a case is through.
+const TRIES: usize = 3;
 
 /// Goes on with the run whose results are in `args.results`.
 pub(super) fn resume(args: &ResumeArgs, arguments: &[OsString]) -> CommandResult {
