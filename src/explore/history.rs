@@ -25,10 +25,10 @@ const TRIES: usize = 16;
 /// Pages where kernels change their ways: a batch of folios (31), a large folio (512), 32 bits of bytes (4 GiB).
 const BOUNDARIES: [u64; 3] = [31, 512, 1 << 20];
 
-/// So many histories of an encrypted guest in a hundred begin before its launch is finished, and the launch lasts so many
-/// steps at most. Arbitrary: a launch of its own makes such a history dear.
+/// So many histories of an encrypted guest in a hundred begin before its launch is finished, and so many steps are made in it.
+/// Arbitrary: a launch of its own makes such a history dear.
 const IN_LAUNCH: u64 = 25;
-const LAUNCH_STEPS: u64 = 12;
+const LAUNCH_STEPS: Pages = 3..15;
 
 /// Memslots that a history uses.
 const SLOTS: u32 = 4;
@@ -150,7 +150,8 @@ impl<'a> Generator<'a> {
         let mut launch_steps = 0;
         if in_launch {
             rules.begin_launch();
-            launch_steps = 1 + rng.below(LAUNCH_STEPS) as usize;
+            let more = rng.below(LAUNCH_STEPS.end - LAUNCH_STEPS.start);
+            launch_steps = (LAUNCH_STEPS.start + more) as usize;
         }
         Generator {
             rng,
@@ -172,6 +173,9 @@ impl<'a> Generator<'a> {
         {
             return Step::new(Action::Finalize);
         }
+        if let Some(look) = self.look_at_launched() {
+            return look;
+        }
         for _ in 0..TRIES {
             let kind = self.kind();
             let Some(action) = self.action(kind) else { continue };
@@ -181,6 +185,18 @@ impl<'a> Generator<'a> {
             }
         }
         Step::new(self.convert())
+    }
+
+    /// When the launch has just been finished: the guest looks, most of the time, at what was launched, before it is converted
+    /// or punched out.
+    fn look_at_launched(&mut self) -> Option<Step> {
+        let finished = self.case.steps.last().is_some_and(|step| step.action == Action::Finalize);
+        if !finished || !self.rng.chance(75) {
+            return None;
+        }
+        let launched = |rules: &Rules, page| rules.may_rescind(page);
+        let pages = (0..TRIES).find_map(|_| self.run(launched))?;
+        Some(Step::new(Action::Read { view: View::Guest, pages }))
     }
 
     fn is_last(&self) -> bool {
@@ -220,7 +236,7 @@ impl<'a> Generator<'a> {
             (when(encrypted, 6), Kind::ConvertByAccess),
             // The guest cannot go on from there.
             (when(encrypted && last, 20), Kind::WrongAlias),
-            (when(in_launch, 30), Kind::Launch),
+            (when(in_launch, 45), Kind::Launch),
         ])
     }
 
@@ -300,7 +316,7 @@ impl<'a> Generator<'a> {
 
     /// A launch call: of private pages, or now and then of a range that is shared in part.
     fn launch(&mut self) -> Option<Action> {
-        let mixed = self.rng.chance(20);
+        let mixed = self.rng.chance(10);
         let private = |rules: &Rules, page| rules.attribute(page) == Attribute::Private;
         let pages =
             self.run(|rules, page| rules.may_launch(page) && (mixed || private(rules, page)))?;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::rules::is_valid;
 use super::{Shape, history};
-use crate::case;
+use crate::case::{self, Action, Step, View};
 use crate::dialect::Dialect;
 use crate::platform::Platform;
 
@@ -32,6 +32,41 @@ fn steps_are_appended() {
         let long = history(5, number, &Shape { steps: 60, ..SHAPE });
         assert_eq!(long.steps[..12], short.steps);
     }
+}
+
+/// Some histories of an encrypted guest begin in its launch, which they finish once. Until then the guest does nothing; launch
+/// calls are copied, in place and, where they are to be refused, of shared pages.
+#[test]
+fn launches_are_explored() {
+    let shape = Shape { platform: Platform::Snp, dialect: Dialect::RfcV5, steps: 40, ..SHAPE };
+    let (mut launched, mut copied, mut in_place, mut refused) = (0, 0, 0, 0);
+    for number in 0..200 {
+        let case = history(9, number, &shape);
+        let finalize = |step: &Step| step.action == Action::Finalize;
+        let Some(end) = case.steps.iter().position(finalize) else {
+            assert!(!case.steps.iter().any(|step| matches!(step.action, Action::Launch { .. })));
+            continue;
+        };
+        launched += 1;
+        assert!(!case.steps[end + 1..].iter().any(finalize), "{case}");
+        for step in &case.steps[..end] {
+            match &step.action {
+                Action::Launch { .. } if step.expect.is_some() => refused += 1,
+                Action::Launch { from: Some(_), .. } => copied += 1,
+                Action::Launch { from: None, .. } => in_place += 1,
+                Action::Write { view, .. } | Action::Read { view, .. } => {
+                    assert_ne!(*view, View::Guest, "{case}");
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!((20..80).contains(&launched), "{launched}");
+    assert!(copied > 10 && in_place > 10 && refused > 3, "{copied} {in_place} {refused}");
+    // Where the kernel takes no pages in place, none are tried.
+    let shape = Shape { in_place: false, ..shape };
+    let in_place = |step: &Step| matches!(step.action, Action::Launch { from: None, .. });
+    assert!((0..50).all(|number| !history(9, number, &shape).steps.iter().any(in_place)));
 }
 
 proptest! {
