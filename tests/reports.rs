@@ -85,6 +85,7 @@ fn failed() -> CaseRecord {
             map_before: Some("SSSS".into()),
             map_after: Some("PPPP".into()),
             blame: Some(Blame::Kernel),
+            company: None,
             map_found: Some("PP!P".into()),
             trail: vec![
                 TrailStep { line: 7, statement: "guest write 0..4 A".into(), map: "SSSS".into() },

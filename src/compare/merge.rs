@@ -158,6 +158,10 @@ pub fn merge(files: &[PathBuf], out: &mut dyn Write) -> Result<Merged, MergeErro
     let problems = problems(files, parts);
     let mut summary = Summary {
         not_run: not_run.len() + parts.iter().map(Part::unnamed).sum::<usize>(),
+        only_in_company: parts
+            .iter()
+            .filter_map(|p| Some(p.summary.as_ref()?.only_in_company))
+            .sum(),
         launches: parts.iter().filter_map(|p| Some(p.summary.as_ref()?.launches)).sum(),
         elapsed_ms: elapsed_ms(parts),
         ..Summary::default()

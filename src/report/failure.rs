@@ -50,6 +50,7 @@ fn block(failure: &Failure, clauses: &[String], lines: &mut Vec<String>) {
     for fix in &failure.fixes {
         row("see", Some(fix.clone()));
     }
+    row("company", failure.company.map(company));
     row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     row("run", failure.command.clone());
 }
@@ -124,6 +125,11 @@ fn map_text(map: &str) -> String {
     runs.join(" ")
 }
 
+/// What it means that a case fails only after others.
+pub(super) fn company(passed: usize) -> String {
+    format!("it fails in a VM in which {passed} other cases have passed, and passes in a fresh one")
+}
+
 pub(super) fn blame_name(blame: Blame) -> &'static str {
     match blame {
         Blame::Kernel => "kernel",
@@ -136,6 +142,17 @@ pub(super) fn blame_name(blame: Blame) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A failure in company only says so, with how many others there were.
+    #[test]
+    fn company_is_told() {
+        let failure =
+            Failure { summary: "it fails".into(), company: Some(7), ..Failure::default() };
+        let mut lines = Vec::new();
+        block(&failure, &[], &mut lines);
+        let told = "  company   it fails in a VM in which 7 other cases have passed, and passes in a fresh one";
+        assert_eq!(lines, ["it fails", told]);
+    }
 
     /// A map of a large guest_memfd does not fill the screen, and loses nothing.
     #[test]

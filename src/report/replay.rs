@@ -51,7 +51,7 @@ impl Replay {
             }
             Record::Case(record) => {
                 self.number += 1;
-                self.so_far.count(record.verdict);
+                self.so_far.count_case(&record);
                 Event::Finished { number: self.number, total: self.so_far.planned, record }
             }
             Record::Started(_) => return None,

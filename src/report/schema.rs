@@ -47,6 +47,7 @@ fn case(verdict: Verdict) -> CaseRecord {
             map: "sSP".to_string(),
         }],
         fixes: vec!["a mail".to_string()],
+        company: Some(3),
         blame: Some(Blame::Kernel),
         ..Failure::default()
     };

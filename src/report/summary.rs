@@ -34,13 +34,17 @@ pub fn counts(summary: &Summary) -> String {
         0 => String::new(),
         n => format!("{n} waived, "),
     };
+    let company = match summary.only_in_company {
+        0 => String::new(),
+        n => format!(" ({n} only in the company of other cases)"),
+    };
     let launches = match summary.launches {
         0 => String::new(),
         1 => ", 1 launch of encrypted guests".to_string(),
         n => format!(", {n} launches of encrypted guests"),
     };
     format!(
-        "{} planned: {} passed, {} failed, {} errors, {} timeouts, {} skipped, {waived}{} not run; {:.1} s{launches}",
+        "{} planned: {} passed, {} failed, {} errors{company}, {} timeouts, {} skipped, {waived}{} not run; {:.1} s{launches}",
         summary.planned,
         summary.passed,
         summary.failed,

@@ -47,6 +47,9 @@ pub struct Outline {
     /// Of a summary.
     #[serde(default)]
     pub exit_status: u8,
+    /// Failures in company only, of a summary.
+    #[serde(default)]
+    pub only_in_company: usize,
     /// Launches of encrypted guests, of a summary.
     #[serde(default)]
     pub launches: u64,

@@ -83,7 +83,7 @@ impl LeftResults {
         let mut so_far = Summary { planned: self.run.planned, ..Summary::default() };
         let mut time_us = 0;
         for case in self.cases() {
-            so_far.count(case.verdict);
+            so_far.count_case(case);
             time_us += case.duration_us;
         }
         so_far.elapsed_ms = time_us / 1000;

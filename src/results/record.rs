@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::machine::MachineKind;
 
 /// Version of the format, raised whenever a field is added or changed.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// One line of a results file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -410,6 +410,10 @@ pub struct Failure {
     pub trail: Vec<TrailStep>,
     /// Who is to blame.
     pub blame: Option<Blame>,
+    /// The case fails in company only: it has failed in a VM in which so many other cases had passed, and has then passed in
+    /// a fresh one. What the others have left in the kernel shows in it, or a mistake of the suite. Since version 6.
+    #[serde(default)]
+    pub company: Option<usize>,
     /// Commits or mails that fixed what the clause or the case is about. Since version 2.
     #[serde(default)]
     pub fixes: Vec<String>,
@@ -462,6 +466,9 @@ pub struct Summary {
     /// Verdict `waived`. Since version 2.
     #[serde(default)]
     pub waived: usize,
+    /// Those of the errors that are failures in company only, see [`Failure::company`]. Since version 6.
+    #[serde(default)]
+    pub only_in_company: usize,
     /// Planned, but without a verdict when the run ended.
     pub not_run: usize,
     /// Launches of encrypted guests that the cases took. Since version 4.
@@ -474,6 +481,13 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Counts one more case.
+    pub fn count_case(&mut self, record: &CaseRecord) {
+        self.count(record.verdict);
+        let company = record.failure.as_ref().and_then(|failure| failure.company);
+        self.only_in_company += usize::from(record.verdict == Verdict::Error && company.is_some());
+    }
+
     /// Counts one more verdict.
     pub fn count(&mut self, verdict: Verdict) {
         match verdict {

@@ -448,7 +448,7 @@ impl Runner<'_> {
         if let Some(waiving) = &mut self.waiving {
             waiving.apply(&mut record);
         }
-        self.summary.count(record.verdict);
+        self.summary.count_case(&record);
         self.number += 1;
         let why = self.deadline.finished(&record);
         self.check_limits();

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::report::failure::{blame_name, clause, place, step, tested};
+use crate::report::failure::{blame_name, clause, company, place, step, tested};
 use crate::report::file::escape;
 use crate::results::{CaseRecord, Failure, Verdict};
 
@@ -40,6 +40,7 @@ fn body(out: &mut String, record: &CaseRecord, failure: &Failure, number: usize)
     row("where", place(failure));
     row("expected", failure.expected.clone());
     row("found", failure.found.clone());
+    row("company", failure.company.map(company));
     row("blame", failure.blame.map(|blame| blame_name(blame).to_string()));
     for fix in &failure.fixes {
         row("see", Some(fix.clone()));
