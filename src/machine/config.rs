@@ -33,7 +33,7 @@ impl MachineConfig {
     }
 }
 
-/// The two machines.
+/// Which machine the cases run on.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, strum::IntoStaticStr,
 )]

@@ -102,7 +102,7 @@ impl Inode {
         Ok(self.range(arguments))
     }
 
-    /// The pages of a range whose ends have been checked.
+    /// The pages of the range that `arguments` describe. Their ends have been checked.
     pub(super) fn range(&self, arguments: &MemoryAttributes2) -> Range<u64> {
         let end = arguments.offset.saturating_add(arguments.size);
         self.hook_range(arguments, arguments.offset / PAGE_SIZE..end / PAGE_SIZE)

@@ -8,7 +8,6 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 
 use super::core::{Core, Result, VcpuStop, memory_fault, page_fault};
 use super::encryption::Access;
-use super::fault::Fault;
 use super::inode::Inode;
 use super::memslot::Target;
 use super::snp;
@@ -16,9 +15,7 @@ use super::vm_type::Hardware;
 use crate::errno::Errno;
 use crate::machine::Exit;
 use crate::payload::abi::{IMAGE, RESET_VECTOR, refusal};
-use crate::uapi::{
-    KVM_HC_MAP_GPA_RANGE, KVM_MEMORY_EXIT_FLAG_PRIVATE, MAP_GPA_RANGE_ENCRYPTED, PAGE_SIZE,
-};
+use crate::uapi::{KVM_HC_MAP_GPA_RANGE, MAP_GPA_RANGE_ENCRYPTED, PAGE_SIZE};
 
 /// The address in an entry of a page table.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -81,7 +78,7 @@ impl Core<'_> {
         self.encrypted_access(IMAGE, None).map(|_| there)
     }
 
-    /// The bit of a page table entry that tells the aliases apart.
+    /// The bit of a page table entry that selects the alias: the C-bit on SNP, the shared bit on TDX.
     pub(super) fn alias_bit(&self) -> u64 {
         match self.vm.vm_type.hardware {
             Hardware::None => 0,
@@ -181,20 +178,10 @@ impl Core<'_> {
         let VcpuStop::Exit(Exit::MemoryFault { flags, gpa: at, size }) = &mut stop else {
             return stop;
         };
-        let flag = u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE);
-        match self.vm.config.fault {
-            Some(Fault::FaultFlagMissing) => *flags = 0,
-            Some(Fault::FaultFlagAlways) => *flags = flag,
-            Some(Fault::FaultAddressOfAccess) => *at = gpa,
-            Some(Fault::FaultSizeOfAccess) => *size = 8,
-            // On SNP it is the private alias that has a bit set, on TDX the shared one.
-            Some(Fault::FaultKeepsAliasBit)
-                if private == (self.vm.vm_type.hardware == Hardware::Snp) =>
-            {
-                *at |= self.alias_bit();
-            }
-            _ => {}
-        }
+        // On SNP it is the private alias that has a bit set, on TDX the shared one.
+        let has_bit = private == (self.vm.vm_type.hardware == Hardware::Snp);
+        let told = (*flags, *at, *size);
+        (*flags, *at, *size) = self.vm.hook_alias_fault(gpa, told, has_bit, self.alias_bit());
         stop
     }
 
@@ -268,7 +255,7 @@ impl Core<'_> {
         let (chunk, refused) = match self.vm.vm_type.hardware {
             Hardware::None => return Ok(refusal::NOT_THERE),
             Hardware::Tdx if by_msr => return Ok(refusal::NOT_THERE),
-            Hardware::Snp if by_msr && self.vm.planted(Fault::RequestByMsrDropped) => return Ok(0),
+            Hardware::Snp if by_msr && self.vm.hook_msr_request_dropped() => return Ok(0),
             Hardware::Snp if by_msr => (PAGE_SIZE, PSC_MSR_ERROR),
             Hardware::Snp => (PSC_ENTRIES * PAGE_SIZE, PSC_GENERIC),
             Hardware::Tdx => (MAP_GPA_CHUNK, VMCALL_INVALID),
@@ -283,25 +270,13 @@ impl Core<'_> {
             if !self.vm.hypercall_exits.load(Ordering::Relaxed) {
                 return Ok(if tdx { VMCALL_UNSUPPORTED } else { refused });
             }
-            let mut size = chunk.min(length - done);
-            if self.vm.planted(Fault::RequestPagewise) {
-                size = PAGE_SIZE;
-            }
-            let (mut at, mut asked, mut to_private) = (gpa + done, size, private);
-            match self.vm.config.fault {
-                Some(Fault::RequestFirstPageOnly) => asked = PAGE_SIZE,
-                Some(Fault::RequestLastPageMissed) if size > PAGE_SIZE => asked -= PAGE_SIZE,
-                Some(Fault::RequestDirectionInverted) => to_private = !private,
-                Some(Fault::RequestKeepsSharedBit) if !private => at |= self.alias_bit(),
-                Some(Fault::RequestPartsFromStart) => at = gpa,
-                _ => {}
-            }
+            let size = self.vm.hook_request_size(chunk.min(length - done));
+            let (at, asked, to_private) =
+                self.vm.hook_request(gpa, (gpa + done, size, private), self.alias_bit());
             let page_size = self.vm.hook_request_page_size(0);
             let result = self.once(|_| Err(map_gpa_range(at, asked, to_private, page_size)))?;
-            let retried =
-                result == Errno::EAGAIN.0 as u64 || self.vm.planted(Fault::RequestRefusalRetried);
-            let again = tdx && retried && !self.vm.planted(Fault::RequestRetryLost);
-            if result == 0 || self.vm.planted(Fault::RequestAnswerIgnored) {
+            let again = tdx && self.vm.hook_request_retried(result == Errno::EAGAIN.0 as u64);
+            if self.vm.hook_request_granted(result == 0) {
                 done += size;
             } else if !again {
                 return Ok(refused);

@@ -10,7 +10,6 @@ use super::encrypted_core::{
     MAP_GPA_CHUNK, PSC_GENERIC, PSC_MSR_ERROR, VMCALL_ALIGN, VMCALL_INVALID, VMCALL_UNSUPPORTED,
     map_gpa_range,
 };
-use super::fault::Fault;
 use super::vm_type::Hardware;
 use crate::errno::Errno;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, operation, refusal};
@@ -69,15 +68,11 @@ impl Core<'_> {
         }
     }
 
-    fn is_planted(&self, fault: Fault) -> bool {
-        self.vm.planted(fault)
-    }
-
     /// `setup_vmgexit_scratch()`, and the list that is there.
     fn request_list(&mut self, scratch: u64) -> Result<[u64; 2]> {
         let offset = scratch.wrapping_sub(GHCB);
         let outside = !(BUFFER..=BUFFER + 8 * MAX_ENTRIES).contains(&offset);
-        if outside && !self.is_planted(Fault::PscScratchAnywhere) {
+        if self.vm.hook_scratch_refused(outside) {
             return Ok([MALFORMED, BAD_SCRATCH]);
         }
         let first = if outside { 0 } else { (offset - BUFFER) / 8 };
@@ -94,22 +89,19 @@ impl Core<'_> {
 
     /// `snp_begin_psc()` of header and entries: SW_EXITINFO2.
     fn change_list(&mut self, list: &mut [u64]) -> Result<u64> {
-        let (mut current, last) = (list[0] & 0xffff, list[0] >> 16 & 0xffff);
-        let room = list.len() as u64 - 1;
-        let most = if self.is_planted(Fault::PscRoomIgnored) { MAX_ENTRIES } else { room };
-        if last >= most && !self.is_planted(Fault::PscLastNotChecked) {
+        let (current, last) = (list[0] & 0xffff, list[0] >> 16 & 0xffff);
+        let room = self.vm.hook_list_room(list.len() as u64 - 1, MAX_ENTRIES);
+        if self.vm.hook_list_end_refused(last >= room) {
             return Ok(BAD_HEADER);
         }
-        if self.is_planted(Fault::PscCurrentIgnored) {
-            current = 0;
-        }
+        let mut current = self.vm.hook_list_start(current);
         // Behind the buffer there are zeros.
         let at =
             |list: &[u64], entry: u64| Entry(list.get(entry as usize + 1).copied().unwrap_or(0));
         while current <= last {
             let start = at(list, current);
-            let aligned = start.gfn().is_multiple_of(start.pages());
-            if start.done() > start.pages() || !aligned && !self.is_planted(Fault::PscUnaligned) {
+            let unaligned = !start.gfn().is_multiple_of(start.pages());
+            if start.done() > start.pages() || self.vm.hook_entry_refused(unaligned) {
                 return Ok(BAD_ENTRY);
             }
             let left = start.pages() - start.done();
@@ -121,11 +113,9 @@ impl Core<'_> {
             let (mut entries, mut pages) = (1, left);
             while current + entries <= last {
                 let next = at(list, current + entries);
-                let follows =
-                    next.gfn() == start.gfn() + pages || self.is_planted(Fault::PscMergesApart);
-                let same = next.operation() == start.operation()
-                    || self.is_planted(Fault::PscMergesDirections);
-                if !follows || !same || next.done() != 0 || next.pages() != start.pages() {
+                let adjoin = self.vm.hook_entries_adjoin(next.gfn() == start.gfn() + pages);
+                let agree = self.vm.hook_entries_agree(next.operation() == start.operation());
+                if !adjoin || !agree || next.done() != 0 || next.pages() != start.pages() {
                     break;
                 }
                 entries += 1;
@@ -137,15 +127,13 @@ impl Core<'_> {
             let page_size = if large { MAP_GPA_RANGE_PAGE_SZ_2M } else { 0 };
             let page_size = self.vm.hook_request_page_size(page_size);
             if self.ask(gpa, pages, start.operation() == 1, page_size)? != 0 {
-                if self.is_planted(Fault::PscErrorCounted) {
-                    list[0] = last << 16 | (current + entries);
+                let done = self.vm.hook_refused_entries_done(entries);
+                if done > 0 {
+                    list[0] = last << 16 | (current + done);
                 }
                 return Ok(PSC_GENERIC);
             }
-            current += entries;
-            if self.is_planted(Fault::PscStopsAtChange) && current <= last {
-                current = last + 1;
-            }
+            current = self.vm.hook_next_entry(current + entries, last);
             list[0] = last << 16 | current;
         }
         Ok(0)
@@ -154,7 +142,7 @@ impl Core<'_> {
     /// `snp_begin_psc_msr()`: the response.
     fn request_by_msr(&mut self, request: u64) -> Result<u64> {
         let (operation, gpa) = (request >> 52, request & 0x000f_ffff_ffff_f000);
-        let known = (1..=2).contains(&operation) || self.is_planted(Fault::PscMsrAnyOperation);
+        let known = self.vm.hook_msr_operation((1..=2).contains(&operation));
         if known && self.ask(gpa, 1, operation == 1, self.vm.hook_request_page_size(0))? == 0 {
             return Ok(PAGE_CHANGED);
         }
@@ -167,18 +155,18 @@ impl Core<'_> {
         let alias = gpa & shared_bit;
         let last = gpa.wrapping_add(size).wrapping_sub(1);
         let bad = match size {
-            0 => !self.is_planted(Fault::MapGpaEmpty),
-            _ if last < gpa => !self.is_planted(Fault::MapGpaWraps),
+            0 => self.vm.hook_map_gpa_empty(true),
+            _ if last < gpa => self.vm.hook_map_gpa_wraps(true),
             _ => {
                 let crosses = last & shared_bit != alias || last >= shared_bit << 1;
-                crosses && !self.is_planted(Fault::MapGpaCrosses)
+                self.vm.hook_map_gpa_crosses(crosses)
             }
         };
         if bad {
             return Ok([VMCALL_INVALID, 0]);
         }
         let aligned = (gpa | size).is_multiple_of(PAGE_SIZE);
-        if !aligned && !self.is_planted(Fault::MapGpaRounded) {
+        if self.vm.hook_map_gpa_unaligned(!aligned) {
             return Ok([VMCALL_ALIGN, 0]);
         }
         let mut done = 0;
@@ -190,8 +178,7 @@ impl Core<'_> {
             match self.ask(at & !shared_bit & !(PAGE_SIZE - 1), pages, alias == 0, page_size)? {
                 0 => done += some,
                 answer if answer == Errno::EAGAIN.0 as u64 => {
-                    let from =
-                        if self.is_planted(Fault::MapGpaRetriesFromStart) { gpa } else { at };
+                    let from = self.vm.hook_retry_from(gpa, at);
                     return Ok([VMCALL_RETRY, from]);
                 }
                 _ => return Ok([VMCALL_INVALID, at]),

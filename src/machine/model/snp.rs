@@ -5,7 +5,6 @@ use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr::with_exposed_provenance_mut as pointer;
 
-use super::fault::Fault;
 use super::launch::Contents;
 use super::user::{Argument, copy_from_user, copy_to_user};
 use super::vm::VmState;
@@ -162,7 +161,7 @@ impl VmState {
     ) -> std::result::Result<(), Failed> {
         let stage = match stage {
             Stage::Created | Stage::Initialized => return Err(Errno::EINVAL.into()),
-            Stage::Finished if self.planted(Fault::LaunchNeverEnds) => Stage::Started,
+            Stage::Finished if self.hook_launch_goes_on() => Stage::Started,
             Stage::Started | Stage::Finished => stage,
         };
         let argument = pointer(command.data as usize);
@@ -177,15 +176,15 @@ impl VmState {
         let asked = update.len / PAGE_SIZE;
         let pages = match self.gmem_page(gpa) {
             Some((_, _, in_slot)) => asked.min(in_slot),
-            None if self.planted(Fault::LaunchSkipsNowhere) => 0,
-            None => return Err(Errno::EINVAL.into()),
+            None if self.hook_nowhere_refused() => return Err(Errno::EINVAL.into()),
+            None => 0,
         };
         self.check_sev_fd(command)?;
 
         let mut taken = 0;
         while taken < pages {
-            if self.launch_batch() == Some(taken) {
-                if self.planted(Fault::LaunchProgressOverstated) {
+            if self.hook_launch_batch() == Some(taken) {
+                if self.hook_progress_overstated() {
                     taken = pages;
                 }
                 break;
@@ -206,7 +205,7 @@ impl VmState {
                 Err(_) => break,
             }
         }
-        taken += self.counted_at_stop(gpa + taken * PAGE_SIZE, taken, asked - taken);
+        taken += self.hook_counted_at_stop(gpa + taken * PAGE_SIZE, taken, asked - taken);
         update.gfn_start += taken;
         update.len -= taken * PAGE_SIZE;
         update.uaddr += self.source_moved(from, taken);
@@ -225,10 +224,10 @@ impl VmState {
                 | PAGE_TYPE_CPUID
         );
         let whole = update.len.is_multiple_of(PAGE_SIZE);
-        (known || self.planted(Fault::LaunchTypeIgnored))
-            && (update.flags == 0 || self.planted(Fault::LaunchFlagsIgnored))
-            && (whole || self.planted(Fault::LaunchLengthRounded))
-            && (update.len != 0 || self.planted(Fault::LaunchEmptyAccepted))
+        self.hook_launch_type(known)
+            && self.hook_launch_flags(update.flags == 0)
+            && self.hook_launch_length(whole)
+            && (update.len != 0 || self.hook_empty_launch_accepted())
     }
 
     /// `snp_launch_finish()`.
@@ -242,14 +241,14 @@ impl VmState {
             Stage::Created => return Err(Errno::ENOTTY.into()),
             Stage::Initialized => return Err(Errno::EINVAL.into()),
             Stage::Started => {}
-            Stage::Finished if self.planted(Fault::FinishedAgain) => {}
+            Stage::Finished if self.hook_finished_again() => {}
             Stage::Finished => return Err(firmware(FirmwareStatus::INVALID_GUEST_STATE)),
         }
         if finish.flags != 0 || finish.pad0 != [0; 3] || finish.pad1 != [0; 4] {
             return Err(Errno::EINVAL.into());
         }
         self.check_sev_fd(command)?;
-        if self.is_busy() {
+        if self.hook_busy() {
             return Err(Errno::EBUSY.into());
         }
         *stage = Stage::Finished;

@@ -6,7 +6,6 @@ use std::ptr::with_exposed_provenance_mut as pointer;
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::fault::Fault;
 use super::system::supported_cpuid;
 use super::user::{copy_from_user, copy_to_user};
 use super::vm::VmState;
@@ -165,7 +164,7 @@ impl VmState {
 
     /// What a TD may be given.
     fn attributes(&self) -> u64 {
-        if self.planted(Fault::SeptVeNotOffered) { 0 } else { ATTRIBUTE_SEPT_VE_DISABLE }
+        self.hook_td_attributes(ATTRIBUTE_SEPT_VE_DISABLE)
     }
 
     /// `tdx_td_finalize()`.
@@ -173,13 +172,13 @@ impl VmState {
         let mut stage = self.tdx.lock();
         let td = match *stage {
             Stage::Initialized(td) => td,
-            Stage::Finalized(td) if self.planted(Fault::FinishedAgain) => td,
+            Stage::Finalized(td) if self.hook_finished_again() => td,
             Stage::Created | Stage::Finalized(_) => return Err(Errno::EINVAL),
         };
         if command.flags != 0 {
             return Err(Errno::EINVAL);
         }
-        if self.is_busy() {
+        if self.hook_busy() {
             return Err(Errno::EBUSY);
         }
         *stage = Stage::Finalized(td);
@@ -202,7 +201,7 @@ impl VmState {
     ) -> Result<()> {
         match *self.tdx.lock() {
             Stage::Initialized(_) => {}
-            Stage::Finalized(_) if self.planted(Fault::LaunchNeverEnds) => {}
+            Stage::Finalized(_) if self.hook_launch_goes_on() => {}
             Stage::Created | Stage::Finalized(_) => return Err(Errno::EINVAL),
         }
         let execute = |command: &TdxCommand| match command.id {
@@ -232,13 +231,13 @@ impl VmState {
     /// As [`crate::machine::Vm::memory_encrypt_op`].
     unsafe fn tdx_init_mem_region(&self, command: &TdxCommand) -> CommandResult {
         let known = command.flags & !MEASURE_MEMORY_REGION == 0;
-        if !known && !self.planted(Fault::LaunchFlagsIgnored) {
+        if !self.hook_launch_flags(known) {
             return Err(Errno::EINVAL.into());
         }
         let argument = pointer(command.data as usize);
         // SAFETY: the caller's promise is the one that is asked for.
         let mut region: TdxInitMemRegion = unsafe { copy_from_user(argument) }?;
-        if region.nr_pages == 0 && self.planted(Fault::LaunchEmptyAccepted) {
+        if region.nr_pages == 0 && self.hook_empty_launch_accepted() {
             return Ok(());
         }
         let from = self.source_at(region.source_addr).filter(|_| self.is_good_range(&region));
@@ -247,9 +246,9 @@ impl VmState {
         let mut result = Ok(());
         let mut taken = 0;
         while taken < region.nr_pages {
-            if self.launch_batch() == Some(taken) {
+            if self.hook_launch_batch() == Some(taken) {
                 // As if a signal had come.
-                if self.planted(Fault::LaunchProgressOverstated) {
+                if self.hook_progress_overstated() {
                     taken = region.nr_pages;
                 } else {
                     result = Err(Errno::EINTR.into());
@@ -272,7 +271,7 @@ impl VmState {
             }
         }
         let left = region.nr_pages - taken;
-        let counted = self.counted_at_stop(gpa + taken * PAGE_SIZE, taken, left);
+        let counted = self.hook_counted_at_stop(gpa + taken * PAGE_SIZE, taken, left);
         taken += counted;
         if counted > 0 && taken == region.nr_pages {
             result = Ok(());
@@ -290,8 +289,7 @@ impl VmState {
         let shared_bit = self.tdx.lock().td().map_or(0, |td| td.shared_bit);
         let size = region.nr_pages.checked_mul(PAGE_SIZE).filter(|size| *size != 0);
         let end = size.and_then(|size| region.gpa.checked_add(size));
-        let aligned =
-            region.gpa.is_multiple_of(PAGE_SIZE) || self.planted(Fault::LaunchAddressRounded);
+        let aligned = self.hook_launch_address(region.gpa.is_multiple_of(PAGE_SIZE));
         aligned && end.is_some_and(|end| end <= shared_bit)
     }
 }

@@ -16,7 +16,6 @@ use kvm_bindings::{
 };
 
 use super::encryption::Protection;
-use super::fault::Fault;
 use super::inode::Inode;
 use super::memslot::Memslots;
 use super::range_map::RangeMap;
@@ -181,8 +180,8 @@ impl Vm for ModelVm {
     fn enable_cap(&self, capability: u32, args: [u64; 4]) -> Result<()> {
         self.0.alive()?;
         match capability {
-            KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM if self.0.planted(Fault::ContextMoved) => Ok(()),
-            KVM_CAP_VM_COPY_ENC_CONTEXT_FROM if self.0.planted(Fault::ContextCopied) => Ok(()),
+            KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM if self.0.hook_context_moved() => Ok(()),
+            KVM_CAP_VM_COPY_ENC_CONTEXT_FROM if self.0.hook_context_copied() => Ok(()),
             KVM_CAP_EXIT_HYPERCALL if args[0] & !EXIT_HYPERCALL_MASK == 0 => {
                 self.0.hypercall_exits.store(args[0] != 0, Ordering::Relaxed);
                 Ok(())

@@ -2,8 +2,7 @@
 //! The bodies of the planted bugs and liberties, and the state that only they need.
 //!
 //! The rest of the model reads as a correct kernel does. Where something can be planted, it calls a method whose name
-//! begins with `hook_`. A hook returns what the correct kernel has, or does nothing, unless its [`Fault`] is planted. The
-//! launch of encrypted guests and their requests still ask for their faults in place.
+//! begins with `hook_`. A hook returns what the correct kernel has, or does nothing, unless its [`Fault`] is planted.
 
 mod alias;
 mod arguments;
@@ -14,8 +13,10 @@ mod elsewhere;
 mod encryption;
 mod files;
 mod in_use;
+mod launch;
 mod memslots;
 mod page_cache;
+mod requests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
