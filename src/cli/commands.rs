@@ -22,9 +22,7 @@ use crate::init::RECORD_VARIABLE;
 use crate::machine::model::Fault;
 use crate::machine::{MachineConfig, MachineKind};
 use crate::plan::{self, PlannedCase, Selection};
-use crate::report::{
-    self, Html, Human, Json, Junit, Kcidb, Reports, Silence, Silenced, Submission, Tap,
-};
+use crate::report::{self, Human, Json, Reports, Silence, Silenced, Tap};
 use crate::results::Environment;
 use crate::results::{Sink, exit};
 use crate::run::{self, Options};
@@ -37,7 +35,7 @@ use super::args::{
     Cli, Command, ExploreArgs, FileArgs, Format, MachineArgs, RunArgs, SelectionArgs,
 };
 use super::probe_text::probe_text;
-use super::{generate, measure, new_case, resume};
+use super::{formats, generate, measure, new_case, resume};
 
 /// First argument of a worker process.
 const WORKER: &str = "worker";
@@ -461,8 +459,8 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 fn replay(args: &RunArgs, results: &Path) -> CommandResult {
     let mut reports = Reports::new();
     let files = &args.files;
-    let same = |file: &&PathBuf| is_same_file(file, results);
-    if let Some(file) = [&files.junit, &files.kcidb, &files.html].into_iter().flatten().find(same) {
+    let same = |file: &&Path| is_same_file(file, results);
+    if let Some(file) = formats::wanted(files).map(|(_, path)| path).find(same) {
         return Err(format!("{} holds the results to report", file.display()).into());
     }
     let to_file = add_files(&mut reports, files)?;
@@ -475,18 +473,10 @@ fn replay(args: &RunArgs, results: &Path) -> CommandResult {
 
 /// Adds the reports that are written when the run has ended; whether there are any.
 pub(super) fn add_files(reports: &mut Reports, args: &FileArgs) -> Result<bool, Message> {
-    let name = |file: &PathBuf| file.display().to_string();
-    if let Some(file) = &args.junit {
-        reports.add(name(file), Junit::create(file)?);
+    for (format, path) in formats::wanted(args) {
+        reports.add(path.display().to_string(), format.create(args, path)?);
     }
-    if let Some(file) = &args.kcidb {
-        let (origin, build) = (args.kcidb_origin.clone(), args.kcidb_build.clone());
-        reports.add(name(file), Kcidb::create(file, Submission { origin, build })?);
-    }
-    if let Some(file) = &args.html {
-        reports.add(name(file), Html::create(file)?);
-    }
-    Ok(args.junit.is_some() || args.kcidb.is_some() || args.html.is_some())
+    Ok(formats::wanted(args).next().is_some())
 }
 
 pub(super) fn add_text<W>(
@@ -509,8 +499,8 @@ pub(super) fn add_text<W>(
         Format::Human => {
             let progress = (terminal && !args.no_progress).then_some(PROGRESS);
             let human = Human::new(out).colour(colour).progress(progress);
-            reports
-                .add(name, human.print_passed(args.print_passed).print_skipped(args.print_skipped));
+            let human = human.print_passed(args.print_passed).print_skipped(args.print_skipped);
+            reports.add(name, human);
         }
         Format::Tap => reports.add(name, Tap::new(out)),
     }

@@ -18,6 +18,7 @@ use crate::timings;
 
 use super::args::{BenchArgs, Cli, RunArgs, TimingsFormat};
 use super::commands::{CommandResult, Message, ask, print};
+use super::formats;
 
 /// What conversions do to contents.
 pub(super) fn observe(
@@ -107,17 +108,14 @@ fn benching(cli: &Cli, args: &BenchArgs) -> Benching {
 /// The name of an option that was given and means something for cases only.
 pub(super) fn about_cases(args: &RunArgs) -> Option<&'static str> {
     let RunArgs { format, files, waivers, max_fail, fail_fast, .. } = args;
-    [
-        ("--format", format.is_some()),
-        ("--junit", files.junit.is_some()),
-        ("--kcidb", files.kcidb.is_some()),
-        ("--html", files.html.is_some()),
+    let mut given = vec![("--format", format.is_some())];
+    given.extend(formats::wanted(files).map(|(format, _)| (format.option, true)));
+    given.extend([
         ("--waivers", waivers.is_some()),
         ("--max-fail", max_fail.is_some()),
         ("--fail-fast", *fail_fast),
-    ]
-    .into_iter()
-    .find_map(|(name, given)| given.then_some(name))
+    ]);
+    given.into_iter().find_map(|(name, given)| given.then_some(name))
 }
 
 /// Says where the time of a run went.

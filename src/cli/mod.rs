@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod formats;
 mod generate;
 mod measure;
 mod new_case;

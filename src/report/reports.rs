@@ -12,6 +12,12 @@ pub trait Report {
     fn event(&mut self, event: &Event) -> io::Result<()>;
 }
 
+impl Report for Box<dyn Report> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        (**self).event(event)
+    }
+}
+
 /// Every report of a run, with the name of where each goes.
 ///
 /// A reader that goes away (a closed pipe) ends that report and, quietly, the run. Any other error ends that report with
