@@ -7,14 +7,13 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use strum::VariantArray;
 
+use super::mode::Mode;
 use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::uapi::sev::PAGE_TYPE_NORMAL;
-use crate::uapi::{
-    ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE, byte_length,
-};
+use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, PAGE_SIZE, byte_length};
 
 /// Pages of the guest_memfd under test, half-open.
 pub type Pages = Range<u64>;
@@ -102,45 +101,11 @@ impl Attribute {
         self.into()
     }
 
-    /// The bits in `kvm_memory_attributes2::attributes`.
+    /// The value of `kvm_memory_attributes2::attributes` that stands for this attribute.
     pub fn bits(self) -> u64 {
         match self {
             Attribute::Shared => 0,
             Attribute::Private => ATTRIBUTE_PRIVATE,
-        }
-    }
-}
-
-/// The content mode of a conversion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-#[derive(strum::IntoStaticStr, strum::VariantArray)]
-#[strum(serialize_all = "kebab-case")]
-pub enum Mode {
-    /// Nothing is promised.
-    Unspecified,
-    /// Whoever may read then reads zeros.
-    Zero,
-    /// What was last written survives.
-    Preserve,
-}
-
-impl Mode {
-    /// Every mode.
-    pub const ALL: [Mode; Mode::VARIANTS.len()] = *Mode::VARIANTS.first_chunk().unwrap();
-
-    /// The word in a case.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// The bits in `kvm_memory_attributes2::flags`.
-    pub fn bits(self) -> u64 {
-        match self {
-            Mode::Unspecified => 0,
-            Mode::Zero => MODE_ZERO,
-            Mode::Preserve => MODE_PRESERVE,
         }
     }
 }
@@ -901,12 +866,6 @@ pub struct Returns {
 }
 
 impl fmt::Display for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -3,9 +3,10 @@
 
 use super::ast::*;
 use super::lexer::{Line, ParseError, Word};
+use super::mode::Mode;
 use super::parser::{MAX_PAGES, letter, number, pages};
+use crate::uapi::ATTRIBUTE_PRIVATE;
 use crate::uapi::sev::{PAGE_TYPE_CPUID, PAGE_TYPE_NORMAL, PAGE_TYPE_UNMEASURED, PAGE_TYPE_ZERO};
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO};
 
 pub(super) fn slot(line: &mut Line, case: &Case) -> Result<Action, ParseError> {
     let word = line.word("the number of a memslot")?;
@@ -201,11 +202,9 @@ pub(super) fn raw(line: &mut Line) -> Result<RawConvert, ParseError> {
                 }
             }
             "flags" => {
-                raw.flags = match value.text {
-                    "zero" => MODE_ZERO,
-                    "preserve" => MODE_PRESERVE,
-                    "zero+preserve" => MODE_ZERO | MODE_PRESERVE,
-                    _ => number(line, value)?,
+                raw.flags = match Mode::flags(value.text) {
+                    Some(flags) => flags,
+                    None => number(line, value)?,
                 }
             }
             "error_offset" => raw.error_offset = number(line, value)?,

@@ -16,7 +16,7 @@ use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+use crate::uapi::PAGE_SIZE;
 
 /// How much is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -58,7 +58,7 @@ impl PageState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flags {
     Mode(Mode),
-    /// ZERO and PRESERVE together.
+    /// All modes together.
     Both,
     /// A flag that no revision has.
     Unknown,
@@ -86,9 +86,8 @@ impl Flags {
     fn bits(self) -> u64 {
         match self {
             Flags::Mode(mode) => mode.bits(),
-            Flags::Both => MODE_ZERO | MODE_PRESERVE,
-            // The lowest bit that no revision gives a meaning.
-            Flags::Unknown => 1 << 2,
+            Flags::Both => Mode::BITS,
+            Flags::Unknown => Mode::UNKNOWN_BIT,
         }
     }
 }

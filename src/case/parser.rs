@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::ast::*;
 use super::lexer::{Line, ParseError, Word};
+use super::mode::Mode;
 use super::statements;
 use crate::dialect::Dialect;
 use crate::errno::Errno;

@@ -5,10 +5,8 @@ use std::fmt::{self, Display, Write};
 
 use super::ast::*;
 use super::keys::PAGE_TYPES;
-use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD, MODE_PRESERVE, MODE_ZERO};
-
-/// Both modes at once, which is refused.
-const MODE_BOTH: u64 = MODE_ZERO | MODE_PRESERVE;
+use super::mode::Mode;
+use crate::uapi::{ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD};
 
 /// The column where a trailing comment starts, if the statement leaves room.
 const COMMENT_COLUMN: usize = 40;
@@ -233,12 +231,10 @@ impl Display for RawConvert {
             0 => f.write_str(" attributes=shared")?,
             other => write!(f, " attributes={other:#x}")?,
         }
-        match self.flags {
-            0 => {}
-            MODE_ZERO => f.write_str(" flags=zero")?,
-            MODE_PRESERVE => f.write_str(" flags=preserve")?,
-            MODE_BOTH => f.write_str(" flags=zero+preserve")?,
-            other => write!(f, " flags={other:#x}")?,
+        match (self.flags, Mode::word(self.flags)) {
+            (0, _) => {}
+            (_, Some(word)) => write!(f, " flags={word}")?,
+            (other, None) => write!(f, " flags={other:#x}")?,
         }
         if self.error_offset != default.error_offset {
             write!(f, " error_offset={:#x}", self.error_offset)?;

@@ -6,6 +6,7 @@ use strum::EnumCount;
 use super::ast::*;
 use super::keys::{fd_statement, raw, raw_launch, slot};
 use super::lexer::{Line, ParseError, Word};
+use super::mode::Mode;
 use super::parser::{attribute, letter, name_of, one_page, pages};
 use super::requests::{map_gpa, psc, psc_msr};
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Arguments that no range can express.
 
-use crate::case::{Descriptor, Pointer, RawConvert};
+use crate::case::{Descriptor, Mode, Pointer, RawConvert};
 use crate::rng::Rng;
-use crate::uapi::{MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+use crate::uapi::PAGE_SIZE;
 
 /// Puts something wrong or odd into a call that is valid, sometimes two things. `pages` is the size of the file.
 pub(super) fn distort(rng: &mut Rng, mut call: RawConvert, pages: u64) -> RawConvert {
@@ -21,7 +21,7 @@ pub(super) fn distort(rng: &mut Rng, mut call: RawConvert, pages: u64) -> RawCon
             7 => call.offset = 1 << rng.pick(&[44, 62, 63]),
             8 => call.attributes |= 1 << rng.pick(&[0, 1, 2, 4, 31, 32, 63]),
             9 => call.flags |= 1 << rng.pick(&[2, 3, 16, 31, 32, 63]),
-            10 => call.flags = MODE_ZERO | MODE_PRESERVE,
+            10 => call.flags = Mode::BITS,
             // Ignored from RFC v5 on.
             11 | 12 => call.error_offset = rng.pick(&[1, PAGE_SIZE, u64::MAX, call.offset | 8]),
             13 => {
