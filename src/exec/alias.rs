@@ -8,7 +8,7 @@ use super::session::{After, Session};
 use crate::case::{Attribute, RawConvert, View};
 use crate::clause::ClauseId;
 use crate::payload::abi::PRIVATE_WINDOW;
-use crate::platform::{Answer, GuestCommand, GuestStop, Platform};
+use crate::platform::{Answer, GuestCommand, GuestStop};
 use crate::uapi::{KVM_MEMORY_EXIT_FLAG_PRIVATE, PAGE_SIZE};
 
 /// The word of a page that is accessed through the wrong alias; arbitrary, one in the middle. What a write puts there is
@@ -24,7 +24,7 @@ impl Session<'_> {
     /// volume 2, table 15-39): where the nested page table has the page, a read gives ciphertext and nothing exits.
     pub fn wrong_alias(&mut self, page: u64, by_write: bool) -> Result<(), CaseEnd> {
         let private = self.oracle.attribute(page) == Attribute::Private;
-        let unchecked = self.setup.platform == Platform::Snp && private;
+        let unchecked = self.setup.platform.has(|e| e.reads_unchecked) && private;
         let address = self.other_alias(page)? + WORD as u64 * 8;
         let command = match by_write || unchecked {
             true => GuestCommand::Write { address, word: WRITTEN },

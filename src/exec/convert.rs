@@ -262,7 +262,8 @@ impl Argument {
         }
     }
 
-    /// What is in `error_offset` after the call; what was put there if the machine could not write.
+    /// The value of `error_offset` after the call. A kernel cannot write to a read-only argument, so there it is the
+    /// value from before.
     fn error_offset(&self, call: &RawConvert) -> u64 {
         match self {
             Argument::Good(argument) => argument.error_offset,

@@ -93,7 +93,7 @@ impl Session<'_> {
 
     /// Has an SNP guest give up those of `pages` that it has accepted and can reach, before they become shared.
     pub fn rescind(&mut self, pages: Pages) -> Result<(), CaseEnd> {
-        if self.setup.platform != Platform::Snp || self.oracle.is_guest_lost() {
+        if !self.setup.platform.has(|e| e.rescinds) || self.oracle.is_guest_lost() {
             return Ok(());
         }
         let accepted =
@@ -158,7 +158,7 @@ impl Session<'_> {
                         return Err(wrong_request(next, what).but(wanted, found));
                     }
                     // The payloads ask for pages of 4 KiB each, or name no size.
-                    let wanted = (self.setup.platform == Platform::Snp).then_some(0);
+                    let wanted = self.setup.platform.has(|e| e.has_ghcb).then_some(0);
                     if let Some(expected) = wrong_page_size(wanted, (at, count), page_size) {
                         let found = format!("{page_size:#x}");
                         let what = format!("KVM_EXIT_HYPERCALL has {found} for a page size");
@@ -167,7 +167,7 @@ impl Session<'_> {
                     let result = match error.take() {
                         Some(errno) => {
                             let again =
-                                self.setup.platform == Platform::Tdx && errno == Errno::EAGAIN;
+                                self.setup.platform.has(|e| e.asks_again) && errno == Errno::EAGAIN;
                             refused = (!again).then_some(errno);
                             errno.0 as u64
                         }
@@ -416,8 +416,9 @@ mod tests {
         }
     }
 
-    /// Only one of the reasons for which a guest cannot accept a page is that it has accepted it: in a TD the module's
-    /// status without the operand in its lower half, in an SNP guest PVALIDATE that changed nothing.
+    /// Of the statuses with which a guest cannot accept a page, one says that the page was accepted before. In a TD it
+    /// is the upper half of the module's status; the lower half names the operand. In an SNP guest it is a PVALIDATE
+    /// that changed nothing.
     #[test]
     fn accepted_already() {
         for (platform, status, already) in [

@@ -96,7 +96,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// No call changes the size of the file.
+    /// Checks the size of the guest_memfd: no call may change it.
     fn must_keep_size(&self) -> Result<(), CaseEnd> {
         let expected = self.oracle.file_pages() * PAGE_SIZE;
         let found = self.gmem.size().map_err(|e| failed("fstat", e))?;

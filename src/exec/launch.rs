@@ -17,7 +17,7 @@ use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::LaunchLimit;
 use crate::payload::abi::TEST_MEMORY;
-use crate::platform::{LaunchCall, LaunchError, Platform};
+use crate::platform::{LaunchCall, LaunchError};
 use crate::uapi::PAGE_SIZE;
 use crate::uapi::sev::PAGE_TYPE_ZERO;
 
@@ -152,16 +152,16 @@ impl Session<'_> {
 
     /// The call that the case describes.
     fn call(&self, raw: &RawLaunch, source: u64) -> Result<LaunchCall, CaseEnd> {
-        let tdx = self.setup.platform == Platform::Tdx;
+        let by_number = self.setup.platform.has(|e| e.launches_by_number);
         let length = match raw.length {
-            LaunchLength::Pages(pages) if tdx => pages,
+            LaunchLength::Pages(pages) if by_number => pages,
             LaunchLength::Pages(pages) => pages.wrapping_mul(PAGE_SIZE),
-            LaunchLength::Bytes(_) if tdx => {
+            LaunchLength::Bytes(_) if by_number => {
                 return Err(suite("a TD's pages are launched by their number".into()));
             }
             LaunchLength::Bytes(bytes) => bytes,
         };
-        if !tdx && !raw.offset.is_multiple_of(PAGE_SIZE) {
+        if !by_number && !raw.offset.is_multiple_of(PAGE_SIZE) {
             return Err(suite("an SNP guest's pages are launched by frame numbers".into()));
         }
         let source = match raw.source {
@@ -210,11 +210,11 @@ impl Session<'_> {
         before: &LaunchCall,
         after: &LaunchCall,
     ) -> Result<u64, CaseEnd> {
-        let tdx = self.setup.platform == Platform::Tdx;
-        let unit = if tdx { 1 } else { PAGE_SIZE };
+        let by_number = self.setup.platform.has(|e| e.launches_by_number);
+        let unit = if by_number { 1 } else { PAGE_SIZE };
         let done = before.length.wrapping_sub(after.length) / unit;
         let bytes = done.wrapping_mul(PAGE_SIZE);
-        let zero = !tdx && raw.page_type == PAGE_TYPE_ZERO;
+        let zero = !by_number && raw.page_type == PAGE_TYPE_ZERO;
         let source = if zero || raw.source == LaunchSource::InPlace { 0 } else { bytes };
         let expected = LaunchCall {
             gpa: before.gpa.wrapping_add(bytes),

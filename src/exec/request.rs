@@ -10,7 +10,7 @@ use crate::clause::ClauseId;
 use crate::errno::Errno;
 use crate::oracle::Petition;
 use crate::payload::abi::{COPY_BUFFER, GHCB, LIST_WORDS, TEST_MEMORY};
-use crate::platform::{GuestCommand, GuestStop, Platform};
+use crate::platform::{GuestCommand, GuestStop};
 use crate::uapi::{PAGE_SIZE, byte_length};
 
 /// Where the shared buffer is in the GHCB.
@@ -151,9 +151,9 @@ impl Session<'_> {
 
     /// The guest's command, with the list where it reads it.
     fn command_for(&mut self, request: &Request) -> Result<GuestCommand, CaseEnd> {
-        let platform = self.setup.platform;
+        let has_ghcb = self.setup.platform.has(|e| e.has_ghcb);
         match request {
-            Request::List(list) if platform == Platform::Snp => {
+            Request::List(list) if has_ghcb => {
                 let scratch = list.scratch.unwrap_or(BUFFER);
                 self.guest.put_list(&words(list));
                 // Outside the GHCB the list is in the page before it, which is shared as well.
@@ -161,11 +161,11 @@ impl Session<'_> {
                 let scratch = if outside { COPY_BUFFER } else { GHCB + scratch };
                 Ok(GuestCommand::RawList { scratch })
             }
-            Request::Msr { operation, page } if platform == Platform::Snp => {
+            Request::Msr { operation, page } if has_ghcb => {
                 let gpa = TEST_MEMORY.wrapping_add(page.wrapping_mul(PAGE_SIZE));
                 Ok(GuestCommand::RawMsr { request: operation << 52 | gpa | MSR_PSC })
             }
-            Request::MapGpa { offset, size, to } if platform == Platform::Tdx => {
+            Request::MapGpa { offset, size, to } if !has_ghcb => {
                 let alias = if *to == Attribute::Shared { self.guest.shared_bit() } else { 0 };
                 let gpa = TEST_MEMORY.wrapping_add(*offset) | alias;
                 Ok(GuestCommand::RawMapGpa { gpa, size: *size })
@@ -174,7 +174,7 @@ impl Session<'_> {
         }
     }
 
-    /// Runs the guest until its request has been answered, and answers the exits on the way.
+    /// Runs the guest until its request is answered. On the way the host answers each KVM_EXIT_HYPERCALL.
     fn until_told(
         &mut self,
         command: GuestCommand,

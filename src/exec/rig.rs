@@ -193,7 +193,7 @@ impl Rig {
 
     /// Has an SNP guest give up its pages before they become shared.
     fn give_up(&mut self, to: Attribute) {
-        if self.platform == Platform::Snp && to == Attribute::Shared && self.accepted {
+        if self.platform.has(|e| e.rescinds) && to == Attribute::Shared && self.accepted {
             let (address, length) = self.place(&(0..self.file.pages()));
             // Should it fail, the guest's next look says so.
             let _ = self.command(GuestCommand::Rescind { address, length });

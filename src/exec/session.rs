@@ -76,7 +76,8 @@ pub(super) struct Session<'a> {
     pub coverage: Coverage,
     pub attribution: Attribution,
     pub observations: Observations,
-    /// Makes this case's patterns differ from other cases'.
+    /// A part of the tag of each pattern. It differs from case to case, so that a pattern of another case is
+    /// recognised.
     pub salt: u16,
     /// The attribute of every page of a fresh file.
     pub start: Attribute,

@@ -231,7 +231,7 @@ impl<'a> Generator<'a> {
             (1, Kind::Bystander),
             (when(self.rules.has_bystander(), 4), Kind::BystanderConvert),
             (when(encrypted, 4), Kind::Accept),
-            (when(encrypted && self.shape.platform == Platform::Snp, 4), Kind::Rescind),
+            (when(encrypted && self.shape.platform.has(|e| e.rescinds), 4), Kind::Rescind),
             (when(encrypted, 10), Kind::GuestConvert),
             (when(encrypted, 6), Kind::ConvertByAccess),
             // The guest cannot go on from there.
@@ -335,7 +335,7 @@ impl<'a> Generator<'a> {
             _ => {
                 let pages = self.range(self.reach);
                 let to = self.direction(pages.start);
-                let by_msr = self.shape.platform == Platform::Snp && self.rng.chance(30);
+                let by_msr = self.shape.platform.has(|e| e.has_ghcb) && self.rng.chance(30);
                 Some(Action::GuestConvert { pages, to, by_msr })
             }
         }

@@ -123,7 +123,7 @@ impl Rules {
                     && pages.clone().all(|page| self.is_private_for_guest(page))
             }
             Action::Rescind(pages) => {
-                self.platform == Platform::Snp
+                self.platform.has(|e| e.rescinds)
                     && self.inside(pages, LONGEST_ACCESS)
                     && pages.clone().all(|page| self.may_rescind(page))
             }
@@ -215,7 +215,7 @@ impl Rules {
             // The others change nothing of that, or are not permitted.
             _ => {}
         }
-        if self.platform == Platform::Snp {
+        if self.platform.has(|e| e.has_rmp) {
             self.assign();
         }
     }
@@ -357,7 +357,7 @@ impl Rules {
         let longest = if by_msr { LONGEST_MSR_REQUEST } else { LONGEST_REQUEST };
         let slot = |page| self.oracle.slot_of(page).map(|(slot, _)| slot);
         self.platform.is_encrypted()
-            && (!by_msr || self.platform == Platform::Snp)
+            && (!by_msr || self.platform.has(|e| e.has_ghcb))
             && self.inside(pages, longest)
             && self.may_access(View::Guest, pages.start)
             && pages.clone().all(|page| slot(page) == slot(pages.start))
@@ -398,12 +398,12 @@ impl Rules {
 
     /// The guest has asked for a conversion, and was answered as `step` says. A TD that is told EAGAIN asks again.
     fn request(&mut self, pages: &Pages, to: Attribute, step: &Step) {
-        let again = self.platform == Platform::Tdx && answer(step) == Some(Errno::EAGAIN);
+        let again = self.platform.has(|e| e.asks_again) && answer(step) == Some(Errno::EAGAIN);
         if step.expect.is_none() || again {
             return self.convert(pages, to, Mode::Unspecified);
         }
         // An SNP guest gives pages up before it asks.
-        if self.platform == Platform::Snp && to == Attribute::Shared {
+        if self.platform.has(|e| e.rescinds) && to == Attribute::Shared {
             pages.clone().for_each(|page| self.oracle.rescind(page));
         }
     }

@@ -10,7 +10,6 @@ use super::content::{Content, PageBytes};
 use super::state::{Backing, Oracle, Page};
 use crate::case::Attribute;
 use crate::clause::ClauseId;
-use crate::platform::Platform;
 
 impl Oracle {
     /// Whether the guest has to accept `page` before it uses it.
@@ -123,9 +122,9 @@ impl Oracle {
 
     /// What a private page holds once the guest has accepted it.
     pub(super) fn unaccepted_content(&self, page: u64) -> Content {
-        match self.platform {
-            Platform::Tdx if !self.uncertain.contains(&page) => Content::Zero,
-            _ => Content::Unknown,
+        match self.platform.has(|e| e.accepts_zeros) && !self.uncertain.contains(&page) {
+            true => Content::Zero,
+            false => Content::Unknown,
         }
     }
 
@@ -153,7 +152,7 @@ impl Oracle {
     /// The memslot of `range` is gone. KVM takes the pages out of a TD's secure EPT with it, so the TD accepts them anew. The
     /// RMP belongs to the memory, and stays as it is.
     pub(super) fn unmap_encrypted(&mut self, range: &Range<u64>) {
-        if self.platform == Platform::Tdx {
+        if self.platform.has(|e| e.forgets_with_memslot) {
             self.accepted.retain(|page| !range.contains(page));
             self.uncertain.retain(|page| !range.contains(page));
         }

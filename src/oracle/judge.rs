@@ -10,7 +10,7 @@ use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::uapi::{ATTRIBUTE_PRIVATE, MODE_PRESERVE, MODE_ZERO, PAGE_SIZE};
+use crate::uapi::{ATTRIBUTE_PRIVATE, PAGE_SIZE};
 
 /// What must be in `error_offset` after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +75,12 @@ pub fn mode_offered(
         _ if !dialect.has_content_modes() => false,
         // KVM is not trusted, so it cannot promise the guest anything.
         (Mode::Zero, Attribute::Private) => false,
-        (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => match platform {
-            Platform::SwProtected => true,
-            // What a guest's key has encrypted is of no use without it. What is to be encrypted by the launch is not yet.
-            Platform::Snp | Platform::Tdx => {
-                let early = dialect == Dialect::RfcV5 && !launched && to == Attribute::Private;
-                mode == Mode::Zero || early
-            }
-            Platform::Default => false,
-        },
+        // What a guest's key has encrypted is of no use without it. What is to be encrypted by the launch is not yet.
+        _ if platform.is_encrypted() => {
+            let early = dialect == Dialect::RfcV5 && !launched && to == Attribute::Private;
+            mode == Mode::Zero || early
+        }
+        (Mode::Zero, Attribute::Shared) | (Mode::Preserve, _) => platform.has_private_memory(),
     }
 }
 
@@ -97,10 +94,10 @@ pub fn capability_values(
         if platform.has_private_memory() { value } else { 0 }
     };
     let private = ATTRIBUTE_PRIVATE as i32;
-    let modes = (MODE_ZERO | MODE_PRESERVE) as i32;
+    let modes = Mode::BITS as i32;
     // RFC v5 counts what is offered only as long as the launch is not finished.
-    let modes_on_vm = match platform {
-        Platform::Snp | Platform::Tdx if dialect == Dialect::RfcV4 => MODE_ZERO as i32,
+    let modes_on_vm = match platform.is_encrypted() {
+        true if dialect == Dialect::RfcV4 => Mode::Zero.bits() as i32,
         _ => on_vm(modes),
     };
     match capability {
@@ -150,18 +147,13 @@ impl Oracle {
     /// The clause that a bad argument breaks. Which of several bad arguments is found first is not promised: all are
     /// EINVAL.
     fn check_arguments(&self, call: &RawConvert) -> Result<Request, ClauseId> {
-        if call.flags & !(MODE_ZERO | MODE_PRESERVE) != 0 {
+        if call.flags & !Mode::BITS != 0 {
             return Err(ClauseId::ArgumentsFlags);
         }
         if call.flags != 0 && !self.dialect.has_content_modes() {
             return Err(ClauseId::UpstreamNoModes);
         }
-        let mode = match call.flags {
-            0 => Mode::Unspecified,
-            MODE_ZERO => Mode::Zero,
-            MODE_PRESERVE => Mode::Preserve,
-            _ => return Err(ClauseId::ArgumentsFlags),
-        };
+        let mode = Mode::of_flags(call.flags).ok_or(ClauseId::ArgumentsFlags)?;
         if call.error_offset != 0 && self.dialect == Dialect::RfcV4 {
             return Err(ClauseId::ArgumentsErrorOffset);
         }

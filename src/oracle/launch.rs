@@ -77,20 +77,20 @@ impl Oracle {
 
     /// How many pages the call asks for, if its arguments are good ones as such.
     fn good_count(&self, call: &RawLaunch) -> Option<u64> {
-        let (count, known) = match (self.platform, call.length) {
-            (Platform::Snp, LaunchLength::Bytes(bytes)) if !bytes.is_multiple_of(PAGE_SIZE) => {
+        let (count, known) = match (self.platform.has(|e| e.launches_by_number), call.length) {
+            (false, LaunchLength::Bytes(bytes)) if !bytes.is_multiple_of(PAGE_SIZE) => {
                 return None;
             }
-            (Platform::Snp, LaunchLength::Bytes(bytes)) => (bytes / PAGE_SIZE, snp_knows(call)),
+            (false, LaunchLength::Bytes(bytes)) => (bytes / PAGE_SIZE, snp_knows(call)),
             // `len` is what is left of the product in 64 bits.
-            (Platform::Snp, LaunchLength::Pages(pages)) => {
+            (false, LaunchLength::Pages(pages)) => {
                 (pages.wrapping_mul(PAGE_SIZE) / PAGE_SIZE, snp_knows(call))
             }
-            (_, LaunchLength::Pages(pages)) => {
+            (true, LaunchLength::Pages(pages)) => {
                 // Whether an end that wraps is refused at once, or only where the memslot ends, differs (7c9a2e3a4564).
                 (pages, call.flags & !MEASURE_MEMORY_REGION == 0)
             }
-            (_, LaunchLength::Bytes(_)) => return None,
+            (true, LaunchLength::Bytes(_)) => return None,
         };
         let has_source = match call.source {
             // The firmware takes a pattern for no table of CPUID leaves.
@@ -106,7 +106,7 @@ impl Oracle {
 
     /// Whether the pages hold zeros, whatever the source is.
     fn is_zero_type(&self, call: &RawLaunch) -> bool {
-        self.platform == Platform::Snp && call.page_type == PAGE_TYPE_ZERO
+        self.platform.has(|e| !e.launches_by_number) && call.page_type == PAGE_TYPE_ZERO
     }
 
     fn takes_no_source(&self, call: &RawLaunch) -> bool {
@@ -123,7 +123,7 @@ impl Oracle {
 impl RawLaunch {
     /// Whether the firmware looks at what the page holds.
     pub fn is_cpuid(&self, platform: Platform) -> bool {
-        platform == Platform::Snp && self.page_type == PAGE_TYPE_CPUID
+        platform.has(|e| !e.launches_by_number) && self.page_type == PAGE_TYPE_CPUID
     }
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A running guest.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,11 +8,11 @@ use super::cpu::{GuestCpu, Progress};
 use super::encrypted::LaunchPages;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
+use super::launcher::{self, Created, Launcher, Parts};
 use super::mailbox::{Answer, GuestCommand, Mismatch};
 use super::memory::PayloadMemory;
-use super::page_tables::{self, PageTables};
 use super::stop::GuestStop;
-use super::{plain, snp, spin, tdx};
+use super::{plain, spin};
 use crate::errno::Errno;
 use crate::machine::{Exit, Machine, Vcpu, Vm};
 use crate::payload::abi::{CHECK_RANGES, COPY_BUFFER, CheckRange, IMAGE, LIST_WORDS, PAYLOAD_SIZE};
@@ -42,38 +41,8 @@ pub struct Guest {
     memory: PayloadMemory,
     /// What the further vCPUs' payloads lie in, in their order.
     other_memories: Vec<PayloadMemory>,
-    launch: Launch,
+    launcher: Box<dyn Launcher>,
     progress: Progress,
-}
-
-/// What a platform's launch sequence makes: at least one vCPU, and as many payloads.
-pub(super) struct Created {
-    pub(super) parts: Parts,
-    pub(super) launch: Launch,
-}
-
-/// A VM that is being made. Dropped in this order: no vCPU, then no VM, then no memory that it uses.
-pub(super) struct Parts {
-    pub(super) vcpus: Vec<Box<dyn Vcpu>>,
-    pub(super) vm: Box<dyn Vm>,
-    pub(super) memories: Vec<PayloadMemory>,
-}
-
-impl Parts {
-    /// A VM without vCPUs and memory.
-    pub(super) fn new(vm: Box<dyn Vm>) -> Parts {
-        Parts { vcpus: Vec::new(), vm, memories: Vec::new() }
-    }
-}
-
-/// How a guest gets its memory and its first instruction.
-pub(super) enum Launch {
-    /// The host sets the registers and can do so again. The page tables grow.
-    None(PageTables),
-    /// SNP: through the firmware, which is this file.
-    Snp(OwnedFd),
-    /// TDX: through KVM.
-    Tdx,
 }
 
 /// The arguments of one launch call, and what KVM makes of them.
@@ -164,13 +133,7 @@ impl Guest {
         if platform.is_encrypted() {
             LAUNCHES.fetch_add(1, Ordering::Relaxed);
         }
-        let Created { parts, launch } = match platform {
-            Platform::Default | Platform::SwProtected => {
-                plain::create(machine, platform, PAYLOAD_SLOT)?
-            }
-            Platform::Snp => snp::create(machine, &slots, deadline)?,
-            Platform::Tdx => tdx::create(machine, &slots, RESET_SLOT, deadline)?,
-        };
+        let Created { parts, launcher } = launcher::create(machine, platform, &slots, deadline)?;
         let Parts { mut vcpus, vm, mut memories } = parts;
         let mut guest = Guest {
             vcpu: vcpus.remove(0),
@@ -178,7 +141,7 @@ impl Guest {
             vm,
             memory: memories.remove(0),
             other_memories: memories,
-            launch,
+            launcher,
             progress: Progress::new(),
         };
         if guest.can_reset() {
@@ -205,29 +168,17 @@ impl Guest {
         pages: &LaunchPages,
         deadline: Instant,
     ) -> Result<(), LaunchError> {
-        match &self.launch {
-            Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
-            Launch::Snp(sev) => snp::update(&*self.vm, sev, pages, deadline),
-            Launch::Tdx => tdx::add_pages(&*self.vcpu, pages, deadline),
-        }
+        self.launcher.add_pages(&*self.vm, &*self.vcpu, pages, deadline)
     }
 
     /// Makes one launch call as it is, and has in `call` what KVM writes back.
     pub fn launch_once(&mut self, call: &mut LaunchCall) -> Result<(), LaunchError> {
-        match &self.launch {
-            Launch::None(_) => Err(LaunchError::Lacks("a launch that takes pages")),
-            Launch::Snp(sev) => snp::update_once(&*self.vm, sev, call),
-            Launch::Tdx => tdx::add_pages_once(&*self.vcpu, call),
-        }
+        self.launcher.add_once(&*self.vm, &*self.vcpu, call)
     }
 
     /// The call that finishes the launch, and nothing else: the guest does not run.
     pub fn finish_only(&mut self, deadline: Instant) -> Result<(), LaunchError> {
-        match &self.launch {
-            Launch::None(_) => Ok(()),
-            Launch::Snp(sev) => snp::finish(&*self.vm, sev, deadline),
-            Launch::Tdx => tdx::finish(&*self.vm, deadline),
-        }
+        self.launcher.finish(&*self.vm, deadline)
     }
 
     /// The VM, for memslots and guest_memfds.
@@ -239,10 +190,7 @@ impl Guest {
     /// called before the guest accesses them; again is a no-op. An encrypted guest has both aliases of the test memory
     /// mapped from the start, and nothing can be added.
     pub fn map(&mut self, gpa: u64, size: u64) -> Result<(), LaunchError> {
-        let mapped = match &mut self.launch {
-            Launch::None(tables) => tables.map(&mut self.memory, gpa, size),
-            Launch::Snp(_) | Launch::Tdx => page_tables::check_encrypted(gpa, size),
-        };
+        let mapped = self.launcher.map(&mut self.memory, gpa, size);
         mapped.map_err(|_| LaunchError::NoRoom { gpa, size })
     }
 
@@ -360,10 +308,7 @@ impl Guest {
 
     /// Guest physical address of the shared bit of a TD, which its requests have in their addresses.
     pub fn shared_bit(&self) -> u64 {
-        match self.launch {
-            Launch::Tdx => tdx::SHARED_BIT,
-            Launch::None(_) | Launch::Snp(_) => 0,
-        }
+        self.launcher.shared_bit()
     }
 
     /// The page that the last [`GuestCommand::CopyOut`] copied.
@@ -375,7 +320,7 @@ impl Guest {
 
     /// Whether [`Guest::reset`] can do anything: not for an encrypted guest, whose registers are its own.
     pub fn can_reset(&self) -> bool {
-        matches!(self.launch, Launch::None(_))
+        self.launcher.can_reset()
     }
 
     /// Starts the payload anew, wherever the vCPU is. Memory other than the payload's image keeps its contents.

@@ -83,12 +83,67 @@ impl Platform {
     /// Whether private pages are encrypted with a key that only the guest's accesses use: the guest then has two aliases
     /// of each page, must accept private pages, and cannot be started anew.
     pub fn is_encrypted(self) -> bool {
+        self.encryption().is_some()
+    }
+
+    /// What encrypted guests of this platform are like; `None` if nothing is encrypted.
+    pub fn encryption(self) -> Option<&'static Encryption> {
         match self {
-            Platform::Default | Platform::SwProtected => false,
-            Platform::Snp | Platform::Tdx => true,
+            Platform::Default | Platform::SwProtected => None,
+            Platform::Snp => Some(&SNP),
+            Platform::Tdx => Some(&TDX),
         }
     }
+
+    /// Whether it is a platform of encrypted guests that have this property.
+    pub fn has(self, property: fn(&Encryption) -> bool) -> bool {
+        self.encryption().is_some_and(property)
+    }
 }
+
+/// What encrypted guests of a platform are like, as far as platforms differ.
+#[derive(Debug)]
+pub struct Encryption {
+    /// The guest gives private pages up before they become shared: PVALIDATE.
+    pub rescinds: bool,
+    /// The guest asks for conversions through a GHCB, page by page, and by the MSR protocol; otherwise by MapGPA, a range at
+    /// once.
+    pub has_ghcb: bool,
+    /// A guest that is told EAGAIN asks again.
+    pub asks_again: bool,
+    /// The guest's reads of private pages through the shared alias are not checked (APM volume 2, table 15-39).
+    pub reads_unchecked: bool,
+    /// An RMP holds the guest physical address of each private page.
+    pub has_rmp: bool,
+    /// A page reads as zeros once the guest has accepted it.
+    pub accepts_zeros: bool,
+    /// The guest accepts pages anew after their memslot was deleted.
+    pub forgets_with_memslot: bool,
+    /// Launch calls count pages, from any address; otherwise bytes, from a frame, and each page has a type.
+    pub launches_by_number: bool,
+}
+
+const SNP: Encryption = Encryption {
+    rescinds: true,
+    has_ghcb: true,
+    asks_again: false,
+    reads_unchecked: true,
+    has_rmp: true,
+    accepts_zeros: false,
+    forgets_with_memslot: false,
+    launches_by_number: false,
+};
+
+const TDX: Encryption = Encryption {
+    rescinds: false,
+    has_ghcb: false,
+    asks_again: true,
+    reads_unchecked: false,
+    has_rmp: false,
+    accepts_zeros: true,
+    forgets_with_memslot: true,
+    launches_by_number: true,
+};
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -163,7 +163,7 @@ fn around_tdx(around: &Surroundings) -> Option<Need> {
     None
 }
 
-/// The CPU is another vendor's than those that have `what`.
+/// The need of a platform whose technology, `what`, only CPUs of `vendor` have.
 fn wrong_vendor(slug: &str, what: &str, vendor: &str, around: &Surroundings) -> Need {
     let found = &around.cpu_vendor;
     Need::new(

@@ -4,13 +4,17 @@
 //! The payload's memory is anonymous memory in a slot without a guest_memfd, so that no conversion can reach it. The
 //! vCPU starts in 64-bit mode: KVM's instruction emulator, which real mode may need, cannot reach private memory.
 
+use std::time::Instant;
+
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment};
 
-use super::guest::{Created, Launch, Parts};
+use super::encrypted::LaunchPages;
+use super::guest::LaunchCall;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
+use super::launcher::{Created, Launcher, Parts};
 use super::memory::PayloadMemory;
-use super::page_tables::PageTables;
+use super::page_tables::{NoRoom, PageTables};
 use crate::machine::{Machine, Vcpu, Vm};
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
 
@@ -44,7 +48,38 @@ pub(super) fn create(
 
     let vcpu = create_vcpu(&*vm, 0, &cpuid(machine)?)?;
     let parts = Parts { vcpus: vec![vcpu], vm, memories: vec![memory] };
-    Ok(Created { parts, launch: Launch::None(PageTables::new()) })
+    Ok(Created { parts, launcher: Box::new(Plain(PageTables::new())) })
+}
+
+/// Nothing is launched. The host sets the registers and can do so again. The page tables grow.
+struct Plain(PageTables);
+
+impl Launcher for Plain {
+    fn add_pages(
+        &self,
+        _: &dyn Vm,
+        _: &dyn Vcpu,
+        _: &LaunchPages,
+        _: Instant,
+    ) -> Result<(), LaunchError> {
+        Err(LaunchError::Lacks("a launch that takes pages"))
+    }
+
+    fn add_once(&self, _: &dyn Vm, _: &dyn Vcpu, _: &mut LaunchCall) -> Result<(), LaunchError> {
+        Err(LaunchError::Lacks("a launch that takes pages"))
+    }
+
+    fn finish(&self, _: &dyn Vm, _: Instant) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
+    fn map(&mut self, memory: &mut PayloadMemory, gpa: u64, size: u64) -> Result<(), NoRoom> {
+        self.0.map(memory, gpa, size)
+    }
+
+    fn can_reset(&self) -> bool {
+        true
+    }
 }
 
 /// The features that guests are shown.

@@ -11,13 +11,14 @@ use std::time::Instant;
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch, LaunchCall, Parts};
+use super::guest::LaunchCall;
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
+use super::launcher::{Created, Launcher, Parts};
 use super::page_tables::Aliases;
 use super::plain;
 use crate::errno::Errno;
-use crate::machine::{Machine, Vm};
+use crate::machine::{Machine, Vcpu, Vm};
 use crate::payload::SNP;
 use crate::payload::abi::{IMAGE, PAGE_TABLES, PAYLOAD_SIZE};
 use crate::uapi::PAGE_SIZE;
@@ -74,11 +75,39 @@ pub(super) fn create(
             update(&*parts.vm, &sev, &pages, deadline)?;
         }
     }
-    Ok(Created { parts, launch: Launch::Snp(sev) })
+    Ok(Created { parts, launcher: Box::new(Snp(sev)) })
+}
+
+/// The launch goes through the firmware, which is this file.
+struct Snp(OwnedFd);
+
+impl Launcher for Snp {
+    fn add_pages(
+        &self,
+        vm: &dyn Vm,
+        _: &dyn Vcpu,
+        pages: &LaunchPages,
+        deadline: Instant,
+    ) -> Result<(), LaunchError> {
+        update(vm, &self.0, pages, deadline)
+    }
+
+    fn add_once(
+        &self,
+        vm: &dyn Vm,
+        _: &dyn Vcpu,
+        call: &mut LaunchCall,
+    ) -> Result<(), LaunchError> {
+        update_once(vm, &self.0, call)
+    }
+
+    fn finish(&self, vm: &dyn Vm, deadline: Instant) -> Result<(), LaunchError> {
+        finish(vm, &self.0, deadline)
+    }
 }
 
 /// Finishes the launch.
-pub(super) fn finish(vm: &dyn Vm, sev: &OwnedFd, deadline: Instant) -> Result<(), LaunchError> {
+fn finish(vm: &dyn Vm, sev: &OwnedFd, deadline: Instant) -> Result<(), LaunchError> {
     let mut finish = kvm_sev_snp_launch_finish::default();
     retry(INTERRUPTED_OR_BUSY, deadline, || {
         command(vm, sev, KVM_SEV_SNP_LAUNCH_FINISH, FINISH, &mut finish)
@@ -114,7 +143,7 @@ fn c_bit(cpuid: &[kvm_cpuid_entry2]) -> Result<u64, LaunchError> {
 }
 
 /// Launches pages. KVM does as many as it can and says how far it got; the next call says why it stopped there.
-pub(super) fn update(
+fn update(
     vm: &dyn Vm,
     sev: &OwnedFd,
     pages: &LaunchPages,
@@ -142,11 +171,7 @@ pub(super) fn update(
 }
 
 /// Makes one launch call, and says in `call` what KVM writes back.
-pub(super) fn update_once(
-    vm: &dyn Vm,
-    sev: &OwnedFd,
-    call: &mut LaunchCall,
-) -> Result<(), LaunchError> {
+fn update_once(vm: &dyn Vm, sev: &OwnedFd, call: &mut LaunchCall) -> Result<(), LaunchError> {
     let mut update = kvm_sev_snp_launch_update {
         gfn_start: call.gpa / PAGE_SIZE,
         uaddr: call.source,

@@ -36,8 +36,8 @@ fn code() -> Vec<u8> {
     code
 }
 
-/// Does `work` while `count` vCPUs of `vm`, from number 1 on, are in the guest; each is created and run by a thread of its
-/// own. None stays there longer than until `deadline`.
+/// Runs `count` vCPUs of `vm`, numbered from 1, and does `work` while all of them are in the guest. A thread of its own
+/// creates and runs each vCPU. Every vCPU leaves the guest at `deadline` at the latest.
 pub(super) fn while_running<R>(
     vm: &dyn Vm,
     memory: &mut PayloadMemory,

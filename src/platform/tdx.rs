@@ -10,9 +10,10 @@ use std::time::Instant;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_cpuid_entry2};
 
 use super::encrypted::{self, INTERRUPTED, INTERRUPTED_OR_BUSY, LaunchPages, retry};
-use super::guest::{Created, Launch, LaunchCall, Parts};
+use super::guest::{LaunchCall, RESET_SLOT};
 use super::kind::Platform;
 use super::launch_error::{LaunchError, call};
+use super::launcher::{Created, Launcher, Parts};
 use super::memory::PayloadMemory;
 use super::page_tables::Aliases;
 use crate::errno::Errno;
@@ -43,12 +44,11 @@ const FEATURES: u32 = 7;
 const FORBIDDEN_EBX: u32 = 1 << 4 | 1 << 11;
 const FORBIDDEN_ECX: u32 = 1 << 5;
 
-/// Makes a VM with a vCPU and a payload in each of `slots` and its first code in `reset_slot`, all of it launched. The launch
-/// is not finished yet.
+/// Makes a VM with a vCPU and a payload in each of `slots` and its first code in [`RESET_SLOT`], all of it launched. The
+/// launch is not finished yet.
 pub(super) fn create(
     machine: &dyn Machine,
     slots: &[u32],
-    reset_slot: u32,
     deadline: Instant,
 ) -> Result<Created, LaunchError> {
     let aliases = Aliases { private: 0, shared: SHARED_BIT };
@@ -60,7 +60,7 @@ pub(super) fn create(
         let (mut memory, mut launched) =
             encrypted::create_memory(&*parts.vm, *slot, TDX_IMAGE, aliases, base)?;
         if base == 0 {
-            add_reset_page(&*parts.vm, &mut memory, reset_slot)?;
+            add_reset_page(&*parts.vm, &mut memory, RESET_SLOT)?;
             launched.push(RESET_PAGE..RESET_PAGE + PAGE_SIZE);
         }
         parts.memories.push(memory);
@@ -76,7 +76,39 @@ pub(super) fn create(
             add_pages(&*parts.vcpus[0], &pages, deadline)?;
         }
     }
-    Ok(Created { parts, launch: Launch::Tdx })
+    Ok(Created { parts, launcher: Box::new(Tdx) })
+}
+
+/// The launch goes through KVM.
+struct Tdx;
+
+impl Launcher for Tdx {
+    fn add_pages(
+        &self,
+        _: &dyn Vm,
+        vcpu: &dyn Vcpu,
+        pages: &LaunchPages,
+        deadline: Instant,
+    ) -> Result<(), LaunchError> {
+        add_pages(vcpu, pages, deadline)
+    }
+
+    fn add_once(
+        &self,
+        _: &dyn Vm,
+        vcpu: &dyn Vcpu,
+        call: &mut LaunchCall,
+    ) -> Result<(), LaunchError> {
+        add_pages_once(vcpu, call)
+    }
+
+    fn finish(&self, vm: &dyn Vm, deadline: Instant) -> Result<(), LaunchError> {
+        finish(vm, deadline)
+    }
+
+    fn shared_bit(&self) -> u64 {
+        SHARED_BIT
+    }
 }
 
 /// Creates a vCPU that finds `base` in RCX and R8: how far behind those of the first its page tables lie.
@@ -94,7 +126,7 @@ fn create_vcpu(vm: &dyn Vm, id: u64, base: u64) -> Result<Box<dyn Vcpu>, LaunchE
 }
 
 /// Finishes the launch.
-pub(super) fn finish(vm: &dyn Vm, deadline: Instant) -> Result<(), LaunchError> {
+fn finish(vm: &dyn Vm, deadline: Instant) -> Result<(), LaunchError> {
     retry(INTERRUPTED_OR_BUSY, deadline, || {
         let finalize = TdxCommand { id: KVM_TDX_FINALIZE_VM, ..Default::default() };
         command(FINALIZE_VM, finalize, |c| {
@@ -168,11 +200,7 @@ fn td_cpuid(
 }
 
 /// Launches pages. KVM says how far it got, also when it fails; the next call says why it stopped there.
-pub(super) fn add_pages(
-    vcpu: &dyn Vcpu,
-    pages: &LaunchPages,
-    deadline: Instant,
-) -> Result<(), LaunchError> {
+fn add_pages(vcpu: &dyn Vcpu, pages: &LaunchPages, deadline: Instant) -> Result<(), LaunchError> {
     let mut left = pages.length() / PAGE_SIZE;
     while left > 0 {
         let gpa = pages.gpas.end - left * PAGE_SIZE;
@@ -192,7 +220,7 @@ pub(super) fn add_pages(
 }
 
 /// Makes one launch call, and says in `call` what KVM writes back.
-pub(super) fn add_pages_once(vcpu: &dyn Vcpu, call: &mut LaunchCall) -> Result<(), LaunchError> {
+fn add_pages_once(vcpu: &dyn Vcpu, call: &mut LaunchCall) -> Result<(), LaunchError> {
     let mut region =
         TdxInitMemRegion { source_addr: call.source, gpa: call.gpa, nr_pages: call.length };
     let argument = TdxCommand {

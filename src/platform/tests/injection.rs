@@ -88,7 +88,8 @@ fn progress_is_partial() {
     }
 }
 
-/// Gives the machine the first page of what a launch command asks for, and puts the rest back.
+/// Passes only the first page of a launch command to the machine. The other pages are then left to do, as after a
+/// signal.
 ///
 /// # Safety
 ///
