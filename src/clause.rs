@@ -61,7 +61,7 @@ impl ClauseId {
         self.into()
     }
 
-    /// What the clause says.
+    /// The clause with this id: its text, its source, its dialects.
     pub fn clause(self) -> &'static Clause {
         // The enum is made from the file, in its order, and a test compares both.
         &CLAUSES[self as usize]

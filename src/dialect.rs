@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A revision of `KVM_SET_MEMORY_ATTRIBUTES2`. Found by asking the machine, never from a version number: the series is
-/// unmerged and its capability numbers collide with others'.
+/// A revision of `KVM_SET_MEMORY_ATTRIBUTES2`. The worker finds the dialect by asking the machine, not by a version
+/// number: the series is not merged, and its capability numbers collide with those of other series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]

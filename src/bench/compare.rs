@@ -80,7 +80,7 @@ pub fn compare(base: &Measurement, patched: &Measurement, least: f64) -> Compari
     Comparison { text, slower: slower > 0 || compared.is_empty() }
 }
 
-/// The rounds of the sizes that both have.
+/// Pairs the rounds of points that both measurements have. Sizes that only one of them has are left out.
 fn pairs(before: &[PointRecord], after: &[PointRecord]) -> Vec<Pair> {
     let same = |point: &&PointRecord| after.iter().find(|other| other.point == point.point);
     before.iter().filter_map(|point| Some((point.rounds(), same(&point)?.rounds()))).collect()

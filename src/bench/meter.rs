@@ -115,7 +115,8 @@ trait Stage {
         self.time_conversion_patiently(pages, to, flags, &mut 0).map(drop)
     }
 
-    /// The same; how long the call took that was not refused, and `refused` counts those that were.
+    /// Converts as [`Stage::convert`] does, and returns the time of the call that succeeded. `refused` counts the calls
+    /// that ended with EAGAIN.
     fn time_conversion_patiently(
         &mut self,
         pages: &Range<u64>,

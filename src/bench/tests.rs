@@ -59,8 +59,8 @@ fn series_are_told_apart() {
     assert!(modes.iter().all(|(series, _)| series.mode == Mode::Unspecified && series.vcpus == 0));
 }
 
-/// What only encrypted guests can do is measured with them, and in each mode that there is: ZERO to shared from the first
-/// revision with modes on, PRESERVE before the end of the launch from the second.
+/// Encrypted guests are measured at what only they can do, in each mode that they are offered: ZERO to shared from RFC
+/// v4 on, PRESERVE before the end of the launch in RFC v5.
 #[test]
 fn series_of_encrypted_guests() {
     let extent = Extent { pages: 4, fragments: 4, vcpus: 2 };

@@ -93,7 +93,8 @@ pub struct Point {
 }
 
 impl Series {
-    /// Its name in tables and on the command line: `sw-protected.to-private.zero.allocated`, and what is special.
+    /// The name in tables and on the command line: platform, direction, mode and backing, such as
+    /// `sw-protected.to-private.zero.allocated`, and then what differs from a plain conversion.
     pub fn name(&self) -> String {
         let Series { platform, what, to, mode, backing, host_mapped, guest_mapped, vcpus } = self;
         let mut name = format!("{platform}.to-{to}.{mode}.{}", backing.name());

@@ -25,7 +25,7 @@ const WIDTH: usize = 79;
 /// Cases that did not run and are shown by name; the results file has them all.
 const NOT_RUN: usize = 10;
 
-/// How a [`Human`] report is written.
+/// The options of a [`Human`] report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Looks {
     colour: bool,

@@ -19,7 +19,7 @@ pub struct Interview<'a> {
     worker: Option<WorkerProcess>,
 }
 
-/// Why there is no answer.
+/// Why a worker gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoAnswer {
     /// The program was told to end.

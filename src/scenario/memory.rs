@@ -36,11 +36,11 @@ pub(super) struct Memory {
     pub gmem: Box<dyn GuestMemfd>,
     pub dialect: Dialect,
     pub platform: Platform,
-    /// Size of both in pages.
+    /// Pages of the guest_memfd, which the view maps all of.
     pub pages: u64,
     /// Held for reading by whoever touches pages, for writing by who needs that nobody does.
     pub gate: RwLock<()>,
-    /// Whether a conversion has found a page in flight.
+    /// Whether a conversion was refused with EAGAIN because the kernel used a page for a moment.
     pub was_refused: AtomicBool,
 }
 

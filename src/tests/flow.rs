@@ -29,8 +29,8 @@ fn program(text: &str) -> String {
     text.lines().filter(code).map(|line| line.to_string() + "\n").collect()
 }
 
-/// The top-level modules that a file names. It lies `depth` modules below the root, so a path with as many `super::`
-/// begins at the root as `crate::` does.
+/// The top-level modules that a file names. The file lies `depth` modules below the root. As many `super::` lead to the
+/// root, as `crate::` does.
 fn named(code: &str, depth: usize) -> BTreeSet<String> {
     let code = code.replace(&"super::".repeat(depth), "crate::");
     code.split("crate::")

@@ -186,7 +186,7 @@ pub struct SeamcallStatus(pub u64);
 impl SeamcallStatus {
     /// The module did as it was told, or had no part in the failure.
     pub const SUCCESS: SeamcallStatus = SeamcallStatus(0);
-    /// An argument is bad; the low half says which.
+    /// An operand is invalid. The lower 32 bits say which one.
     pub const OPERAND_INVALID: SeamcallStatus = SeamcallStatus(0xc000_0100_0000_0000);
     /// The page is in the secure EPT already.
     pub const EPT_ENTRY_STATE_INCORRECT: SeamcallStatus = SeamcallStatus(0xc000_0b0d_0000_0000);

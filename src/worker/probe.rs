@@ -408,7 +408,7 @@ mod tests {
         }
     }
 
-    /// A kernel offers what KVM_CAP_VM_TYPES says, or, from before there was that capability, default VMs.
+    /// KVM_CAP_VM_TYPES lists the VM types of a kernel. A kernel without that capability has default VMs only.
     #[test]
     fn vm_types_are_bits() {
         for (types, default, sw_protected) in [
