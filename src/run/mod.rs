@@ -19,7 +19,7 @@ mod worker_process;
 pub use headers::{HeaderError, capability_numbers};
 pub use interview::{Interview, NoAnswer};
 pub use lost::{GoneDown, lost};
-pub use options::{Before, MAX_TIMEOUTS, Next, Options};
+pub use options::{Before, MAX_TIMEOUTS, Next, Options, WatchFromProbe};
 pub use pool::{resume, run};
 pub use probe::{ProbeError, probe};
 pub use signals::interrupts;

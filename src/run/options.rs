@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How to run, and what to go on with.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kernel_watch::KernelWatch;
 use crate::plan::PlannedCase;
 use crate::results::{CaseRecord, ResumedRecord, Shard, Summary};
 use crate::waivers::Waivers;
@@ -13,6 +15,10 @@ use crate::waivers::Waivers;
 /// How many cases may time out before the run ends, unless `--max-timeouts` says otherwise. Arbitrary: enough to see that it is
 /// not one case, and few minutes.
 pub const MAX_TIMEOUTS: usize = 10;
+
+/// A watch over the kernel that a probe has begun.
+#[derive(Default)]
+pub struct WatchFromProbe(pub(super) Cell<Option<KernelWatch>>);
 
 /// How to run.
 pub struct Options {
@@ -38,6 +44,8 @@ pub struct Options {
     pub shard: Option<Shard>,
     /// Known failures.
     pub waivers: Option<Waivers>,
+    /// Watches the kernel from the probe on, until a run goes on with it.
+    pub watch: WatchFromProbe,
 }
 
 impl Options {
@@ -55,6 +63,7 @@ impl Options {
             rerun: Box::new(|case| format!("gmem-conform --exact {}", case.id)),
             shard: None,
             waivers: None,
+            watch: WatchFromProbe::default(),
         }
     }
 }

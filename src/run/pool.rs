@@ -96,11 +96,16 @@ pub fn run(
     sink: &mut dyn Sink,
 ) -> Summary {
     let since = Instant::now();
-    let watch = (config.kind == MachineKind::Host).then(|| KernelWatch::start(&options.root));
+    let since_probe = options.watch.0.take();
+    let mut watch = (config.kind == MachineKind::Host)
+        .then(|| since_probe.unwrap_or_else(|| KernelWatch::start(&options.root)));
     if let Some(watch) = &watch {
         environment.remarks.extend(watch.remarks());
     }
+    // What the kernel has said of the probe is no case's.
+    let of_probe = watch.as_mut().map(KernelWatch::look).filter(|damage| !damage.is_empty());
     let mut runner = Runner::new(plan, config, options, &environment, sink);
+    runner.summary.planned += usize::from(of_probe.is_some());
     runner.watch = watch;
     runner.emit(Event::Started(Box::new(RunRecord {
         schema: SCHEMA_VERSION,
@@ -113,6 +118,9 @@ pub fn run(
         timeout_s: Some(options.timeout.as_secs()),
         merged: Vec::new(),
     })));
+    if let Some(damage) = of_probe {
+        runner.finish(verdict::of_probe(&damage));
+    }
     runner.work();
     runner.end(since)
 }

@@ -4,8 +4,9 @@
 use thiserror::Error;
 
 use super::interview::{Interview, NoAnswer};
+use super::kernel_watch::KernelWatch;
 use super::options::Options;
-use crate::machine::MachineConfig;
+use crate::machine::{MachineConfig, MachineKind};
 use crate::protocol::{Job, Reply};
 use crate::results::Environment;
 
@@ -20,8 +21,11 @@ pub enum ProbeError {
     Failed(String),
 }
 
-/// Asks in a worker what the machine offers.
+/// Asks in a worker what the machine offers. What the kernel reports meanwhile becomes a record of the run that follows.
 pub fn probe(config: &MachineConfig, options: &Options) -> Result<Environment, ProbeError> {
+    if config.kind == MachineKind::Host {
+        options.watch.0.set(Some(KernelWatch::start(&options.root)));
+    }
     let mut interview = Interview::new(config, options);
     let why = match interview.ask(&Job::Probe) {
         Ok(Reply::Probed(environment)) => return Ok(*environment),

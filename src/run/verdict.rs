@@ -11,12 +11,30 @@ use super::threads::Hang;
 use super::worker_process::{Death, End, describe_status};
 use crate::protocol::CaseOutcome;
 
+/// Id of the record that says what the kernel has reported while it was asked what it offers: no case's, because no platform
+/// has this name.
+const PROBE_ID: &str = "kernel.probe";
+
 /// A record with nothing in it yet.
 pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
+    with_id(&case.id, &case.clauses, verdict)
+}
+
+/// The record of a probe that the kernel had something to say about, which fails the run.
+pub(super) fn of_probe(damage: &Damage) -> CaseRecord {
+    let mut record = with_id(PROBE_ID, &[], Verdict::Pass);
+    add_damage(&mut record, damage, &[], &[]);
+    if let Some(failure) = &mut record.failure {
+        failure.command = Some("gmem-conform probe".to_string());
+    }
+    record
+}
+
+fn with_id(id: &str, clauses: &[ClauseId], verdict: Verdict) -> CaseRecord {
     CaseRecord {
-        id: case.id.clone(),
+        id: id.to_string(),
         verdict,
-        clauses: case.clauses.iter().map(ClauseId::to_string).collect(),
+        clauses: clauses.iter().map(ClauseId::to_string).collect(),
         duration_us: 0,
         needs: Vec::new(),
         failure: None,

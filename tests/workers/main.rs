@@ -275,6 +275,30 @@ fn a_kernel_warning_fails_its_case() {
     assert_eq!(summary.exit_status, exit::FAILED);
 }
 
+/// A kernel warning that the probe causes is a record of its own, the first one, which fails the run; the cases pass.
+#[test]
+fn a_kernel_warning_of_the_probe_fails_the_run() {
+    let folder = Folder::new();
+    let line = "WARNING: CPU: 0 PID: 1 at virt/kvm/guest_memfd.c:1 x+0x1/0x2";
+    let mut reply = serde_json::to_value(Environment::default()).unwrap();
+    reply["reply"] = "probed".into();
+    let script =
+        format!("read -r a; read -r b; echo '4,9,9,-;{line}' >>$1/dev/kmsg; echo '{reply}' >&3");
+    let mut options = options(folder.path());
+    let worker = std::mem::replace(&mut options.worker, shell(&script, folder.path()));
+    run::probe(&config(MachineKind::Host), &options).expect("it answers");
+    options.worker = worker;
+    let (log, summary) = run_log(&["fine"], MachineKind::Host, &options, Log::default());
+    let records = log.records();
+    let verdicts: Vec<_> = records.iter().map(|r| (r.id.as_str(), r.verdict)).collect();
+    assert_eq!(verdicts, [("kernel.probe", Verdict::Fail), ("test.fine", Verdict::Pass)]);
+    let failure = records[0].failure.as_ref().unwrap();
+    assert_eq!(failure.summary, format!("the kernel reported: {line}"));
+    assert_eq!(failure.command.as_deref(), Some("gmem-conform probe"));
+    assert_eq!((summary.planned, summary.failed, summary.passed), (2, 1, 1));
+    assert_eq!((summary.not_run, summary.exit_status), (0, exit::FAILED));
+}
+
 /// A signal ends the run in order: workers are killed, what was not run is counted.
 #[test]
 fn an_interrupt_ends_the_run() {
