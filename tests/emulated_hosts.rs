@@ -181,7 +181,7 @@ fn ends_by_itself(hosts: &Path) -> Result<(), Failed> {
     let results = folder.path().join("results.jsonl");
     let json = results.to_str().ok_or("no UTF-8")?;
     let arguments = ["--platform", "snp", "--json", json, "--format", "human"];
-    let output = boot(hosts, "snp", (4, HANGS), &arguments)?;
+    let output = boot(hosts, "snp", (4, HANGS), &arguments).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let summary = accounting::holds(&results);
     let left = LeftResults::read(&results)?;
