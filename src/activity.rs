@@ -215,7 +215,14 @@ pub fn set_line(line: usize) {
 
 /// Does `work`, which is in `call`.
 pub fn during<T>(call: Call, work: impl FnOnce() -> T) -> T {
-    let Some(slot) = mine() else { return work() };
+    match mine() {
+        Some(slot) => within(slot, call, work),
+        None => work(),
+    }
+}
+
+/// Does `work`, which is in `call`, in the thread of this slot.
+fn within<T>(slot: usize, call: Call, work: impl FnOnce() -> T) -> T {
     let before = slot_word(slot, CALL).map_or(0, |word| word.swap(call as u64, Ordering::Relaxed));
     let result = work();
     put(slot, CALL, before);
@@ -224,24 +231,19 @@ pub fn during<T>(call: Call, work: impl FnOnce() -> T) -> T {
 
 /// Does `work`, which is an access to this page of a mapping.
 pub fn access<T>(call: Call, address: *const u64, page: u64, work: impl FnOnce() -> T) -> T {
-    if let Some(slot) = mine() {
-        put(slot, ADDRESS, address as u64);
-        put(slot, PAGE, page);
-    }
-    during(call, work)
+    let Some(slot) = mine() else { return work() };
+    put(slot, ADDRESS, address as u64);
+    put(slot, PAGE, page);
+    within(slot, call, work)
 }
 
 /// Does `work`, which is `KVM_RUN`; `end` says how it came back.
 pub fn run<T>(work: impl FnOnce() -> T, end: impl FnOnce(&T) -> RunEnd) -> T {
-    let slot = mine();
-    if let Some(slot) = slot {
-        add(slot, ENTERED);
-    }
-    let result = during(Call::Run, work);
-    if let Some(slot) = slot {
-        put(slot, RUN_END, end(&result) as u64);
-        add(slot, RETURNED);
-    }
+    let Some(slot) = mine() else { return work() };
+    add(slot, ENTERED);
+    let result = within(slot, Call::Run, work);
+    put(slot, RUN_END, end(&result) as u64);
+    add(slot, RETURNED);
     result
 }
 

@@ -50,16 +50,9 @@ impl Write for Broken {
 
 fn record(id: &str, verdict: Verdict) -> CaseRecord {
     CaseRecord {
-        id: id.into(),
-        verdict,
         clauses: vec!["preserve.to-private".into()],
         duration_us: 12_345,
-        needs: Vec::new(),
-        failure: None,
-        observations: Vec::new(),
-        kernel_log: Vec::new(),
-        stray_output: String::new(),
-        waiver: None,
+        ..CaseRecord::new(id, verdict)
     }
 }
 

@@ -30,8 +30,6 @@ fn record(number: usize, verdict: Verdict) -> CaseRecord {
         ..Failure::default()
     };
     CaseRecord {
-        id: format!("sw-protected.layout.to-private.{number:06}"),
-        verdict,
         clauses: vec![clause, "convert.range".into()],
         duration_us: 1234,
         needs: match verdict {
@@ -39,10 +37,7 @@ fn record(number: usize, verdict: Verdict) -> CaseRecord {
             _ => Vec::new(),
         },
         failure: verdict.is_failure().then_some(failure),
-        observations: Vec::new(),
-        kernel_log: Vec::new(),
-        stray_output: String::new(),
-        waiver: None,
+        ..CaseRecord::new(format!("sw-protected.layout.to-private.{number:06}"), verdict)
     }
 }
 

@@ -98,12 +98,11 @@ pub fn bench(
 ) -> Result<Benched, BenchError> {
     let since = Instant::now();
     let dialect = environment.dialect;
-    let capabilities = environment.capabilities.clone();
-    let in_place = |platform: Platform| capabilities.get(&platform.launch_in_place()) == Some(&1);
     let (platforms, missing) = runnable(&environment, benching.platforms.as_deref());
     let head =
         Head::new(BENCH_SCHEMA_VERSION, options.arguments.clone(), environment, benching.repeat);
     sink(&BenchRecord::Bench(Box::new(head.clone())))?;
+    let in_place = |platform: Platform| platform.launches_in_place(&head.environment.capabilities);
     let all = wanted_series(benching, config.kind, platforms, dialect, in_place)?;
     let mut bench = Bench {
         benching,

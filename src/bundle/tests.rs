@@ -16,8 +16,6 @@ fn temporary(bytes: &[u8]) -> NamedTempFile {
 fn record(id: &str, verdict: Verdict) -> Record {
     let failure = Failure { clause: Some("fresh.zero".into()), ..Failure::default() };
     Record::Case(Box::new(CaseRecord {
-        id: id.into(),
-        verdict,
         clauses: vec!["fresh.zero".into()],
         duration_us: 5,
         needs: match verdict {
@@ -25,13 +23,11 @@ fn record(id: &str, verdict: Verdict) -> Record {
             _ => Vec::new(),
         },
         failure: verdict.is_failure().then_some(failure),
-        observations: Vec::new(),
         kernel_log: match verdict {
             Verdict::Fail => vec!["WARNING: a made-up one".into()],
             _ => Vec::new(),
         },
-        stray_output: String::new(),
-        waiver: None,
+        ..CaseRecord::new(id, verdict)
     }))
 }
 

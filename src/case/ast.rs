@@ -865,6 +865,13 @@ pub struct Returns {
     pub error_page: Option<u64>,
 }
 
+impl Returns {
+    /// Whether nothing but success is expected.
+    pub fn is_success(&self) -> bool {
+        self.any_of == [None]
+    }
+}
+
 impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

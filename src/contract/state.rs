@@ -103,8 +103,6 @@ mod tests {
         let failure =
             broken.map(|clause| Failure { clause: Some(clause.to_string()), ..Failure::default() });
         CaseRecord {
-            id: id.into(),
-            verdict,
             clauses: clauses.iter().map(|c| c.to_string()).collect(),
             duration_us: 1,
             needs: match verdict {
@@ -112,10 +110,7 @@ mod tests {
                 _ => Vec::new(),
             },
             failure,
-            observations: Vec::new(),
-            kernel_log: Vec::new(),
-            stray_output: String::new(),
-            waiver: None,
+            ..CaseRecord::new(id, verdict)
         }
     }
 

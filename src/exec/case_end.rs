@@ -15,11 +15,7 @@ impl CaseEnd {
     /// The kernel broke `clause`.
     pub fn broken(clause: ClauseId, summary: impl Into<String>) -> CaseEnd {
         let mut stop = CaseEnd::new(Verdict::Fail, Blame::Kernel, summary);
-        stop.failure.clause = Some(clause.to_string());
-        let clause = clause.clause();
-        stop.failure.clause_text = Some(clause.text.clone());
-        stop.failure.clause_source = Some(clause.source.clone());
-        stop.failure.fixes = clause.fixes.clone();
+        stop.failure.breaks(clause);
         stop
     }
 

@@ -158,12 +158,9 @@ impl Session<'_> {
                         return Err(wrong_request(next, what).but(wanted, found));
                     }
                     // The payloads ask for pages of 4 KiB each, or name no size.
-                    let wanted = self.setup.platform.has(|e| e.has_ghcb).then_some(0);
-                    if let Some(expected) = wrong_page_size(wanted, (at, count), page_size) {
-                        let found = format!("{page_size:#x}");
-                        let what = format!("KVM_EXIT_HYPERCALL has {found} for a page size");
-                        return Err(wrong_request(next, what).but(expected, found));
-                    }
+                    let named = self.setup.platform.has(|e| e.has_ghcb).then_some(0);
+                    check_page_size(named, (at, count), page_size, ClauseId::CocoGuestConverts)
+                        .map_err(|end| end.at("guest", next, None))?;
                     let result = match error.take() {
                         Some(errno) => {
                             let again =
@@ -325,13 +322,23 @@ pub(super) fn refused(verb: &str, page: u64, refusal: Refusal) -> CaseEnd {
     CaseEnd::broken(ClauseId::CocoAcceptance, summary).at("guest", page, None).but("success", found)
 }
 
+/// Checks the page size that a request reaches the host with, against the one that the guest has `named`; `clause` says
+/// that it reaches the host as it is.
+pub(super) fn check_page_size(
+    named: Option<u64>,
+    range: (u64, u64),
+    page_size: u64,
+    clause: ClauseId,
+) -> Result<(), CaseEnd> {
+    let Some(expected) = wrong_page_size(named, range, page_size) else { return Ok(()) };
+    let found = format!("{page_size:#x}");
+    let what = format!("KVM_EXIT_HYPERCALL has {found} for a page size");
+    Err(CaseEnd::broken(clause, what).but(expected, found))
+}
+
 /// What a request for `count` pages from `gpa` on must have for a page size, if it has not: what the guest has named, or, if
 /// it has named none, one that the range consists of.
-pub(super) fn wrong_page_size(
-    named: Option<u64>,
-    (gpa, count): (u64, u64),
-    found: u64,
-) -> Option<String> {
+fn wrong_page_size(named: Option<u64>, (gpa, count): (u64, u64), found: u64) -> Option<String> {
     if let Some(named) = named {
         return (found != named).then(|| format!("{named:#x}"));
     }

@@ -2,7 +2,7 @@
 //! Requests of encrypted guests as they are: what reaches the host, and what the guest is told.
 
 use super::case_end::CaseEnd;
-use super::encrypted::{suite, wrong_page_size};
+use super::encrypted::{check_page_size, suite};
 use super::look::guest_stop;
 use super::session::{After, Session};
 use crate::case::{Attribute, GuestRequest, PscList, RawConvert, Request, Returns};
@@ -48,6 +48,12 @@ struct Progress {
 }
 
 impl Progress {
+    /// The page size that the guest names in what it asks for next. What has been done in part goes on with smaller pages.
+    fn named_page_size(&self) -> Option<u64> {
+        let asked = self.petition.asked.get(self.next).filter(|_| self.within == 0);
+        asked.and_then(|asked| asked.page_size)
+    }
+
     /// Takes up to `count` pages from `page` on, which the host is asked for; false if they are not what is next.
     fn take(&mut self, page: u64, count: u64, private: bool) -> bool {
         let mut done = 0;
@@ -188,7 +194,8 @@ impl Session<'_> {
             match answer {
                 Ok(answer) => return Ok(told(command, answer.found, answer.second)),
                 Err(GuestStop::MapGpa { gpa, pages, private, page_size }) => {
-                    check_page_size(progress, (gpa, pages), page_size, clause)?;
+                    let named = progress.named_page_size();
+                    check_page_size(named, (gpa, pages), page_size, clause)?;
                     let result = self.answer(request, progress, (gpa, pages, private), clause)?;
                     self.guest.set_hypercall_result(result);
                     answer = self.guest.resume(self.deadline());
@@ -311,21 +318,6 @@ impl Session<'_> {
         Err(CaseEnd::broken(ClauseId::CocoRequestList, what)
             .but(format!("{least} to {most}"), current.to_string()))
     }
-}
-
-/// Whether a request names the page size that the guest has. One that has been made in part goes on with smaller pages.
-fn check_page_size(
-    progress: &Progress,
-    range: (u64, u64),
-    page_size: u64,
-    clause: ClauseId,
-) -> Result<(), CaseEnd> {
-    let asked = progress.petition.asked.get(progress.next);
-    let named = asked.filter(|_| progress.within == 0).and_then(|asked| asked.page_size);
-    let Some(expected) = wrong_page_size(named, range, page_size) else { return Ok(()) };
-    let found = format!("{page_size:#x}");
-    let what = format!("KVM_EXIT_HYPERCALL has {found} for a page size");
-    Err(CaseEnd::broken(clause, what).but(expected, found))
 }
 
 /// The clause that is broken if anything about the request goes wrong.

@@ -87,7 +87,7 @@ impl Session<'_> {
             }
             Action::Launch { pages, from } => self.launch(pages, *from, expect).map(no_audit),
             Action::LaunchRaw(raw) => self.launch_raw(raw, expect).map(no_audit),
-            Action::Finalize => match expect.filter(|returns| returns.any_of != [None]) {
+            Action::Finalize => match expect.filter(|returns| !returns.is_success()) {
                 Some(returns) => self.finish_again(returns).map(no_audit),
                 None => self.finalize().map(no_audit),
             },
@@ -112,7 +112,7 @@ impl Session<'_> {
     }
 
     fn slot_map(&mut self, map: &SlotMap, expect: Option<&Returns>) -> Result<After, CaseEnd> {
-        if expect.is_some_and(|returns| returns.any_of != [None]) {
+        if expect.is_some_and(|returns| !returns.is_success()) {
             return self.refused_slot(&RawSlot::of(map), expect);
         }
         self.map_slot(map).map_err(|stop| {
@@ -427,7 +427,7 @@ impl Session<'_> {
 
 /// Whether a case may say that this is what a statement returns. Success may be said of each.
 fn may_return(action: &Action, returns: &Returns) -> bool {
-    returns.any_of == [None]
+    returns.is_success()
         || match action {
             Action::Convert { .. }
             | Action::Raw(_)

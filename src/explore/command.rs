@@ -218,19 +218,14 @@ impl Explorer<'_> {
         self.platforms[(number % self.platforms.len() as u64) as usize]
     }
 
-    /// Whether the launch of a platform's guests takes pages with what they hold.
-    fn takes_in_place(&self, platform: Platform) -> bool {
-        let answers = &self.ground.environment.capabilities;
-        answers.get(&platform.launch_in_place()) == Some(&1)
-    }
-
     fn history(&self, number: u64) -> Case {
+        let platform = self.platform(number);
         let shape = Shape {
-            platform: self.platform(number),
+            platform,
             dialect: self.ground.dialect,
             steps: self.exploration.steps,
             pages: self.exploration.pages,
-            in_place: self.takes_in_place(self.platform(number)),
+            in_place: platform.launches_in_place(&self.ground.environment.capabilities),
         };
         history(self.exploration.seed, number, &shape)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The names of the platforms.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,11 @@ impl Platform {
     /// The name among the environment's capabilities of whether the launch calls of its guests take no source.
     pub fn launch_in_place(self) -> String {
         format!("launch.in-place.{self}")
+    }
+
+    /// Whether they take none, by these capabilities of an environment.
+    pub fn launches_in_place(self, capabilities: &BTreeMap<String, i64>) -> bool {
+        capabilities.get(&self.launch_in_place()) == Some(&1)
     }
 
     /// The argument of `KVM_CREATE_VM`, and the bit of `KVM_CAP_VM_TYPES`.

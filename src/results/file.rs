@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use strum::VariantNames;
 
 use super::{LineError, ReadError};
 use crate::results::{Record, SCHEMA_VERSION, Verdict};
@@ -169,8 +170,6 @@ pub fn for_each_record(path: &Path, mut take: impl FnMut(Record)) -> Result<(), 
         #[serde(rename = "type")]
         kind: String,
     }
-    const KNOWN: [&str; 9] =
-        ["run", "started", "case", "resumed", "waiver", "note", "aborted", "not-run", "summary"];
     let mut file = ResultsFile::open(path)?;
     let head = file.head()?;
     let version = head["schema"].as_u64().unwrap_or_default();
@@ -181,7 +180,7 @@ pub fn for_each_record(path: &Path, mut take: impl FnMut(Record)) -> Result<(), 
     let head = serde_json::from_value(head);
     take(head.map_err(|error| file.at(no_result(error)))?);
     while let Some((Kind { kind }, line)) = file.next()? {
-        if !KNOWN.contains(&kind.as_str()) {
+        if !Record::VARIANTS.contains(&kind.as_str()) {
             continue;
         }
         match serde_json::from_slice(line) {

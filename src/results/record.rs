@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clause::ClauseId;
 use crate::dialect::Dialect;
 use crate::machine::MachineKind;
 
@@ -15,6 +16,8 @@ pub const SCHEMA_VERSION: u32 = 6;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
+#[derive(strum::VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Record {
     /// The first line: what is going to run, and where.
     Run(Box<RunRecord>),
@@ -291,6 +294,22 @@ pub struct CaseRecord {
 }
 
 impl CaseRecord {
+    /// A record with nothing in it yet.
+    pub fn new(id: impl Into<String>, verdict: Verdict) -> CaseRecord {
+        CaseRecord {
+            id: id.into(),
+            verdict,
+            clauses: Vec::new(),
+            duration_us: 0,
+            needs: Vec::new(),
+            failure: None,
+            observations: Vec::new(),
+            kernel_log: Vec::new(),
+            stray_output: String::new(),
+            waiver: None,
+        }
+    }
+
     /// The name of the platform, which the id begins with.
     pub fn platform(&self) -> &str {
         platform_of(&self.id)
@@ -421,6 +440,17 @@ pub struct Failure {
     pub command: Option<String>,
     /// The case in canonical text, to be pasted and run again.
     pub case_text: Option<String>,
+}
+
+impl Failure {
+    /// Says that `clause` is broken, with all that there is to say about it.
+    pub fn breaks(&mut self, clause: ClauseId) {
+        let clause = clause.clause();
+        self.clause = Some(clause.id.to_string());
+        self.clause_text = Some(clause.text.clone());
+        self.clause_source = Some(clause.source.clone());
+        self.fixes = clause.fixes.clone();
+    }
 }
 
 /// One step of a case that failed.

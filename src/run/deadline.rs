@@ -99,16 +99,9 @@ mod tests {
     fn record(verdict: Verdict, seconds: u64, statement: &str) -> CaseRecord {
         let failure = Failure { statement: Some(statement.into()), ..Failure::default() };
         CaseRecord {
-            id: "a.case".into(),
-            verdict,
-            clauses: Vec::new(),
             duration_us: seconds * 1_000_000,
-            needs: Vec::new(),
             failure: verdict.is_failure().then_some(failure),
-            observations: Vec::new(),
-            kernel_log: Vec::new(),
-            stray_output: String::new(),
-            waiver: None,
+            ..CaseRecord::new("a.case", verdict)
         }
     }
 

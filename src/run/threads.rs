@@ -8,16 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::activity::{Activity, Call, Slot};
 use crate::clause::ClauseId;
 use crate::results::Blame;
+use crate::uapi::KVMIO;
 
 /// Lines of a kernel stack that are told; what is below is the entry of the system call.
 const STACK_LINES: usize = 12;
-/// The type byte of KVM's ioctl numbers: `KVMIO`, include/uapi/linux/kvm.h.
-const KVMIO: u64 = 0xae;
-/// `KVM_RUN`: `_IO(KVMIO, 0x80)`.
-const KVM_RUN: u64 = 0xae80;
-/// `ioctl`, arch/x86/entry/syscalls/syscall_64.tbl.
-const SYS_IOCTL: u64 = libc::SYS_ioctl as u64;
-
+/// `KVM_RUN`: `_IO(KVMIO, 0x80)`, include/uapi/linux/kvm.h.
+const KVM_RUN: u64 = KVMIO << 8 | 0x80;
 /// The system calls that the suite makes on purpose, and those in which a thread waits for another.
 const SYSCALLS: [(i64, &str); 17] = [
     (libc::SYS_read, "read"),
@@ -99,7 +95,7 @@ fn judge(threads: &[Thread], activity: &Activity) -> Hang {
     let calls = || activity.slots.iter().map(|slot| slot.call).filter(|call| *call != Call::None);
     let access = calls().find(|call| matches!(call, Call::HostRead | Call::HostWrite));
     let in_kvm = threads.iter().any(|thread| thread.in_kvm() || thread.state == 'D');
-    let blame = match access.is_some() || in_kvm || calls().next().is_some() {
+    let blame = match in_kvm || calls().next().is_some() {
         true => Blame::Kernel,
         false => Blame::Suite,
     };
@@ -136,7 +132,7 @@ impl Thread {
     /// Whether it is in a call of KVM, or in one on a guest_memfd.
     fn in_kvm(&self) -> bool {
         let ioctl = self.syscall.is_some_and(|[number, _, request]| {
-            number == SYS_IOCTL && request >> 8 & 0xff == KVMIO
+            name_of(number) == Some("ioctl") && request >> 8 & 0xff == KVMIO
         });
         // The links are anon_inode:kvm-vm, anon_inode:kvm-vcpu:0, and that of a guest_memfd.
         ioctl || self.file.contains("kvm") || self.file.contains("guest_memfd")
@@ -144,15 +140,18 @@ impl Thread {
 
     fn syscall_name(&self) -> Option<String> {
         let [number, _, request] = self.syscall?;
-        let name =
-            SYSCALLS.iter().find(|(other, _)| *other as u64 == number).map(|(_, name)| *name);
-        Some(match (name, request) {
+        Some(match (name_of(number), request) {
             (Some("ioctl"), KVM_RUN) => "ioctl KVM_RUN".to_string(),
             (Some("ioctl"), request) => format!("ioctl {request:#x}"),
             (Some(name), _) => name.to_string(),
             (None, _) => format!("number {number}"),
         })
     }
+}
+
+/// The name of a system call, of [`SYSCALLS`].
+fn name_of(number: u64) -> Option<&'static str> {
+    SYSCALLS.iter().find(|(other, _)| *other as u64 == number).map(|(_, name)| *name)
 }
 
 fn read(path: &Path) -> String {
@@ -178,9 +177,8 @@ fn thread(task: &Path) -> Option<Thread> {
     let syscall = syscall(&read(&task.join("syscall")));
     let link = |[_, fd, _]: [u64; 3]| fs::read_link(task.join(format!("fd/{fd}"))).ok();
     let has_descriptor = |[number, ..]: &[u64; 3]| {
-        let known = SYSCALLS.iter().find(|(other, _)| *other as u64 == *number);
-        known.is_some_and(|(_, name)| {
-            ["read", "write", "close", "ioctl", "ftruncate", "fallocate"].contains(name)
+        name_of(*number).is_some_and(|name| {
+            ["read", "write", "close", "ioctl", "ftruncate", "fallocate"].contains(&name)
         })
     };
     let file: PathBuf = syscall.filter(has_descriptor).and_then(link).unwrap_or_default();

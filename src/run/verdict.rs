@@ -17,32 +17,18 @@ const PROBE_ID: &str = "kernel.probe";
 
 /// A record with nothing in it yet.
 pub(super) fn empty(case: &PlannedCase, verdict: Verdict) -> CaseRecord {
-    with_id(&case.id, &case.clauses, verdict)
+    let clauses = case.clauses.iter().map(ClauseId::to_string).collect();
+    CaseRecord { clauses, ..CaseRecord::new(case.id.clone(), verdict) }
 }
 
 /// The record of a probe that the kernel had something to say about, which fails the run.
 pub(super) fn of_probe(damage: &Damage) -> CaseRecord {
-    let mut record = with_id(PROBE_ID, &[], Verdict::Pass);
+    let mut record = CaseRecord::new(PROBE_ID, Verdict::Pass);
     add_damage(&mut record, damage, &[], &[]);
     if let Some(failure) = &mut record.failure {
         failure.command = Some("gmem-conform probe".to_string());
     }
     record
-}
-
-fn with_id(id: &str, clauses: &[ClauseId], verdict: Verdict) -> CaseRecord {
-    CaseRecord {
-        id: id.to_string(),
-        verdict,
-        clauses: clauses.iter().map(ClauseId::to_string).collect(),
-        duration_us: 0,
-        needs: Vec::new(),
-        failure: None,
-        observations: Vec::new(),
-        kernel_log: Vec::new(),
-        stray_output: String::new(),
-        waiver: None,
-    }
 }
 
 /// The record of a case that cannot run here.
@@ -117,10 +103,7 @@ pub(super) fn timed_out(
         failure.blame = Some(hang.blame);
         failure.detail = hang.lines;
         if let Some(clause) = hang.clause {
-            let clause = clause.clause();
-            failure.clause = Some(clause.id.to_string());
-            failure.clause_text = Some(clause.text.clone());
-            failure.clause_source = Some(clause.source.clone());
+            failure.breaks(clause);
         }
     }
     if let Death::Stuck(place) = death {

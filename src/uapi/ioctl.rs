@@ -11,7 +11,7 @@ pub(super) const fn ioc(direction: u64, kind: u64, number: u64, size: usize) -> 
 }
 
 /// The type letter of every KVM ioctl.
-pub(super) const KVMIO: u64 = 0xAE;
+pub const KVMIO: u64 = 0xAE;
 
 /// `KVM_MEMORY_ENCRYPT_OP`, issued on a VM or, for some commands of TDX, on a vCPU. The header declares it with
 /// `unsigned long`; the argument is a pointer to the platform's command structure.

@@ -31,18 +31,7 @@ fn environment() -> Environment {
 
 fn record(id: &str, verdict: Verdict, clause: &str) -> CaseRecord {
     let failure = Failure { clause: Some(clause.into()), ..Failure::default() };
-    CaseRecord {
-        id: id.into(),
-        verdict,
-        clauses: Vec::new(),
-        duration_us: 0,
-        needs: Vec::new(),
-        failure: verdict.is_failure().then_some(failure),
-        observations: Vec::new(),
-        kernel_log: Vec::new(),
-        stray_output: String::new(),
-        waiver: None,
-    }
+    CaseRecord { failure: verdict.is_failure().then_some(failure), ..CaseRecord::new(id, verdict) }
 }
 
 /// The verdict that a record has under the waivers, and the state of the only waiver then.
